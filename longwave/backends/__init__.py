@@ -1,0 +1,108 @@
+"""Who runs a Problem: every module or package in this folder is a backend, found by being there.
+
+A backend offers, beside its docstring,
+
+    PRIORITY                        `auto` tries backends from the highest to the lowest
+    missing() -> str | None         why it cannot run on this machine at all
+    refuses(problem) -> str | None  why it does not take this problem
+    plan(problem) -> Plan           the decision, from integers alone
+    forward(problem, u, k, D, pregate, postgate, history) -> y
+    backward(problem, needs, dy, u, k, D, pregate, postgate, history) -> [gradients]
+
+with u, gates and dy of shape (B, H, ·) in any strides, k with its lags in order, and gradients for the tensors whose place
+in `needs` is True, in the order u, k, D, pregate, postgate, history. `problem.segments` is read by the backend; nothing
+above it loops over documents. Running decides nothing: it follows `plan(problem)`.
+"""
+
+from __future__ import annotations
+
+import importlib
+import pkgutil
+from functools import cache, lru_cache
+from typing import Protocol, cast
+
+from torch import Tensor
+
+from longwave.errors import ArgumentError, UnsupportedError
+from longwave.planner import Plan
+from longwave.problem import Problem
+
+
+class Backend(Protocol):
+    __name__: str
+    PRIORITY: int
+
+    def missing(self) -> str | None: ...
+
+    def refuses(self, problem: Problem) -> str | None: ...
+
+    def plan(self, problem: Problem) -> Plan: ...
+
+    def forward(
+        self,
+        problem: Problem,
+        u: Tensor,
+        k: Tensor,
+        D: Tensor | None,
+        pregate: Tensor | None,
+        postgate: Tensor | None,
+        history: Tensor | None,
+    ) -> Tensor: ...
+
+    def backward(
+        self,
+        problem: Problem,
+        needs: tuple[bool, ...],
+        dy: Tensor,
+        u: Tensor,
+        k: Tensor | None,
+        D: Tensor | None,
+        pregate: Tensor | None,
+        postgate: Tensor | None,
+        history: Tensor | None,
+    ) -> list[Tensor]: ...
+
+
+@lru_cache(maxsize=1)
+def names() -> tuple[str, ...]:
+    """Every backend that is shipped, whether or not it can run here."""
+    return tuple(sorted(module.name for module in pkgutil.iter_modules(__path__)))
+
+
+@cache
+def load(name: str) -> Backend:
+    """The backend's module. Raises ArgumentError for a name that is not one."""
+    if name not in names():
+        raise ArgumentError(f"backend={name!r} is unknown; choose 'auto' or one of {', '.join(map(repr, names()))}")
+    return cast(Backend, importlib.import_module(f"{__name__}.{name}"))
+
+
+def available() -> dict[str, str | None]:
+    """Every backend with the reason why it cannot run on this machine, or None if it can."""
+    return {name: load(name).missing() for name in names()}
+
+
+def choose(problem: Problem, name: str) -> tuple[Backend, tuple[str, ...]]:
+    """The backend that runs `problem`, and why. A named backend is taken or refused, never replaced.
+
+    Raises ArgumentError for an unknown name and UnsupportedError where the named backend cannot run the problem.
+    """
+    if name != "auto":
+        backend = load(name)
+        reason = backend.missing() or backend.refuses(problem)
+        if reason:
+            raise UnsupportedError(f"backend={name!r} cannot run this call: {reason}; use backend='auto' or another")
+        return backend, ("named by the caller",)
+    return _choose_auto(problem)
+
+
+@lru_cache(maxsize=4096)
+def _choose_auto(problem: Problem) -> tuple[Backend, tuple[str, ...]]:
+    passed_over: list[str] = []
+    for candidate in sorted(names(), key=lambda name: -load(name).PRIORITY):
+        backend = load(candidate)
+        reason = backend.missing() or backend.refuses(problem)
+        if reason is None:
+            return backend, (*passed_over, "chosen by 'auto': the fastest that takes this problem here")
+        passed_over.append(f"not {candidate}: {reason}")
+    raise UnsupportedError(f"no backend takes this call: {'; '.join(passed_over)}")

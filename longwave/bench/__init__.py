@@ -1,0 +1,1 @@
+"""Measuring: how fast (`longwave bench`), how exact (`longwave numerics`), and the bounds for both (`tolerances`)."""

@@ -1,0 +1,1 @@
+"""What: schemas, shapes, derivatives and docstrings. No arithmetic here; backends do that."""

@@ -1,0 +1,329 @@
+"""`long_conv`: the public operator, its registration and its derivatives."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+from torch.autograd import forward_ad
+
+from longwave import backends, dtypes
+from longwave.backends import plain
+from longwave.dtypes import cast, conj, resolved
+from longwave.errors import UnsupportedError
+from longwave.ops import pair
+from longwave.problem import Problem, filter_rows, lower, segments_of
+
+
+def long_conv(
+    u: Tensor,
+    k: Tensor,
+    D: Tensor | None = None,
+    *,
+    mode: str = "causal",
+    k_rev: Tensor | None = None,
+    pregate: Tensor | None = None,
+    postgate: Tensor | None = None,
+    history: Tensor | None = None,
+    cu_seqlens: Tensor | None = None,
+    layout: str = "BHL",
+    precision: str | None = None,
+    backend: str = "auto",
+) -> Tensor:
+    """Convolve every channel of `u` with its own filter, as long as the sequence if need be.
+
+        v = pregate · u
+        y = postgate · (conv(v, k) + D · v)
+
+    B is the batch, H the channels, L the samples, K the taps.
+
+    Args:
+        u: (B, H, L), or (B, L, H) with `layout="BLH"`, either without B; any strides, read in place. float64, float32,
+            bfloat16, float16, complex64 or complex128.
+        k: filters, float32 or u's dtype: (H, K); (1, K) shared by all channels; (G, K) shared by groups of H/G neighbouring
+            channels; (B, H, K) one a sample. Any K >= 1, shorter or longer than L.
+        D: (H,), float32 or u's dtype: a skip connection from v.
+        mode: "causal": y[t] = Σ_{s=0..t} k[s] v[t-s]. "circular": v has period L; taps beyond L fold. "same": lags start at
+            -((K-1)//2), as in `scipy.signal`. "full": all L+K-1 samples; v is extended by zeros for D.
+        k_rev: adds Σ_{s>=0} k_rev[s] v[t+s], in the shapes of k (lag 0 counts in both). "causal" and "circular" only.
+        pregate: u's shape, dtype and layout.
+        postgate: the result's shape and layout, u's dtype.
+        history: (B, H, P) in u's layout, u's dtype or float32: the P samples of v before u. "causal" only. With
+            `cu_seqlens` it precedes the first document.
+        cu_seqlens: (S+1,) int32, best on the CPU (on a GPU it costs one synchronisation): u is (1, H, total), the S
+            documents [cu_seqlens[i], cu_seqlens[i+1]) are convolved apart and may be empty. Not with "full".
+        layout: "BHL" or "BLH", of u, gates, history and result.
+        precision: None for the backend's default, or "high"; they differ on GPUs, for 16-bit u.
+        backend: "auto", or a backend by name, which is used or refused, never replaced. `longwave.plan` explains "auto".
+
+    Returns:
+        u's dtype, contiguous in `layout`; L samples, or L+K-1 in mode "full". 16-bit input is convolved in float32 and
+        rounded once. Autocast changes nothing.
+
+    Raises:
+        ArgumentError: a wrong shape, dtype, device or value, or arguments that exclude each other.
+        UnsupportedError: the named backend cannot run this call.
+
+    Equivalent to (causal, without gates), up to rounding:
+        n = 2 * L; torch.fft.irfft(torch.fft.rfft(u, n) * torch.fft.rfft(k, n), n)[..., :L] + D[:, None] * u
+
+    Source: Fu et al. 2023, arXiv 2311.05908, section 3; Poli et al. 2023, arXiv 2302.10866, for the gates.
+    """
+    a = lower(
+        u, k, D, mode=mode, k_rev=k_rev, pregate=pregate, postgate=postgate, history=history, cu_seqlens=cu_seqlens,
+        layout=layout, precision=precision,
+    )  # fmt: skip
+    call = _Call(a.lag0, a.out_len, a.circular, a.channels_last, precision, backend)
+    optional = [None if x is None else resolved(x) for x in (a.D, a.pregate, a.postgate, a.history)]
+    tensors: _Tensors = (resolved(a.u), resolved(a.k), *optional)  # type: ignore[assignment]
+    if _must_be_seen_through():
+        if backend not in ("auto", "plain"):
+            raise UnsupportedError(
+                f"backend={backend!r} cannot run under vmap, jvp or func.grad; use backend='auto', which takes 'plain' there"
+            )
+        with torch.autocast(u.device.type, enabled=False):
+            y = plain.formula(_problem(call, tensors, cu_seqlens), *tensors)
+    elif torch.compiler.is_compiling():
+        y = _op(*tensors, cu_seqlens, *call)
+    else:
+        y = _LongConv.apply(call, cu_seqlens, *tensors)
+    y = y.transpose(1, 2) if a.channels_last else y
+    return y if u.dim() == 3 else y.squeeze(0)
+
+
+class _Call(NamedTuple):
+    """What the operator takes beside tensors."""
+
+    lag0: int
+    out_len: int
+    circular: bool
+    channels_last: bool
+    precision: str | None
+    backend: str
+
+
+_Tensors = tuple[Tensor, Tensor, Tensor | None, Tensor | None, Tensor | None, Tensor | None]
+_NAMES = ("u", "k", "D", "pregate", "postgate", "history")
+
+
+def _must_be_seen_through() -> bool:
+    """Whether a functorch transform or forward-mode level is active: an opaque operator would give it wrong numbers."""
+    return torch._C._are_functorch_transforms_active() or forward_ad._current_level >= 0
+
+
+def _problem(call: _Call, tensors: _Tensors, cu_seqlens: Tensor | None) -> Problem:
+    u, k, D, pregate, postgate, history = tensors
+    B, H, L = u.shape
+    P = 0 if history is None else history.shape[2]
+    groups, per_sample = filter_rows(k)
+    return Problem(
+        batch=B,
+        channels=H,
+        in_start=-P,
+        in_len=P + L,
+        out_start=0,
+        out_len=call.out_len,
+        taps=k.shape[-1],
+        lag0=call.lag0,
+        reverse=False,
+        circular=call.circular,
+        groups=groups,
+        per_sample=per_sample,
+        dtype=dtypes.name(u.dtype),
+        filter_dtype=dtypes.name(k.dtype),
+        device=u.device.type,
+        history=P,
+        skip=D is not None,
+        pregate=pregate is not None,
+        postgate=postgate is not None,
+        channels_last=call.channels_last,
+        segments=segments_of(cu_seqlens, L),
+        precision=call.precision,
+    )
+
+
+def _run_forward(call: _Call, tensors: _Tensors, cu_seqlens: Tensor | None) -> Tensor:
+    problem = _problem(call, tensors, cu_seqlens)
+    engine, _ = backends.choose(problem, call.backend)
+    return engine.forward(problem, *tensors)
+
+
+def _run_backward(call: _Call, needs: Sequence[bool], dy: Tensor, tensors: _Tensors, cu_seqlens: Tensor | None) -> list[Tensor]:
+    problem = _problem(call, tensors, cu_seqlens)
+    engine, _ = backends.choose(problem, call.backend)
+    return engine.backward(problem, tuple(needs), dy, *tensors)
+
+
+def _differentiable_backward(
+    call: _Call, needs: Sequence[bool], dy: Tensor, tensors: _Tensors, cu_seqlens: Tensor | None
+) -> list[Tensor]:
+    """The gradients as an expression of the pair, which can itself be differentiated, to any order."""
+    u, k, D, pregate, postgate, history = tensors
+    need_u, need_k, need_D, need_pregate, need_postgate, need_history = needs
+    wide = dtypes.arithmetic(u.dtype)
+    taps = k.to(dtypes.filter_arithmetic(u.dtype, k.dtype))
+    skip = None if D is None else D.to(dtypes.filter_arithmetic(u.dtype, D.dtype)).unsqueeze(-1)
+    P, L = (0 if history is None else history.shape[2]), u.shape[2]
+    M = min(L, call.out_len)  # the outputs that D reaches
+    circular, backend = call.circular, call.backend
+
+    v = u.to(wide) if pregate is None else u.to(wide) * pregate.to(wide)
+    x = v if history is None else torch.cat([history.to(wide), v], dim=-1)
+    dz = dy.to(wide) if postgate is None else dy.to(wide) * conj(postgate.to(wide))
+    grads: list[Tensor | None] = [None] * 6
+    if need_u or need_pregate or need_history:
+        dx = pair.conv(resolved(dz), conj(taps), cu_seqlens, 0, -P, P + L, -call.lag0, True, circular, backend)
+        dv = dx[..., P:]
+        if skip is not None:
+            dv = dv + conj(skip) * F.pad(dz[..., :M], (0, L - M))
+        grads[0] = cast(dv if pregate is None else dv * conj(pregate.to(wide)), u.dtype)
+        grads[3] = cast(dv * conj(u.to(wide)), u.dtype) if need_pregate else None
+        grads[5] = cast(dx[..., :P], history.dtype) if history is not None else None
+    if need_k:
+        groups, per_sample = filter_rows(k)
+        dk = pair.corr(
+            resolved(dz), conj(x), cu_seqlens, 0, -P, k.shape[-1], call.lag0, False, circular, groups, per_sample, backend
+        )
+        grads[1] = cast(dk, k.dtype)
+    if need_D and D is not None:
+        grads[2] = cast((dz[..., :M] * conj(v[..., :M])).sum(dim=(0, 2)), D.dtype)
+    if need_postgate:
+        z = pair.conv(x, taps, cu_seqlens, -P, 0, call.out_len, call.lag0, False, circular, backend)
+        if skip is not None:
+            z = z + skip * F.pad(v, (0, call.out_len - L))
+        grads[4] = cast(dy.to(wide) * conj(z), u.dtype)
+    return [grad for grad, need in zip(grads, needs, strict=True) if need and grad is not None]
+
+
+class _LongConv(torch.autograd.Function):
+    """The eager path: cheaper a call than the registered operator, which tracing takes."""
+
+    @staticmethod
+    def forward(ctx: Any, call: _Call, cu_seqlens: Tensor | None, *tensors: Any) -> Tensor:
+        ctx.call = call
+        ctx.save_for_backward(cu_seqlens, *tensors)
+        return _run_forward(call, tensors, cu_seqlens)
+
+    @staticmethod
+    def backward(ctx: Any, dy: Tensor) -> tuple[Tensor | None, ...]:
+        cu_seqlens, *tensors = ctx.saved_tensors
+        needs = ctx.needs_input_grad[2:]
+        run = _differentiable_backward if torch.is_grad_enabled() else _run_backward
+        grads = iter(run(ctx.call, needs, dy, tuple(tensors), cu_seqlens))
+        return None, None, *(next(grads) if need else None for need in needs)
+
+
+@torch.library.custom_op("longwave::long_conv", mutates_args=())
+def _op(
+    u: Tensor,
+    k: Tensor,
+    D: Tensor | None,
+    pregate: Tensor | None,
+    postgate: Tensor | None,
+    history: Tensor | None,
+    cu_seqlens: Tensor | None,
+    lag0: int,
+    out_len: int,
+    circular: bool,
+    channels_last: bool,
+    precision: str | None,
+    backend: str,
+) -> Tensor:
+    call = _Call(lag0, out_len, circular, channels_last, precision, backend)
+    return _run_forward(call, (u, k, D, pregate, postgate, history), cu_seqlens)
+
+
+@_op.register_fake
+def _(
+    u: Tensor,
+    k: Tensor,
+    D: Tensor | None,
+    pregate: Tensor | None,
+    postgate: Tensor | None,
+    history: Tensor | None,
+    cu_seqlens: Tensor | None,
+    lag0: int,
+    out_len: int,
+    circular: bool,
+    channels_last: bool,
+    precision: str | None,
+    backend: str,
+) -> Tensor:
+    return _fake_signal(u, out_len, channels_last)
+
+
+@torch.library.custom_op("longwave::long_conv_backward", mutates_args=())
+def _backward_op(
+    needs: list[bool],
+    dy: Tensor,
+    u: Tensor,
+    k: Tensor,
+    D: Tensor | None,
+    pregate: Tensor | None,
+    postgate: Tensor | None,
+    history: Tensor | None,
+    cu_seqlens: Tensor | None,
+    lag0: int,
+    out_len: int,
+    circular: bool,
+    channels_last: bool,
+    precision: str | None,
+    backend: str,
+) -> list[Tensor]:
+    call = _Call(lag0, out_len, circular, channels_last, precision, backend)
+    return _run_backward(call, needs, dy, (u, k, D, pregate, postgate, history), cu_seqlens)
+
+
+@_backward_op.register_fake
+def _(
+    needs: list[bool],
+    dy: Tensor,
+    u: Tensor,
+    k: Tensor,
+    D: Tensor | None,
+    pregate: Tensor | None,
+    postgate: Tensor | None,
+    history: Tensor | None,
+    cu_seqlens: Tensor | None,
+    lag0: int,
+    out_len: int,
+    circular: bool,
+    channels_last: bool,
+    precision: str | None,
+    backend: str,
+) -> list[Tensor]:
+    signals = (u, None, None, u, dy, history)
+    given = (u, k, D, pregate, postgate, history)
+    return [
+        _fake_signal(x, signal.shape[2], channels_last) if signal is not None else x.new_empty(x.shape)
+        for need, signal, x in zip(needs, signals, given, strict=True)
+        if need and x is not None
+    ]
+
+
+def _fake_signal(x: Tensor, length: int, channels_last: bool) -> Tensor:
+    if channels_last:
+        return x.new_empty(x.shape[0], length, x.shape[1]).transpose(1, 2)
+    return x.new_empty(x.shape[0], x.shape[1], length)
+
+
+def _op_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
+    *tensors, cu_seqlens = inputs[:7]
+    ctx.call = _Call(*inputs[7:])
+    ctx.save_for_backward(cu_seqlens, *tensors)
+
+
+def _op_backward(ctx: Any, dy: Tensor) -> tuple[Any, ...]:
+    cu_seqlens, *tensors = ctx.saved_tensors
+    needs = list(ctx.needs_input_grad[:6])
+    if torch.is_grad_enabled():
+        grads = iter(_differentiable_backward(ctx.call, needs, dy, tuple(tensors), cu_seqlens))
+    else:
+        grads = iter(_backward_op(needs, resolved(dy), *tensors, cu_seqlens, *ctx.call))
+    return *(next(grads) if need else None for need in needs), *([None] * 7)
+
+
+_op.register_autograd(_op_backward, setup_context=_op_context)

@@ -1,0 +1,171 @@
+"""How: from a Problem to a Plan, in integers only (no torch here).
+
+A `Placement` says how one stretch of samples becomes a cyclic convolution of length N; a `Plan` adds the backend's choice
+of algorithm and how much it holds in memory at a time. Plans are frozen, cached, and print themselves.
+"""
+
+from __future__ import annotations
+
+import bisect
+import itertools
+from dataclasses import dataclass
+from functools import lru_cache
+
+from longwave.problem import Problem
+
+SMOOTH_LIMIT = 2**40
+
+
+@lru_cache(maxsize=1)
+def _smooth_numbers() -> list[int]:
+    numbers = []
+    c = 1
+    while c <= SMOOTH_LIMIT:
+        b = c
+        while b <= SMOOTH_LIMIT:
+            a = b
+            while a <= SMOOTH_LIMIT:
+                numbers.append(a)
+                a *= 2
+            b *= 3
+        c *= 5
+    return sorted(numbers)
+
+
+@lru_cache(maxsize=4096)
+def next_fast_len(n: int) -> int:
+    """The smallest 2^a·3^b·5^c that is at least n."""
+    numbers = _smooth_numbers()
+    return numbers[bisect.bisect_left(numbers, n)]
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class Placement:
+    """One stretch of samples as a cyclic convolution of length N.
+
+    Input sample j of the stretch stands at `in_at + j`, output sample j at `out_at + j`. The taps
+    [tap_start, tap_stop) stand at their lag modulo N, the first of them, in order of rising lag, at `lag`; taps outside
+    reach no output from any input and are left out. A circular placement (`period` > 0) first folds all taps to the period.
+    """
+
+    N: int
+    in_at: int
+    out_at: int
+    tap_start: int
+    tap_stop: int
+    lag: int
+    period: int = 0
+
+    @property
+    def empty(self) -> bool:
+        """No tap connects any input to any output: the convolution is zero."""
+        return self.tap_stop <= self.tap_start
+
+
+NOTHING = Placement(1, 0, 0, 0, 0, 0)
+
+
+@lru_cache(maxsize=65536)
+def place(in_start: int, in_len: int, out_start: int, out_len: int, lag_lo: int, lag_hi: int, circular: bool) -> Placement:
+    """The smallest fast cyclic convolution that is exact for these windows of input, output and lags.
+
+    A cyclic result is exact where no lag that occurs equals, modulo N, another difference between an output and an input.
+    With those differences in [a, b] and the lags in [lo, hi], that is N > b - lo and N > hi - a.
+    """
+    if circular:
+        L = in_len
+        fast = next_fast_len(L) == L
+        # An awkward period becomes the linear convolution with the lags -(L-1) … L-1, which N >= 2L - 1 holds.
+        return Placement(L if fast else next_fast_len(2 * L - 1), 0, 0, 0, lag_hi - lag_lo + 1, lag_lo % L, period=L)
+    in_end, out_end = in_start + in_len, out_start + out_len
+    a, b = out_start - in_end + 1, out_end - 1 - in_start
+    lo, hi = max(lag_lo, a), min(lag_hi, b)
+    if lo > hi:
+        return NOTHING
+    origin = min(in_start, out_start)
+    N = next_fast_len(max(b - lo + 1, hi - a + 1, max(in_end, out_end) - origin))
+    return Placement(N, in_start - origin, out_start - origin, lo - lag_lo, hi - lag_lo + 1, lo)
+
+
+@dataclass(frozen=True, slots=True)
+class Piece:
+    """A stretch of the packed input and output that is convolved apart, and how it is placed."""
+
+    in_slice: slice
+    out_slice: slice
+    at: Placement
+
+
+def pieces(problem: Problem) -> tuple[Piece, ...]:
+    """The whole problem as one piece, or one piece a document that is not empty, equal transforms side by side."""
+    p = problem
+    lo, hi = p.lags
+    if p.segments is None:
+        at = place(p.in_start, p.in_len, p.out_start, p.out_len, lo, hi, p.circular)
+        return (Piece(slice(0, p.in_len), slice(0, p.out_len), at),)
+    found = []
+    for i, (a, b) in enumerate(itertools.pairwise(p.segments)):
+        first = i == 0  # what lies before the packed row belongs to the first document
+        in_a, out_a = (p.in_start, p.out_start) if first else (a, a)
+        if b == out_a:
+            continue
+        at = place(in_a - a, b - in_a, out_a - a, b - out_a, lo, hi, p.circular) if b > in_a else NOTHING
+        found.append(Piece(slice(in_a - p.in_start, b - p.in_start), slice(out_a - p.out_start, b - p.out_start), at))
+    return tuple(sorted(found, key=lambda piece: piece.at))
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """How a backend will run a Problem. `print(plan)` explains it."""
+
+    backend: str
+    algorithm: str
+    N: int
+    samples_in_flight: int
+    channels_in_flight: int
+    scratch_bytes: int
+    result_bytes: int
+    flop: float
+    predicted_ms: float | None
+    predicted_for: str
+    problem: Problem
+    why: tuple[str, ...] = ()
+
+    @property
+    def bytes(self) -> int:
+        """What the call allocates: the result and the scratch memory beside it."""
+        return self.result_bytes + self.scratch_bytes
+
+    def __str__(self) -> str:
+        p = self.problem
+        lo, hi = p.lags
+        filters = f"{p.groups} filter{'s' * (p.groups > 1)}" + (" a sample" if p.per_sample else "")
+        parts = [name for name in ("skip", "pregate", "postgate") if getattr(p, name)]
+        if p.history:
+            parts.append(f"history of {p.history:,}")
+        if p.segments is not None:
+            parts.append(f"{len(p.segments) - 1:,} documents")
+        lines = [
+            f"long convolution of B={p.batch} H={p.channels} L={p.in_len - p.history:,} ({p.dtype}, {p.device}) "
+            f"with {filters} of {p.taps:,} taps ({p.filter_dtype})",
+            f"  asked      lags {lo:,} … {hi:,}{' (circular)' if p.circular else ''}, output {p.out_start:,} … "
+            f"{p.out_start + p.out_len - 1:,}{', with ' + ', '.join(parts) if parts else ''}",
+            f"  backend    {self.backend}",
+            *(f"             {reason}" for reason in self.why),
+            f"  algorithm  {self.algorithm}, N = {self.N:,}",
+            f"  in flight  {self.samples_in_flight} of {p.batch} samples × {self.channels_in_flight} of {p.channels} channels",
+            f"  memory     {_size(self.result_bytes)} result + {_size(self.scratch_bytes)} scratch",
+            f"  work       {self.flop / 1e9:.3g} Gflop",
+        ]
+        if self.predicted_ms is not None:
+            lines.append(f"  predicted  {self.predicted_ms:.3g} ms forward ({self.predicted_for})")
+        return "\n".join(lines)
+
+
+def _size(count: int) -> str:
+    value = float(count)
+    for unit in ("B", "KiB", "MiB", "GiB"):
+        if value < 1024:
+            return f"{value:.4g} {unit}"
+        value /= 1024
+    return f"{value:.4g} TiB"

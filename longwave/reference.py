@@ -1,0 +1,111 @@
+"""What is true: each operator as a direct sum in float64 (complex128 for complex input). No FFT, no cleverness.
+
+The functions take what the public ones take, except `backend` and `precision`, and return the exact result unrounded, in
+float64, so that an error is measured against the truth and not against its rounding. They are differentiable.
+"""
+
+from __future__ import annotations
+
+import itertools
+
+import torch
+from torch import Tensor
+
+
+def long_conv_ref(
+    u: Tensor,
+    k: Tensor,
+    D: Tensor | None = None,
+    *,
+    mode: str = "causal",
+    k_rev: Tensor | None = None,
+    pregate: Tensor | None = None,
+    postgate: Tensor | None = None,
+    history: Tensor | None = None,
+    cu_seqlens: Tensor | None = None,
+    layout: str = "BHL",
+) -> Tensor:
+    """`longwave.long_conv` as the sum over taps that its docstring writes down: O(L·K) work."""
+    if u.dim() == 2:
+        one = [None if x is None else x.unsqueeze(0) for x in (u, pregate, postgate, history)]
+        y = long_conv_ref(
+            one[0], k, D, mode=mode, k_rev=k_rev, pregate=one[1], postgate=one[2], history=one[3],
+            cu_seqlens=cu_seqlens, layout=layout,
+        )  # fmt: skip
+        return y.squeeze(0)
+    if layout == "BLH":
+        turned = [None if x is None else x.transpose(1, 2) for x in (u, pregate, postgate, history)]
+        y = long_conv_ref(
+            turned[0], k, D, mode=mode, k_rev=k_rev, pregate=turned[1], postgate=turned[2], history=turned[3],
+            cu_seqlens=cu_seqlens,
+        )  # fmt: skip
+        return y.transpose(1, 2)
+
+    v = _exact(u) if pregate is None else _exact(pregate) * _exact(u)
+    L = v.shape[-1]
+    bounds = [0, L] if cu_seqlens is None else cu_seqlens.tolist()
+    documents = []
+    for i, (a, b) in enumerate(itertools.pairwise(bounds)):
+        before = _exact(history) if history is not None and i == 0 else v[..., :0]
+        documents.append(_one_document(v[..., a:b], before, k, D, mode, k_rev))
+    y = torch.cat(documents, dim=-1)
+    return y if postgate is None else _exact(postgate) * y
+
+
+def _one_document(v: Tensor, before: Tensor, k: Tensor, D: Tensor | None, mode: str, k_rev: Tensor | None) -> Tensor:
+    H, L, K = v.shape[1], v.shape[2], k.shape[-1]
+    out_len = L + K - 1 if mode == "full" else L
+    t = torch.arange(out_len, device=v.device)
+    first_lag = -((K - 1) // 2) if mode == "same" else 0
+    taps = [(first_lag + s, _rows(k, H)[..., s]) for s in range(K)]
+    if k_rev is not None:
+        taps += [(-s, _rows(k_rev, H)[..., s]) for s in range(k_rev.shape[-1])]
+
+    y = v.new_zeros(v.shape[0], H, out_len)
+    for lag, tap in taps:
+        y = y + tap.unsqueeze(-1) * _at(v, before, t - lag, periodic=mode == "circular")
+    if D is not None:
+        y = y + _exact(D).unsqueeze(-1) * _at(v, before[..., :0], t, periodic=False)
+    return y
+
+
+def _at(v: Tensor, before: Tensor, index: Tensor, periodic: bool) -> Tensor:
+    """v at any index: `before` holds what precedes index 0; zero outside, unless v is periodic."""
+    L, P = v.shape[-1], before.shape[-1]
+    if L == 0:
+        return v
+    if periodic:
+        return v[..., index % L]
+    x = torch.cat([before, v], dim=-1)
+    inside = (index >= -P) & (index < L)
+    return torch.where(inside, x[..., (index + P).clamp(0, P + L - 1)], x.new_zeros(()))
+
+
+def _rows(k: Tensor, H: int) -> Tensor:
+    """(H, K) or (B, H, K) from any filter shape."""
+    return _exact(k).repeat_interleave(H // k.shape[-2], dim=-2)
+
+
+def short_conv_ref(
+    x: Tensor,
+    w: Tensor,
+    bias: Tensor | None = None,
+    *,
+    activation: str | None = None,
+    layout: str = "BHL",
+    state: Tensor | None = None,
+) -> Tensor:
+    """`longwave.short_conv` as the sum over taps that its docstring writes down; `w[:, -1]` weighs the present sample."""
+    before = state if w.shape[-1] > 1 else None  # one tap looks at nothing before the present
+    y = long_conv_ref(x, w.flip(-1), history=before, layout=layout)
+    if bias is not None:
+        y = y + (_exact(bias).unsqueeze(-1) if layout == "BHL" else _exact(bias))
+    if activation == "silu":
+        return y / (1 + torch.exp(-y))
+    if activation == "gelu":
+        return y * 0.5 * (1 + torch.erf(y / 2**0.5))
+    return y
+
+
+def _exact(x: Tensor) -> Tensor:
+    return x.to(torch.complex128 if x.is_complex() else torch.float64)

@@ -1,0 +1,21 @@
+"""What all tests share: a fixed seed, and memory that is never accidentally right."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+import torch
+
+
+@pytest.fixture(autouse=True)
+def _seeded() -> None:
+    torch.manual_seed(20231110)
+
+
+@pytest.fixture
+def nan_filled_memory() -> Iterator[None]:
+    """`torch.empty` gives NaN, so that a sample nobody wrote cannot pass for a result."""
+    torch.use_deterministic_algorithms(True)
+    yield
+    torch.use_deterministic_algorithms(False)

@@ -1,0 +1,142 @@
+"""Values and first gradients of `long_conv` against direct sums, over every mode, option, shape, stride and dtype."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from arguments import Case, arguments, check, floating, truth_of
+from torch import Tensor
+
+import longwave
+
+LENGTHS = [(1, 1), (1, 5), (2, 1), (7, 3), (7, 20), (31, 31), (97, 97), (100, 13), (60, 61), (64, 64), (65, 200), (127, 128)]
+EVERYTHING = {"D": True, "pregate": True, "postgate": True}
+
+CASES = [
+    *[Case(mode=mode, L=L, K=K) for mode in ("causal", "circular", "same", "full") for L, K in LENGTHS],
+    *[Case(mode=mode, L=23, K=K, **EVERYTHING) for mode in ("causal", "circular", "same", "full") for K in (9, 23, 40)],
+    *[Case(mode=mode, L=29, K=K, K_rev=R) for mode in ("causal", "circular") for K, R in ((29, 29), (5, 70), (70, 5), (1, 1))],
+    *[Case(L=20, K=K, P=P, **EVERYTHING) for K, P in ((20, 1), (7, 33), (64, 20), (1, 4))],
+    Case(L=20, K=12, P=9, K_rev=6, **EVERYTHING),
+    *[Case(mode=m, filters=f, L=17, K=11, **EVERYTHING) for m in ("causal", "full") for f in ("shared", "group", "sample")],
+    Case(filters="group", K_rev=4, L=17, K=9),
+    Case(filters="sample", K_rev=4, L=17, K=9),
+    *[Case(layout="BLH", mode=m, L=19, K=8, **EVERYTHING) for m in ("causal", "circular", "same", "full")],
+    *[Case(layout="BLH", strides=s, L=19, K=19, P=4, **EVERYTHING) for s in ("cut", "expanded", "reversed_axes")],
+    *[Case(strides=s, L=19, K=19, P=4, **EVERYTHING) for s in ("cut", "expanded", "reversed_axes")],
+    *[Case(batched=False, layout=layout, L=19, K=19, P=4, **EVERYTHING) for layout in ("BHL", "BLH")],
+    *[Case(pregate=a, postgate=b, D=d, L=12, K=12) for a, b, d in ((1, 0, 0), (0, 1, 0), (0, 0, 1), (1, 0, 1), (0, 1, 1))],
+    *[
+        Case(mode=m, B=1, L=40, K=K, documents=d, **EVERYTHING)
+        for m in ("causal", "circular", "same")
+        for K in (6, 40)
+        for d in ((0, 40), (0, 1, 2, 17, 40), (0, 0, 13, 13, 40, 40))
+    ],
+    Case(B=1, L=40, K=15, documents=(0, 9, 40), P=11, K_rev=5, **EVERYTHING),
+    Case(B=1, L=40, K=15, documents=(0, 0, 40), P=11, **EVERYTHING),
+    Case(B=1, batched=False, layout="BLH", L=40, K=15, documents=(0, 9, 40)),
+    Case(H=1, B=1, L=50, K=50),
+    *[Case(dtype=torch.complex128, mode=m, L=23, K=11, **EVERYTHING) for m in ("causal", "circular", "same", "full")],
+    Case(dtype=torch.complex128, L=23, K=11, K_rev=7, P=5, **EVERYTHING),
+]
+
+
+def _compare(case: Case) -> None:
+    kwargs = arguments(case)
+    y = longwave.long_conv(**kwargs)
+    truth = truth_of(kwargs)
+    assert y.dtype == case.dtype
+    assert y.shape == truth.shape
+    assert y.is_contiguous()
+    check(y.detach(), truth.detach(), case, "y")
+    inputs = floating(kwargs)
+    dy = torch.randn(truth.shape, dtype=truth.dtype).to(y.dtype)
+    got = torch.autograd.grad(y, list(inputs.values()), dy)
+    want = torch.autograd.grad(truth, list(inputs.values()), dy.to(truth.dtype), materialize_grads=True)
+    for name, a, b, x in zip(inputs, got, want, inputs.values(), strict=True):
+        assert a.dtype == x.dtype
+        assert a.shape == x.shape
+        assert a.isfinite().all(), f"gradient of {name} in {case}"
+        if b.abs().max() < 1e-12:  # a history that no tap reaches
+            assert a.abs().max() < 1e-12
+            continue
+        check(a, _exact_gradient(case, kwargs, name, dy) if case.dtype.itemsize == 2 else b, case, f"gradient of {name}")
+
+
+def _exact_gradient(case: Case, kwargs: dict, name: str, dy: Tensor) -> Tensor:
+    """The gradient in float64: autograd through the reference rounds it to the argument's dtype."""
+    exact = {
+        n: x.detach().double().requires_grad_() if isinstance(x, Tensor) and x.requires_grad else x for n, x in kwargs.items()
+    }
+    return torch.autograd.grad(truth_of(exact), exact[name], dy.double())[0]
+
+
+@pytest.mark.parametrize("case", CASES, ids=str)
+def test_value_and_gradients_equal_the_direct_sum(case: Case) -> None:
+    _compare(case)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16, torch.complex64], ids=str)
+@pytest.mark.parametrize("filter_dtype", [None, torch.float32], ids=["own", "float32"])
+@pytest.mark.parametrize("mode", ["causal", "circular", "same", "full"])
+def test_value_and_gradients_in_every_dtype(dtype: torch.dtype, filter_dtype: torch.dtype | None, mode: str) -> None:
+    K_rev, P = (33, 0) if mode == "circular" else (33, 20) if mode == "causal" else (0, 0)
+    _compare(Case(mode=mode, L=301, K=301, dtype=dtype, filter_dtype=filter_dtype, K_rev=K_rev, P=P, **EVERYTHING))
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16], ids=str)
+def test_sixteen_bit_results_are_the_exact_result_rounded_once(dtype: torch.dtype) -> None:
+    """Rounding between load and store would double the error: almost every sample must be the nearest one."""
+    kwargs = arguments(Case(L=512, K=512, dtype=dtype, filter_dtype=torch.float32, **EVERYTHING))
+    truth = truth_of(kwargs).detach()
+    y = longwave.long_conv(**kwargs).detach()
+    nearest = (y == truth.to(dtype)).double().mean().item()
+    assert nearest > 0.99
+    v_rounded = (kwargs["u"] * kwargs["pregate"]).detach()  # the control: one more rounding is seen
+    sloppy = longwave.long_conv(v_rounded, kwargs["k"], kwargs["D"], postgate=kwargs["postgate"]).detach()
+    assert (sloppy == truth.to(dtype)).double().mean().item() < 0.9
+
+
+@pytest.mark.parametrize("mode", ["causal", "circular", "same", "full"])
+def test_long_rows_of_awkward_length(mode: str) -> None:
+    """A prime, 2^n ± 1 and 14,113 (which a rival refuses): the float64 result is itself the sum at a few samples."""
+    for L in (1021, 4095, 4097, 14113):
+        case = Case(mode=mode, B=1, H=1, L=L, K=L, filters="shared")
+        kwargs = arguments(case)
+        u, k = kwargs["u"].detach()[0, 0], kwargs["k"].detach()[0]
+        y = longwave.long_conv(**kwargs).detach()[0, 0]
+        shift = -((L - 1) // 2) if mode == "same" else 0
+        for t in (0, 1, L // 3, L - 1, len(y) - 1):
+            s = torch.arange(L)
+            index = t - s - shift
+            index, inside = (index % L, index == index) if mode == "circular" else (index, (index >= 0) & (index < L))
+            want = (k[inside] * u[index[inside]]).sum()
+            assert abs(y[t] - want) < 1e-12
+
+
+def test_blocks_of_rows_do_not_change_the_result(monkeypatch: pytest.MonkeyPatch) -> None:
+    """However few rows are in flight, every option sees its own rows."""
+    from longwave.backends import plain
+
+    for filters in ("channel", "shared", "group", "sample"):
+        case = Case(B=3, H=6, L=40, K=17, P=5, filters=filters, **EVERYTHING)
+        for scratch in (1, 2**13, 2**15):
+            monkeypatch.setitem(plain.SCRATCH_BYTES, "cpu", scratch)
+            plain.plan.cache_clear()
+            _compare(case)
+    plain.plan.cache_clear()
+
+
+def test_equals_torch_conv1d() -> None:
+    u, k = torch.randn(2, 5, 50, dtype=torch.float64), torch.randn(5, 50, dtype=torch.float64)
+    want = torch.nn.functional.conv1d(torch.nn.functional.pad(u, (49, 0)), k.flip(-1).unsqueeze(1), groups=5)
+    torch.testing.assert_close(longwave.long_conv(u, k), want, rtol=1e-12, atol=1e-12)
+
+
+def test_a_lazy_conjugate_is_not_forgotten() -> None:
+    u, k = torch.randn(1, 2, 9, dtype=torch.complex128), torch.randn(2, 9, dtype=torch.complex128)
+    want = longwave.long_conv(u.conj().resolve_conj(), k)
+    for run in (longwave.long_conv, torch.compile(longwave.long_conv, backend="aot_eager", fullgraph=True)):
+        torch.testing.assert_close(run(u.conj(), k), want, rtol=1e-12, atol=1e-12)
+        negative = u.conj().imag
+        torch.testing.assert_close(run(negative, k.real.clone()), longwave.long_conv(negative.clone(), k.real.clone()))
