@@ -1,0 +1,17 @@
+"""DNA as training data: FASTA and 2bit files, the embedded genome, splits, windows and the Markov baseline.
+
+`fasta` and `twobit` read files into `Record`s; `genome` is the E. coli chromosome that ships with the package; `dna`
+cuts records into training, validation and test bases and serves windows of them; `markov` is the classical model to
+beat.
+"""
+
+from __future__ import annotations
+
+from longwave.errors import MissingDependencyError
+
+try:
+    import numpy as _numpy  # noqa: F401  every module of this package needs it: refuse here, once
+except ImportError as error:
+    raise MissingDependencyError(
+        "longwave.data works on NumPy arrays and numpy is not installed; run `pip install 'longwave[train]'`"
+    ) from error
