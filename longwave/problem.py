@@ -179,7 +179,7 @@ def lower(
 
     lag0 = row.lag0(L, K)
     if k_rev is not None:
-        k, lag0 = _two_sided(k, k_rev, B, H), 1 - k_rev.shape[-1]
+        k, lag0 = _two_sided(k, k_rev, B, H, u.dtype), 1 - k_rev.shape[-1]
     return Lowered(
         u3,
         k,
@@ -286,10 +286,10 @@ def _check_boundaries(cu_seqlens: Tensor, u: Tensor, batched: bool) -> None:
         )
 
 
-def _two_sided(k: Tensor, k_rev: Tensor, B: int, H: int) -> Tensor:
-    """One filter with the lags 1 - K_rev … K - 1 from two that both count lag 0; 16-bit taps are added in float32."""
-    k, k_rev = (f.to(dtypes.arithmetic(f.dtype)) for f in (k, k_rev))
-    k, k_rev = _same_rows(k, k_rev, B, H)
+def _two_sided(k: Tensor, k_rev: Tensor, B: int, H: int, signal: torch.dtype) -> Tensor:
+    """One filter with the lags 1 - K_rev … K - 1 from two that both count lag 0, added in arithmetic precision."""
+    wide = dtypes.filter_arithmetic(signal, torch.promote_types(k.dtype, k_rev.dtype))
+    k, k_rev = _same_rows(k.to(wide), k_rev.to(wide), B, H)
     return torch.cat([k_rev[..., 1:].flip(-1), k_rev[..., :1] + k[..., :1], k[..., 1:]], dim=-1)
 
 

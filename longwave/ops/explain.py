@@ -13,6 +13,8 @@ from longwave.ops.long_conv import _Call, _problem
 from longwave.planner import Plan
 from longwave.problem import lower, segments_of
 
+DEVICES = ("cpu", "cuda")
+
 
 def plan(
     u_shape: Sequence[int],
@@ -50,6 +52,8 @@ def plan(
     for name, shape in (("u_shape", u_shape), ("k_shape", k_shape), ("k_rev_shape", k_rev_shape)):
         if shape is not None and any(not isinstance(n, int) or n < 0 for n in shape):
             raise ArgumentError(f"{name} is {tuple(shape)}; give whole numbers that are not negative")
+    if device not in DEVICES:
+        raise ArgumentError(f"device={device!r} is unknown; choose one of {', '.join(map(repr, DEVICES))}")
     if history < 0:
         raise ArgumentError(f"history is {history}; give a number of samples, 0 for none")
 
@@ -82,6 +86,6 @@ def plan(
     segments_of(bounds, a.u.shape[2])
     call = _Call(a.lag0, a.out_len, a.circular, a.channels_last, precision, backend)
     problem = _problem(call, (a.u, a.k, a.D, a.pregate, a.postgate, a.history), bounds)
-    problem = dataclasses.replace(problem, device=torch.device(device).type)
+    problem = dataclasses.replace(problem, device=device)
     engine, why = backends.choose(problem, backend)
     return dataclasses.replace(engine.plan(problem), why=why)

@@ -1,0 +1,95 @@
+"""The house: imports point down, and `import longwave` needs torch alone."""
+
+from __future__ import annotations
+
+import ast
+import subprocess
+import sys
+from pathlib import Path
+
+import longwave
+
+ROOT = Path(longwave.__file__).parent
+# Each layer may import those to its right, and its own.
+LAYERS = ["cli", "commands", "train", "bench", "models", "nn", "ops", "backends", "planner", "problem", "dtypes", "errors"]
+BESIDE = {"data": {"errors", "data"}, "reference": set(), "_version": set()}  # what stands apart from the column
+PARTS = {
+    "train": {"data", "_version"},
+    "commands": {"data", "_version", "reference"},
+    "bench": {"reference", "_version"},
+    "cli": {"_version"},
+}
+
+
+def _imports(path: Path) -> set[str]:
+    found = set()
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            found |= {f"{node.module}.{alias.name}" for alias in node.names}
+    return found
+
+
+def test_imports_point_down() -> None:
+    wrong = []
+    for path in ROOT.rglob("*.py"):
+        part = path.relative_to(ROOT).parts[0].removesuffix(".py")
+        if part == "__init__":
+            continue
+        for name in _imports(path):
+            pieces = name.split(".")
+            if pieces[0] != "longwave" or len(pieces) < 2:
+                continue
+            target = pieces[1]
+            if target not in LAYERS and target not in BESIDE:
+                target = "ops"  # a public name: `from longwave import long_conv`
+            if part in BESIDE:
+                allowed = target in BESIDE[part]
+            else:
+                below = LAYERS[LAYERS.index(part) :]
+                allowed = target in below or target in PARTS.get(part, set())
+            if not allowed:
+                wrong.append(f"{path.relative_to(ROOT)} imports {name}")
+    assert not wrong, "\n".join(wrong)
+
+
+def test_optional_packages_stay_in_their_folders() -> None:
+    homes = {
+        "numba": "backends/cpu",
+        "triton": "backends/triton",
+        "scipy": "bench",
+        "ducc0": "bench",
+        "torch.distributed": "train",
+    }
+    wrong = []
+    for path in ROOT.rglob("*.py"):
+        where = path.relative_to(ROOT).as_posix()
+        for name in _imports(path):
+            for package, home in homes.items():
+                if (name == package or name.startswith(package + ".")) and not where.startswith(
+                    (home, "commands", "distributed")
+                ):
+                    wrong.append(f"{where} imports {name}")
+    assert not wrong, "\n".join(wrong)
+
+
+def test_import_longwave_loads_torch_and_nothing_optional() -> None:
+    """Measured against `import torch` alone, which may itself load NumPy."""
+    code = "import sys; {}; print(*sorted(m for m in sys.modules if '.' not in m))"
+
+    def loaded(statement: str) -> set[str]:
+        done = subprocess.run([sys.executable, "-c", code.format(statement)], capture_output=True, text=True, check=True)
+        return set(done.stdout.split())
+
+    extra = loaded("import longwave") - loaded("import torch, torch.autograd.forward_ad, dataclasses")
+    assert not extra & {"numpy", "numba", "triton", "scipy", "ducc0", "matplotlib", "safetensors", "tqdm", "tomli_w"}, extra
+
+
+def test_public_names_are_few_and_documented() -> None:
+    assert len(longwave.__all__) <= 14
+    for name in longwave.__all__:
+        value = getattr(longwave, name)
+        if callable(value):
+            assert value.__doc__
+            assert "Raises" in value.__doc__
