@@ -72,9 +72,7 @@ def test_every_window_is_drawn_about_equally() -> None:
     windows = Windows(codes, 30, 100)
     assert windows.count == 30
     place = {codes[start : start + 31].tobytes(): start for start in range(30)}
-    counts = np.bincount(
-        [place[row.tobytes()] for step in range(60) for row in windows.batch(step).numpy()], minlength=30
-    )
+    counts = np.bincount([place[row.tobytes()] for step in range(60) for row in windows.batch(step).numpy()], minlength=30)
     assert counts.min() > 130  # of 200 expected: five standard deviations
     assert counts.max() < 270
 

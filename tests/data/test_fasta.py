@@ -182,9 +182,7 @@ def test_read_equals_a_naive_reader(
     ],
 )
 @pytest.mark.parametrize("chunk_bytes", [3, 1 << 20])
-def test_refusals(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, content: bytes, message: str, chunk_bytes: int
-) -> None:
+def test_refusals(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, content: bytes, message: str, chunk_bytes: int) -> None:
     monkeypatch.setattr(fasta, "_CHUNK_BYTES", chunk_bytes)
     path = tmp_path / "x.fa"
     path.write_bytes(content)

@@ -71,9 +71,7 @@ def test_contexts_at_the_highest_order_do_not_collide() -> None:
     model = MarkovModel.fit(train, MAX_ORDER, pseudocount=0.5)
     assert model.counts[MAX_ORDER].sum() == 100
     assert sorted(model.counts[MAX_ORDER][model.counts[MAX_ORDER] > 0].tolist()) == [50, 50]
-    assert model.bits_per_base(train) == pytest.approx(
-        _bits_ref(f"{a}TN{c}AN" * 50, f"{a}TN{c}AN" * 50, MAX_ORDER, 0.5)
-    )
+    assert model.bits_per_base(train) == pytest.approx(_bits_ref(f"{a}TN{c}AN" * 50, f"{a}TN{c}AN" * 50, MAX_ORDER, 0.5))
 
 
 def test_counts_beyond_one_chunk() -> None:

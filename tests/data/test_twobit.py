@@ -78,10 +78,7 @@ def test_cut_off_at_every_byte() -> None:
         (struct.pack("<4I", 0x1A412743, 0, 1, 0) + b"\x01x" + struct.pack("<5I", 22, 4294967295, 0, 0, 0), "cut off"),
         (struct.pack("<4I", 0x1A412743, 0, 1, 0) + b"\x01x" + struct.pack("<3I", 22, 8, 4294967295), "cut off"),
         (
-            struct.pack("<4I", 0x1A412743, 0, 1, 0)
-            + b"\x01x"
-            + struct.pack("<7I", 22, 4, 1, 4294967295, 4, 0, 0)
-            + b"\0",
+            struct.pack("<4I", 0x1A412743, 0, 1, 0) + b"\x01x" + struct.pack("<7I", 22, 4, 1, 4294967295, 4, 0, 0) + b"\0",
             "run of N beyond",
         ),
     ],

@@ -1,0 +1,71 @@
+"""`longwave plan`: what `long_conv` would do with tensors of these shapes, and why."""
+
+from __future__ import annotations
+
+import argparse
+
+from longwave.errors import ArgumentError
+from longwave.problem import LAYOUTS, MODES, PRECISIONS
+
+HELP = "explain what long_conv would do: backend, algorithm, memory, predicted time"
+DTYPES = ("float64", "float32", "bfloat16", "float16", "complex64", "complex128")
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--batch", "-B", type=int, default=1, help="samples in the batch (default 1)")
+    parser.add_argument("--channels", "-H", type=int, default=768, help="channels (default 768)")
+    parser.add_argument("--length", "-L", type=int, default=4096, help="samples in a row (default 4096)")
+    parser.add_argument("--taps", "-K", type=int, help="taps of the filter (default: the length)")
+    parser.add_argument("--filters", type=int, help="rows of the filter, dividing the channels (default: the channels)")
+    parser.add_argument("--per-sample", action="store_true", help="one filter for each sample of the batch")
+    parser.add_argument("--reverse-taps", type=int, default=0, help="taps of k_rev (default: none)")
+    parser.add_argument("--history", type=int, default=0, help="samples before the input (default: none)")
+    parser.add_argument("--documents", help="boundaries of packed documents, as 0,100,250,4096")
+    parser.add_argument("--mode", default="causal", help=f"one of {', '.join(MODES)}")
+    parser.add_argument("--layout", default="BHL", help=f"one of {', '.join(LAYOUTS)}")
+    parser.add_argument("--dtype", default="float32", help=f"one of {', '.join(DTYPES)}")
+    parser.add_argument("--precision", help=f"one of {', '.join(str(p) for p in PRECISIONS)}")
+    parser.add_argument("--skip", action="store_true", help="with D")
+    parser.add_argument("--pregate", action="store_true")
+    parser.add_argument("--postgate", action="store_true")
+    parser.add_argument("--device", default="cpu", help="cpu or cuda; none need be present")
+    parser.add_argument("--backend", default="auto", help="auto, or a backend by name")
+
+
+def run(args: argparse.Namespace) -> int:
+    import torch
+
+    import longwave
+
+    if args.dtype not in DTYPES:
+        raise ArgumentError(f"--dtype {args.dtype} is unknown; choose one of {', '.join(DTYPES)}")
+    taps = args.length if args.taps is None else args.taps
+    rows = args.channels if args.filters is None else args.filters
+    middle = (args.channels, args.length) if args.layout == "BHL" else (args.length, args.channels)
+    plan = longwave.plan(
+        (args.batch, *middle),
+        (args.batch, args.channels, taps) if args.per_sample else (rows, taps),
+        dtype=getattr(torch, args.dtype),
+        mode=args.mode,
+        k_rev_shape=(rows, args.reverse_taps) if args.reverse_taps else None,
+        D=args.skip,
+        pregate=args.pregate,
+        postgate=args.postgate,
+        history=args.history,
+        cu_seqlens=None if args.documents is None else _boundaries(args.documents),
+        layout=args.layout,
+        precision=args.precision,
+        device=args.device,
+        backend=args.backend,
+    )
+    print(plan)
+    return 0
+
+
+def _boundaries(text: str) -> list[int]:
+    try:
+        return [int(part) for part in text.split(",")]
+    except ValueError:
+        raise ArgumentError(
+            f"--documents {text!r} is no list of boundaries; give whole numbers with commas between, as 0,100,250,4096"
+        ) from None

@@ -1,0 +1,66 @@
+"""Models: one file each, with `Config`, `PRESETS` and `Model`; found by being here.
+
+`Config` is a frozen dataclass of numbers and strings with `filter_length` among them; `PRESETS` maps a name, unique
+over all models, to a `Config`; `Model(config, backend=...)` is a `LanguageModel`.
+"""
+
+from __future__ import annotations
+
+import functools
+import importlib
+import pkgutil
+from types import ModuleType
+from typing import Any
+
+from torch import Tensor, nn
+
+from longwave.errors import ArgumentError
+
+
+class LanguageModel(nn.Module):
+    """What every `Model` here is: tokens (B, L) to hidden states (B, L, d) that predict the token after each.
+
+    With `activation_checkpointing`, each block is computed a second time in the backward pass instead of keeping its
+    inside.
+    """
+
+    activation_checkpointing: bool = False
+
+    def head_weight(self) -> Tensor:
+        """(V, d), float32: the rows that turn hidden states into logits of the tokens that can be predicted."""
+        raise NotImplementedError
+
+
+@functools.cache
+def available() -> dict[str, ModuleType]:
+    """Model name -> its module, in alphabetical order."""
+    names = sorted(module.name for module in pkgutil.iter_modules(__path__))
+    return {name: importlib.import_module(f"{__name__}.{name}") for name in names}
+
+
+def find(name: str) -> ModuleType:
+    """The module of the model `name`.
+
+    Raises:
+        ArgumentError: there is none of that name.
+    """
+    if name not in available():
+        raise ArgumentError(f"there is no model {name!r}; this version has {', '.join(available())}")
+    return available()[name]
+
+
+def presets() -> dict[str, str]:
+    """Preset -> the name of its model, in the models' order."""
+    return {preset: name for name, module in available().items() for preset in module.PRESETS}
+
+
+def find_preset(preset: str) -> tuple[str, Any]:
+    """The name of the preset's model, and its config.
+
+    Raises:
+        ArgumentError: there is none of that name.
+    """
+    if preset not in presets():
+        raise ArgumentError(f"there is no preset {preset!r}; choose one of {', '.join(presets())}")
+    name = presets()[preset]
+    return name, find(name).PRESETS[preset]

@@ -1,0 +1,11 @@
+"""Layers: parameters and one operator call each. Parallelism and losses' reductions come from outside."""
+
+from __future__ import annotations
+
+from longwave.nn.filters import HyenaFilter, Sine
+from longwave.nn.hyena import HyenaOperator
+from longwave.nn.long_conv import LongConv1d
+from longwave.nn.loss import chunked_cross_entropy
+from longwave.nn.short_conv import ShortConv1d
+
+__all__ = ["HyenaFilter", "HyenaOperator", "LongConv1d", "ShortConv1d", "Sine", "chunked_cross_entropy"]

@@ -1,0 +1,226 @@
+"""Checkpoints: weights that stand alone, and beside them what a resumed run needs.
+
+`weights-<step>.safetensors` holds the parameters and, as metadata, everything needed to use them: model, config, step,
+data. `state-<step>.pt` holds the optimizer and the random generators. The state is written first, so that weights never
+stand without it; an older pair is removed only once the newer one is whole.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import pickle
+import re
+import zipfile
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from longwave import models
+from longwave._version import __version__
+from longwave.errors import ArgumentError, DataError
+from longwave.models import LanguageModel
+from longwave.train.files import replacing
+from longwave.train.optional import need
+
+FORMAT = "longwave-1"
+_WEIGHTS = re.compile(r"weights-(\d{8})\.safetensors")
+# What torch.load raises on a file that is cut off or not its own.
+_BROKEN = (RuntimeError, EOFError, OSError, ValueError, KeyError, pickle.UnpicklingError, zipfile.BadZipFile)
+
+
+def weights_path(folder: Path, step: int) -> Path:
+    """Where the weights of `step` stand."""
+    return folder / f"weights-{step:08d}.safetensors"
+
+
+def state_path(folder: Path, step: int) -> Path:
+    """Where the state of `step` stands."""
+    return folder / f"state-{step:08d}.pt"
+
+
+@dataclass(frozen=True)
+class Description:
+    """What a weights file says about itself."""
+
+    task: str
+    model: str
+    preset: str
+    config: dict[str, Any]
+    context: int
+    step: int
+    data: dict[str, Any]
+
+    def metadata(self) -> dict[str, str]:
+        """As safetensors keeps it: text to text."""
+        fields = {name: json.dumps(value) for name, value in dataclasses.asdict(self).items()}
+        return {"format": FORMAT, "longwave": __version__, **fields}
+
+
+def describe(path: Path) -> Description:
+    """Read what the weights file `path` says about itself; the weights stay on the disk.
+
+    Raises:
+        DataError: no such file, cut off, not safetensors, or not written by longwave.
+    """
+    safetensors = need("safetensors")
+    if not path.is_file():
+        raise DataError(f"{path} is not a file; give a weights-*.safetensors file or the folder of a run")
+    try:
+        with safetensors.safe_open(path, framework="pt") as file:
+            metadata = file.metadata() or {}
+    except (safetensors.SafetensorError, OSError, ValueError) as error:
+        raise DataError(f"{path} is cut off or not a safetensors file ({error}); use another checkpoint") from error
+    if metadata.get("format") != FORMAT:
+        raise DataError(
+            f"{path} is a safetensors file, but not a checkpoint of this version of longwave "
+            f"(its metadata has format {metadata.get('format')!r}, not {FORMAT!r})"
+        )
+    try:
+        return Description(**{field.name: json.loads(metadata[field.name]) for field in dataclasses.fields(Description)})
+    except (KeyError, ValueError) as error:
+        raise DataError(f"the metadata of {path} is damaged ({error}); use another checkpoint") from error
+
+
+def load_tensors(path: Path) -> dict[str, Tensor]:
+    """The tensors of a weights file, on the CPU. Raises DataError where it is cut off or not safetensors."""
+    safetensors = need("safetensors")
+    load_file = need("safetensors.torch").load_file
+    try:
+        tensors: dict[str, Tensor] = load_file(path)
+    except (safetensors.SafetensorError, OSError, ValueError) as error:
+        raise DataError(f"{path} is cut off or not a safetensors file ({error}); use another checkpoint") from error
+    return tensors
+
+
+def load_weights(path: Path, model: LanguageModel) -> None:
+    """Copy the tensors of `path` into `model`.
+
+    Raises:
+        DataError: the file is cut off, or its tensors are not this model's.
+    """
+    try:
+        model.load_state_dict(load_tensors(path))
+    except RuntimeError as error:
+        raise DataError(f"the tensors in {path} are not those of the model it names ({_one_line(error)})") from error
+
+
+def load_model(path: Path, *, backend: str = "auto", device: torch.device | None = None) -> tuple[LanguageModel, Description]:
+    """The model of a weights file or of a run's newest checkpoint, in eval mode.
+
+    Raises:
+        DataError: there is no whole checkpoint, or it is of a model that this version does not have.
+    """
+    path = find_weights(path)
+    description = describe(path)
+    try:
+        module = models.find(description.model)
+        model: LanguageModel = module.Model(module.Config(**description.config), backend=backend)
+    except (ArgumentError, TypeError) as error:
+        raise DataError(f"{path} cannot be used: {_one_line(error)}") from error
+    load_weights(path, model)
+    return model.eval().to(device or torch.device("cpu")), description
+
+
+def find_weights(path: Path) -> Path:
+    """`path` itself, or the newest whole weights in the folder `path`.
+
+    Raises:
+        DataError: neither exists.
+    """
+    if not path.is_dir():
+        if not path.exists():
+            raise DataError(f"{path} does not exist; give a weights-*.safetensors file or the folder of a run")
+        return path
+    broken: DataError | None = None
+    for step in steps_in(path):
+        try:
+            describe(weights_path(path, step))
+        except DataError as error:
+            broken = error
+        else:
+            return weights_path(path, step)
+    raise broken or DataError(
+        f"{path} has no checkpoint (weights-*.safetensors) in it; give the folder of a run that saved one"
+    )
+
+
+def steps_in(folder: Path) -> list[int]:
+    """Steps of the weights files in `folder`, newest first."""
+    found = (_WEIGHTS.fullmatch(path.name) for path in folder.iterdir())
+    return sorted((int(match[1]) for match in found if match), reverse=True)
+
+
+def save(folder: Path, model: LanguageModel, optimizer: torch.optim.Optimizer, description: Description) -> None:
+    """Write the pair of `description.step`, then remove older pairs.
+
+    Raises:
+        DataError: the file system refuses; the older pair is still there.
+    """
+    serialize = need("safetensors.torch").save
+    step = description.step
+    cuda = torch.cuda.get_rng_state_all() if torch.cuda.is_available() else []
+    state = {
+        "step": step,
+        "optimizer": optimizer.state_dict(),
+        "generators": {"cpu": torch.get_rng_state(), "cuda": cuda},
+    }
+    with replacing(state_path(folder, step)) as temporary:
+        torch.save(state, temporary)
+    tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in model.state_dict().items()}
+    with replacing(weights_path(folder, step)) as temporary:
+        # Not save_file, which keeps the file from everyone else (mode 0600).
+        temporary.write_bytes(serialize(tensors, metadata=description.metadata()))
+    for path in _pairs(folder):
+        if path not in (state_path(folder, step), weights_path(folder, step)):
+            path.unlink(missing_ok=True)
+
+
+def restore(folder: Path, model: LanguageModel, optimizer: torch.optim.Optimizer) -> tuple[int, list[str]]:
+    """Load the newest pair of which both files are whole into `model` and `optimizer`.
+
+    Returns:
+        Its step, and one sentence for every newer pair that was passed over.
+
+    Raises:
+        DataError: no pair is whole.
+    """
+    passed_over: list[str] = []
+    for step in steps_in(folder):
+        try:
+            describe(weights_path(folder, step))
+            state = _load_state(state_path(folder, step))
+            load_weights(weights_path(folder, step), model)
+            optimizer.load_state_dict(state["optimizer"])
+        except DataError as error:
+            passed_over.append(str(error))
+            continue
+        torch.set_rng_state(state["generators"]["cpu"])
+        if torch.cuda.is_available() and state["generators"]["cuda"]:
+            torch.cuda.set_rng_state_all(state["generators"]["cuda"])
+        return step, passed_over
+    reasons = f" ({'; '.join(passed_over)})" if passed_over else ""
+    raise DataError(f"{folder} has no whole checkpoint to resume from{reasons}; start again in another --out")
+
+
+def _load_state(path: Path) -> dict[str, Any]:
+    try:
+        state: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
+        if {"step", "optimizer", "generators"} - state.keys():
+            raise KeyError("step, optimizer or generators")
+    except _BROKEN as error:
+        raise DataError(f"{path} is missing, cut off or not a training state") from error
+    return state
+
+
+def _pairs(folder: Path) -> Iterator[Path]:
+    yield from folder.glob("state-????????.pt")
+    yield from folder.glob("weights-????????.safetensors")
+
+
+def _one_line(error: Exception) -> str:
+    return " ".join(str(error).split())[:300]

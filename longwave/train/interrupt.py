@@ -1,0 +1,39 @@
+"""Ctrl-C that lets a step finish: the first asks, the second insists."""
+
+from __future__ import annotations
+
+import os
+import signal
+import threading
+from types import FrameType, TracebackType
+from typing import Any
+
+SIGNALS = (signal.SIGINT, signal.SIGTERM)
+
+
+class InterruptGuard:
+    """While entered, the first SIGINT or SIGTERM only sets `requested`; a second one raises KeyboardInterrupt.
+
+    Outside the main thread, where Python does not let signals be handled, it does nothing.
+    """
+
+    def __init__(self) -> None:
+        self.requested = False
+        self._previous: dict[signal.Signals, Any] = {}
+
+    def __enter__(self) -> InterruptGuard:
+        if threading.current_thread() is threading.main_thread():
+            self._previous = {number: signal.signal(number, self._handle) for number in SIGNALS}
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        for number, handler in self._previous.items():
+            if handler is not None:  # None: installed by C code, which Python cannot put back
+                signal.signal(number, handler)
+
+    def _handle(self, number: int, frame: FrameType | None) -> None:
+        if self.requested:
+            raise KeyboardInterrupt
+        self.requested = True
+        # os.write, for a handler may run in the middle of another write to stderr.
+        os.write(2, b"\nfinishing this step, then saving (again to stop at once)\n")

@@ -1,0 +1,62 @@
+"""How far training has come: a bar on a terminal, a line now and then elsewhere."""
+
+from __future__ import annotations
+
+import sys
+import time
+from typing import Any
+
+from longwave.train.optional import need
+
+SECONDS_BETWEEN_LINES = 10.0
+
+
+class Progress:
+    """Loss, speed and time left of a run of `steps` steps that begins after `start` of them; written to stderr."""
+
+    def __init__(self, steps: int, start: int, bases_per_step: int) -> None:
+        self.steps, self.start, self.bases_per_step = steps, start, bases_per_step
+        self._began = self._written = time.perf_counter()
+        self._seconds_idle = 0.0
+        self._bar: Any = None
+        if sys.stderr.isatty():
+            layout = "{desc} {percentage:3.0f}%|{bar}| {n_fmt}/{total_fmt} steps{postfix} [{elapsed}<{remaining}]"
+            self._bar = need("tqdm").tqdm(total=steps, initial=start, desc="training", bar_format=layout, dynamic_ncols=True)
+
+    def exclude(self, seconds: float) -> None:
+        """Leave `seconds`, spent on validation or saving, out of the speed."""
+        self._seconds_idle += seconds
+
+    def bases_per_second(self, step: int) -> float:
+        """Training bases a second from the start of this process to the end of `step`."""
+        seconds = time.perf_counter() - self._began - self._seconds_idle
+        return (step - self.start) * self.bases_per_step / max(seconds, 1e-9)
+
+    def update(self, step: int, bits_per_base: float) -> None:
+        """Show that `step` (1 is the first) is done."""
+        speed = self.bases_per_second(step)
+        if self._bar is not None:
+            self._bar.set_postfix_str(f"{bits_per_base:.4f} bits/base, {speed:,.0f} bases/s", refresh=False)
+            self._bar.update(1)
+            return
+        now = time.perf_counter()
+        if step in (self.start + 1, self.steps) or now - self._written >= SECONDS_BETWEEN_LINES:
+            self._written = now
+            left = (self.steps - step) * self.bases_per_step / speed
+            self.say(
+                f"step {step:,}/{self.steps:,}: {bits_per_base:.4f} bits per base, {speed:,.0f} bases/s, "
+                f"{int(left) // 60}:{int(left) % 60:02d} left"
+            )
+
+    def say(self, line: str) -> None:
+        """Write a line without breaking the bar."""
+        if self._bar is not None:
+            self._bar.write(line, file=sys.stderr)
+        else:
+            sys.stderr.write(line + "\n")
+            sys.stderr.flush()
+
+    def close(self) -> None:
+        """End the bar."""
+        if self._bar is not None:
+            self._bar.close()

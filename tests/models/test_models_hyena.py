@@ -1,0 +1,145 @@
+"""HyenaLM and the registry: shapes, causality with a control, gradients, checkpointing, compiling, autocast, presets."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import pytest
+import torch
+from torch.nn import functional as F
+
+from longwave import models
+from longwave.errors import ArgumentError
+from longwave.models.hyena import PRESETS, HyenaConfig, HyenaLM
+from longwave.nn import chunked_cross_entropy
+
+MICRO = HyenaConfig(d_model=8, layers=2, filter_length=48, d_inner=16, filter_width=8)
+
+
+@pytest.fixture
+def model() -> HyenaLM:
+    torch.manual_seed(0)
+    model = HyenaLM(MICRO)
+    # As drawn, the blocks add a hundredth of the embedding: enlarge them, or a test would only see the embedding.
+    with torch.no_grad():
+        for module in model.modules():
+            if isinstance(module, torch.nn.Linear):
+                module.weight.mul_(20 if module.in_features in (8, 16) and module.out_features != 8 else 10)
+    return model
+
+
+def _tokens(length: int = 48, batch: int = 2) -> torch.Tensor:
+    return torch.randint(0, 5, (batch, length), generator=torch.Generator().manual_seed(3))
+
+
+@pytest.mark.parametrize("length", [1, 2, 31, 48, 60])
+def test_model_shapes_at_any_length(model: HyenaLM, length: int) -> None:
+    tokens = _tokens(length)
+    assert model(tokens).shape == (2, length, 8)
+    assert model.logits(tokens).shape == (2, length, 4)
+    torch.testing.assert_close(model.logits(tokens), model(tokens) @ model.embedding.weight[:4].T)
+
+
+def test_model_predicts_from_the_past_alone(model: HyenaLM) -> None:
+    tokens = _tokens()
+    changed = tokens.clone()
+    changed[:, 30] = (changed[:, 30] + 1) % 4
+    with torch.no_grad():
+        before, after = model.logits(tokens), model.logits(changed)
+    difference, scale = (after - before).abs().amax(dim=(0, 2)), before.abs().max()
+    assert (difference[:30] < 1e-5 * scale).all()
+    assert difference[30] > 1e-2 * scale
+    assert (difference[31:] > 1e-5 * scale).float().mean() > 0.9
+
+
+def test_model_gives_every_parameter_a_gradient(model: HyenaLM) -> None:
+    F.cross_entropy(model.logits(_tokens()).flatten(0, 1), _tokens().flatten().clamp(max=3)).backward()
+    for name, parameter in model.named_parameters():
+        assert parameter.grad is not None, name
+        assert parameter.grad.abs().max() > 0, name
+
+
+def test_activation_checkpointing_changes_no_gradient(model: HyenaLM) -> None:
+    def gradients() -> list[torch.Tensor]:
+        nats, _ = chunked_cross_entropy(model(_tokens()), model.head_weight(), _tokens(), ignore_index=4)
+        return list(torch.autograd.grad(nats, list(model.parameters())))
+
+    kept = gradients()
+    runs = []
+    hook = model.blocks[0].mlp_in.register_forward_hook(lambda *_: runs.append(1))
+    model.activation_checkpointing = True
+    again = gradients()
+    hook.remove()
+    assert len(runs) == 2  # forward, and once more for the backward pass
+    assert all(torch.equal(a, b) for a, b in zip(kept, again, strict=True))
+
+
+def test_compiled_model_equals_eager(model: HyenaLM) -> None:
+    tokens = _tokens()
+    compiled = torch.compile(model, backend="aot_eager", fullgraph=True)
+    expected, found = model(tokens), compiled(tokens)
+    torch.testing.assert_close(found, expected, rtol=1e-5, atol=1e-5)
+    wanted = torch.autograd.grad(expected.square().sum(), list(model.parameters()))
+    for gradient, want in zip(torch.autograd.grad(found.square().sum(), list(model.parameters())), wanted, strict=True):
+        torch.testing.assert_close(gradient, want, rtol=1e-3, atol=1e-3 * want.abs().max().item())
+
+
+def test_autocast_stays_near_float32(model: HyenaLM) -> None:
+    with torch.no_grad():
+        exact = model(_tokens())
+        with torch.autocast("cpu", dtype=torch.bfloat16):
+            rounded = model(_tokens())
+    assert rounded.dtype == torch.float32
+    error = (rounded - exact).norm() / exact.norm()
+    assert 1e-5 < error < 0.1  # it did run in 16 bits, and well
+
+
+def test_weights_survive_a_state_dict(model: HyenaLM) -> None:
+    other = HyenaLM(MICRO)
+    assert not torch.equal(other(_tokens()), model(_tokens()))
+    other.load_state_dict(model.state_dict())
+    assert torch.equal(other(_tokens()), model(_tokens()))
+
+
+@pytest.mark.parametrize("tokens", [torch.zeros(4, dtype=torch.long), torch.zeros(1, 4)])
+def test_model_refuses_what_is_not_a_batch_of_tokens(model: HyenaLM, tokens: torch.Tensor) -> None:
+    with pytest.raises(ArgumentError, match="integer tokens"):
+        model(tokens)
+
+
+@pytest.mark.parametrize("change", [{"layers": 0}, {"d_model": 8.0}, {"predicted": 6}, {"order": True}])
+def test_config_refuses_what_is_not_a_size(change: dict[str, object]) -> None:
+    with pytest.raises(ArgumentError, match="HyenaConfig"):
+        dataclasses.replace(MICRO, **change)
+
+
+def test_registry_finds_models_and_presets() -> None:
+    assert models.find("hyena").Model is HyenaLM
+    for preset, name in models.presets().items():
+        assert models.find_preset(preset) == (name, models.find(name).PRESETS[preset])
+    with pytest.raises(ArgumentError, match="hyena"):
+        models.find("transformer")
+    with pytest.raises(ArgumentError, match="hyenadna-tiny-1k"):
+        models.find_preset("huge")
+
+
+def test_presets_have_the_published_sizes() -> None:
+    """d_model, layers and context of HyenaDNA's published configurations."""
+    published = {
+        "hyenadna-tiny-1k": (128, 2, 1_024),
+        "hyenadna-tiny-16k": (128, 2, 16_384),
+        "hyenadna-small-32k": (256, 4, 32_768),
+        "hyenadna-medium-160k": (256, 8, 160_000),
+        "hyenadna-medium-450k": (256, 8, 450_000),
+        "hyenadna-large-1m": (256, 8, 1_000_000),
+    }
+    for name, sizes in published.items():
+        config = PRESETS[name]
+        assert (config.d_model, config.layers, config.filter_length) == sizes
+        assert config.d_inner == 4 * config.d_model
+    assert PRESETS["small"].d_model >= 128
+    model = HyenaLM(PRESETS["hyenadna-tiny-1k"])
+    # 2 blocks: norms, projections, short filters, filter network, D, MLP; then embedding and last norm.
+    filters = 5 * 64 + 64 + 2 * (64 * 64 + 64) + 3 * 64 + 64 * 128
+    block = 4 * 128 + (128 + 1) * 384 + 384 * 4 + filters + 128 + (128 + 1) * 128 + (128 + 1) * 512 + (512 + 1) * 128
+    assert sum(p.numel() for p in model.parameters()) == 2 * block + 5 * 128 + 2 * 128

@@ -1,0 +1,231 @@
+"""Scores, schedule, parameter groups, files, mesh and options by themselves."""
+
+from __future__ import annotations
+
+import dataclasses
+import io
+import itertools
+import json
+import math
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+from torch.nn import functional as F
+
+from longwave.errors import ArgumentError, DataError, UnsupportedError
+from longwave.models.hyena import HyenaConfig, HyenaLM
+from longwave.train import checkpoint, options
+from longwave.train.files import replacing, write_text
+from longwave.train.mesh import single_process_mesh
+from longwave.train.optim import learning_rate, parameter_groups
+from longwave.train.progress import Progress
+from longwave.train.record import Metrics, draw_loss
+from longwave.train.score import Score, score
+from longwave.train.tasks.dna.job import resolve
+
+CPU = torch.device("cpu")
+
+
+class _Remembers(nn.Module):
+    """A model whose prediction depends on how many tokens it has been shown, and on the last one."""
+
+    activation_checkpointing = False
+
+    def __init__(self, memory: int) -> None:
+        super().__init__()
+        self.memory, self.seen = memory, []
+        torch.manual_seed(0)
+        self.table = torch.randn(memory + 1, 5, 3)
+
+    def head_weight(self) -> torch.Tensor:
+        return torch.arange(12.0).reshape(4, 3).sin()
+
+    def forward(self, tokens: torch.Tensor) -> torch.Tensor:
+        self.seen.append(tuple(tokens.shape))
+        place = torch.arange(tokens.shape[1]).clamp(max=self.memory)
+        return self.table[place.expand(tokens.shape), tokens]
+
+
+def _codes(n: int) -> np.ndarray:
+    codes = np.random.default_rng(0).integers(0, 5, n).astype(np.uint8)
+    codes[0] = 1
+    return codes
+
+
+@pytest.mark.parametrize("overlap", [0, 3, 7])
+@pytest.mark.parametrize("n", [1, 2, 8, 9, 40, 41])
+def test_score_counts_every_known_base_once(n: int, overlap: int) -> None:
+    """Against one window over everything: a model that remembers no more than the overlap cannot tell the difference."""
+    codes, model = _codes(n), _Remembers(overlap)
+    found = score(model, codes, 8, overlap=overlap, device=CPU)
+    assert max(shape[1] for shape in model.seen) <= 8
+    inputs = torch.from_numpy(np.concatenate([[4], codes[:-1]])).long()[None]
+    targets = torch.from_numpy(codes).long()
+    log_p = F.log_softmax(model(inputs)[0] @ model.head_weight().T, dim=-1)
+    known = targets != 4
+    bits = -log_p[known].gather(1, targets[known][:, None]).sum().item() / math.log(2)
+    assert found.bases == known.sum().item()
+    assert found.bits == pytest.approx(bits, rel=1e-5)
+    assert bits > 0.5
+
+
+def test_score_with_overlap_gives_context() -> None:
+    """The control: a model that remembers more than the overlap does see a difference."""
+    codes, model = _codes(40), _Remembers(7)
+    assert score(model, codes, 8, overlap=7, device=CPU).bits != pytest.approx(
+        score(model, codes, 8, overlap=0, device=CPU).bits, rel=1e-3
+    )
+
+
+@pytest.mark.parametrize("overlap", [-1, 8])
+def test_score_refuses_an_overlap_out_of_range(overlap: int) -> None:
+    with pytest.raises(ArgumentError, match="overlap"):
+        score(_Remembers(1), _codes(9), 8, overlap=overlap, device=CPU)
+
+
+def test_score_of_nothing_known_is_nan() -> None:
+    assert math.isnan(score(_Remembers(1), np.full(5, 4, np.uint8), 8, device=CPU).bits_per_base)
+    assert (Score(1, 2.0) + Score(3, 2.0)).bits_per_base == 1.0
+
+
+def test_learning_rate_warms_up_and_falls() -> None:
+    rates = [learning_rate(step, peak=1.0, warmup=4, steps=20) for step in range(20)]
+    assert rates[:4] == [0.25, 0.5, 0.75, 1.0]
+    assert rates[4] == 1.0
+    assert all(a > b for a, b in itertools.pairwise(rates[4:]))
+    assert rates[-1] == pytest.approx(0.02)
+    assert learning_rate(0, peak=2.0, warmup=0, steps=1) == 2.0
+
+
+def test_only_matrices_outside_filters_decay() -> None:
+    model = HyenaLM(HyenaConfig(d_model=8, layers=1, filter_length=16, d_inner=16))
+    decayed, exempt = parameter_groups(model, 0.1)
+    names = {id(parameter): name for name, parameter in model.named_parameters()}
+    assert sorted(names[id(p)] for p in decayed["params"]) == [
+        f"blocks.0.{name}.weight" for name in ("mixer.in_proj", "mixer.out_proj", "mlp_in", "mlp_out")
+    ]
+    assert len(decayed["params"]) + len(exempt["params"]) == len(names)
+    assert (decayed["weight_decay"], exempt["weight_decay"]) == (0.1, 0.0)
+
+
+def test_replacing_leaves_the_old_file_when_it_fails(tmp_path: Path) -> None:
+    path = tmp_path / "file"
+    write_text(path, "old")
+
+    def fail() -> None:
+        with replacing(path) as temporary:
+            temporary.write_text("half")
+            raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError):
+        fail()
+    assert path.read_text() == "old"
+    assert list(tmp_path.iterdir()) == [path]
+    with pytest.raises(DataError, match="cannot write"):
+        write_text(tmp_path / "nowhere" / "file", "x")
+
+
+def test_metrics_are_cut_back(tmp_path: Path) -> None:
+    metrics = Metrics(tmp_path / "metrics.jsonl")
+    for step in (1, 2, 3):
+        metrics.append("train", step, bits_per_base=0.1 * step)
+    metrics.append("test", 2, model_bits_per_base=1.0)
+    metrics.cut_back(2)
+    assert [(line["kind"], line["step"]) for line in metrics.read()] == [("train", 1), ("train", 2)]
+    assert metrics.read()[1]["bits_per_base"] == 0.2  # no digit lost on the way
+
+
+def test_picture_shows_the_curves(tmp_path: Path) -> None:
+    image = pytest.importorskip("matplotlib.image")
+    metrics = Metrics(tmp_path / "metrics.jsonl")
+    draw_loss(tmp_path, "nothing yet", 1.94)
+    empty = image.imread(tmp_path / "loss.png")
+    for step in range(1, 200):
+        metrics.append("train", step, bits_per_base=1.9 + 0.1 / step)
+        if step % 50 == 0:
+            metrics.append("validation", step, bits_per_base=1.92)
+    draw_loss(tmp_path, "a run", 1.94)
+    drawn = image.imread(tmp_path / "loss.png")
+    blue = np.array([0x1F, 0x77, 0xB4]) / 255
+    assert (np.abs(drawn[..., :3] - blue).max(axis=2) < 0.02).sum() > 200
+    assert (np.abs(empty[..., :3] - blue).max(axis=2) < 0.02).sum() == 0
+
+
+class _Terminal(io.StringIO):
+    def isatty(self) -> bool:
+        return True
+
+
+def test_progress_is_a_bar_on_a_terminal_and_lines_elsewhere(monkeypatch: pytest.MonkeyPatch) -> None:
+    for screen in (_Terminal(), io.StringIO()):
+        monkeypatch.setattr("sys.stderr", screen)
+        progress = Progress(10, 4, bases_per_step=2_048)
+        for step in range(5, 11):
+            progress.update(step, 1.91)
+        progress.say("a word between")
+        progress.close()
+        text = screen.getvalue()
+        assert "1.9100 bits" in text
+        assert "bases/s" in text
+        assert "a word between" in text
+        assert ("\r" in text) == screen.isatty()
+        assert ("10/10 steps" if screen.isatty() else "step 10/10:") in text
+
+
+def test_mesh_has_one_process_and_ends(monkeypatch: pytest.MonkeyPatch) -> None:
+    with single_process_mesh(CPU) as mesh:
+        assert mesh.mesh_dim_names == ("dp", "fsdp", "cp")
+        assert mesh.size() == 1
+        with pytest.raises(UnsupportedError, match="exists already"), single_process_mesh(CPU):
+            pass
+    assert not torch.distributed.is_initialized()
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    with pytest.raises(UnsupportedError, match="WORLD_SIZE is 2"), single_process_mesh(CPU):
+        pass
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("batch", 0), ("steps", 0), ("seed", -1), ("lr", 0.0), ("lr", math.nan), ("clip", math.inf), ("warmup", 10**9),
+        ("weight_decay", -0.1), ("autocast", "fp8"), ("activation_checkpointing", "yes"), ("eval_every", 0),
+        ("checkpoint_every", 0), ("seed", 2**63),
+    ],
+)  # fmt: skip
+def test_options_refuse_values_out_of_range(name: str, value: object) -> None:
+    with pytest.raises(ArgumentError, match="--" + name.replace("_", "-")):
+        resolve({name: value})
+
+
+def test_options_resolve_and_resume() -> None:
+    chosen = resolve({"steps": 40})
+    assert (chosen.preset, chosen.steps, chosen.warmup, chosen.eval_every) == ("tiny", 40, 2, 4)
+    stored = dataclasses.asdict(chosen)
+    assert options.resume_options(stored, {"steps": 40}, "run") == chosen
+    with pytest.raises(ArgumentError, match="--steps 40, but 41"):
+        options.resume_options(stored, {"steps": 41}, "run")
+    with pytest.raises(ArgumentError, match=r"config\.toml"):
+        options.resume_options({"steps": 40}, {}, "run")
+
+
+@pytest.mark.parametrize("name", ["nonsense", "cuda:99", "meta"])
+def test_device_that_is_not_here_is_refused(name: str) -> None:
+    with pytest.raises(ArgumentError, match="--device"):
+        options.choose_device(name)
+
+
+def test_weights_alone_give_the_model_back(tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    config = HyenaConfig(d_model=8, layers=1, filter_length=16, d_inner=16)
+    model = HyenaLM(config)
+    about = checkpoint.Description("dna", "hyena", "micro", dataclasses.asdict(config), 16, 7, {"source": "none"})
+    checkpoint.save(tmp_path, model, torch.optim.AdamW(model.parameters()), about)
+    (tmp_path / "state-00000007.pt").unlink()
+    loaded, found = checkpoint.load_model(tmp_path / "weights-00000007.safetensors")
+    tokens = torch.randint(0, 4, (1, 16))
+    assert torch.equal(loaded(tokens), model(tokens))
+    assert found == about
+    assert json.loads(json.dumps(found.config)) == dataclasses.asdict(config)

@@ -1,0 +1,176 @@
+"""A run that stops and resumes gives the bits of one that never stopped; an interrupted run saves and says how to go on."""
+
+from __future__ import annotations
+
+import json
+import shlex
+import signal
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from longwave.train import checkpoint
+
+OPTIONS = ("--steps", "8", "--eval-every", "4", "--checkpoint-every", "4", "--eval-bases", "1500")
+
+
+def _losses(folder: Path) -> list[dict[str, object]]:
+    """The metrics without what depends on the clock."""
+    lines = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+    return [{name: value for name, value in line.items() if not name.endswith("bases_per_s")} for line in lines]
+
+
+def _weights(folder: Path) -> dict[str, torch.Tensor]:
+    return load_file(checkpoint.find_weights(folder))
+
+
+def _same(a: dict[str, torch.Tensor], b: dict[str, torch.Tensor]) -> bool:
+    return a.keys() == b.keys() and all(torch.equal(a[name], b[name]) for name in a)
+
+
+class _StopAfter:
+    """Asks the loop to stop once `step` has been logged, as a signal would."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, step: int) -> None:
+        from longwave.train import loop, progress
+
+        update = progress.Progress.update
+
+        def counted(bar: progress.Progress, done: int, bits: float) -> None:
+            update(bar, done, bits)
+            if done == step:
+                signal.raise_signal(signal.SIGINT)
+
+        monkeypatch.setattr(loop.Progress, "update", counted)
+
+
+@pytest.mark.parametrize("stop", [3, 4])
+def test_resumed_run_equals_a_straight_one_bit_for_bit(
+    tmp_path: Path, train: Callable[..., int], monkeypatch: pytest.MonkeyPatch, stop: int
+) -> None:
+    assert train(tmp_path / "straight", *OPTIONS) == 0
+    with monkeypatch.context() as patch:
+        _StopAfter(patch, stop)
+        assert train(tmp_path / "stopped", *OPTIONS) == 130
+    halfway = _weights(tmp_path / "stopped")
+    assert train(tmp_path / "stopped", resume=True) == 0
+    straight, resumed = _weights(tmp_path / "straight"), _weights(tmp_path / "stopped")
+    assert not _same(halfway, resumed)
+    assert _same(straight, resumed)
+    found = _losses(tmp_path / "straight")
+    assert found == _losses(tmp_path / "stopped")
+    assert [line["step"] for line in found if line["kind"] == "train"] == list(range(1, 9))
+    assert [line["step"] for line in found if line["kind"] == "validation"] == [4, 8]
+    states = [torch.load(checkpoint.state_path(tmp_path / name, 8), weights_only=True) for name in ("straight", "stopped")]
+    moments = [state["optimizer"]["state"] for state in states]
+    assert all(torch.equal(moments[0][i][name], moments[1][i][name]) for i in moments[0] for name in ("exp_avg", "step"))
+
+
+def test_other_seed_gives_another_run(tmp_path: Path, train: Callable[..., int]) -> None:
+    """The control of the test above: the comparison can fail."""
+    short = ("--steps", "2", "--eval-bases", "200")
+    assert train(tmp_path / "a", *short) == train(tmp_path / "b", *short) == train(tmp_path / "c", *short, "--seed", "1") == 0
+    assert _same(_weights(tmp_path / "a"), _weights(tmp_path / "b"))
+    assert not _same(_weights(tmp_path / "a"), _weights(tmp_path / "c"))
+
+
+def test_run_killed_between_checkpoints_goes_on_from_the_last(
+    tmp_path: Path, train: Callable[..., int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from longwave.train import loop
+
+    class KilledError(Exception):
+        pass
+
+    def update(bar: object, done: int, bits: float) -> None:
+        if done == 6:
+            raise KilledError
+
+    assert train(tmp_path / "straight", *OPTIONS) == 0
+    with monkeypatch.context() as patch:
+        patch.setattr(loop.Progress, "update", update)
+        with pytest.raises(KilledError):
+            train(tmp_path / "killed", *OPTIONS)
+    with (tmp_path / "killed" / "metrics.jsonl").open("a") as file:
+        file.write('{"kind": "train", "st')  # the line the kill cut in two
+    (tmp_path / "killed" / ".partial-1-state-00000008.pt").write_bytes(b"half")
+    assert train(tmp_path / "killed", resume=True) == 0
+    assert _same(_weights(tmp_path / "straight"), _weights(tmp_path / "killed"))
+    assert _losses(tmp_path / "straight") == _losses(tmp_path / "killed")
+    assert not list((tmp_path / "killed").glob(".partial-*"))
+
+
+def test_damaged_newest_pair_is_passed_over(
+    tmp_path: Path, train: Callable[..., int], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert train(tmp_path / "run", *OPTIONS) == 0
+    final = _weights(tmp_path / "run")
+    kept = checkpoint.Path.unlink
+    with monkeypatch.context() as patch:  # keep the older pair, as a kill before its removal would
+        patch.setattr(checkpoint.Path, "unlink", lambda path, missing_ok=False: path.name[0] == "." and kept(path, missing_ok))
+        assert train(tmp_path / "twice", *OPTIONS) == 0
+    state = checkpoint.state_path(tmp_path / "twice", 8)
+    state.write_bytes(state.read_bytes()[:-100])
+    assert train(tmp_path / "twice", resume=True) == 0
+    assert "passed over" in capsys.readouterr().err
+    assert _same(final, _weights(tmp_path / "twice"))
+
+
+def test_resume_of_a_finished_run_tests_again(
+    tmp_path: Path, train: Callable[..., int], capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert train(tmp_path / "run", "--steps", "2", "--eval-bases", "200") == 0
+    first, table = _losses(tmp_path / "run"), capsys.readouterr().out
+    assert train(tmp_path / "run", resume=True) == 0
+    assert _losses(tmp_path / "run") == first
+    assert capsys.readouterr().out.splitlines()[:4] == table.splitlines()[:4]
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_interrupted_process_saves_and_says_how_to_resume(
+    tmp_path: Path, train_process: Callable, genome_file: Path, number: signal.Signals
+) -> None:
+    out = tmp_path / "run with a space"
+    options = ("--preset", "micro", "--context", "1024", "--batch", "2", "--fasta", str(genome_file), "--steps", "100000")
+    process = train_process(out, *options, "--eval-bases", "200")
+    metrics, deadline = out / "metrics.jsonl", time.monotonic() + 60
+    while not (metrics.exists() and metrics.read_text().count("\n") >= 3):
+        assert process.poll() is None, process.communicate()
+        assert time.monotonic() < deadline, "no step within a minute"
+        time.sleep(0.05)
+    process.send_signal(number)
+    _, error = process.communicate(timeout=60)
+    assert process.returncode == 130, error
+    assert "Traceback" not in error
+    command = next(line.partition("continue with: ")[2] for line in error.splitlines() if "continue with: " in line)
+    words = shlex.split(command)
+    assert words == ["longwave", "train", "dna", "--out", str(out), "--resume"]
+    step = checkpoint.describe(checkpoint.find_weights(out)).step
+    assert step == metrics.read_text().count("\n")
+    assert checkpoint.state_path(out, step).exists()
+    again = train_process(out, *words[5:])
+    while metrics.read_text().count("\n") <= step:
+        assert again.poll() is None, again.communicate()
+        assert time.monotonic() < deadline + 60, "no step after the resume"
+        time.sleep(0.05)
+    again.send_signal(number)
+    again.communicate(timeout=60)
+    assert again.returncode == 130
+    assert checkpoint.describe(checkpoint.find_weights(out)).step > step
+
+
+def test_second_interrupt_stops_at_once() -> None:
+    from longwave.train.interrupt import InterruptGuard
+
+    before = signal.getsignal(signal.SIGINT)
+    with InterruptGuard() as guard:
+        assert not guard.requested
+        signal.raise_signal(signal.SIGINT)
+        assert guard.requested
+        with pytest.raises(KeyboardInterrupt):
+            signal.raise_signal(signal.SIGINT)
+    assert signal.getsignal(signal.SIGINT) is before
