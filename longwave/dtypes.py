@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 import torch
 from torch import Tensor
 
@@ -23,6 +25,10 @@ def name(dtype: torch.dtype) -> str:
     return str(dtype).removeprefix("torch.")
 
 
+def names(dtypes: Iterable[torch.dtype]) -> str:
+    return " or ".join(name(dtype) for dtype in dict.fromkeys(dtypes))
+
+
 def named(name: str) -> torch.dtype:
     dtype: torch.dtype = getattr(torch, name)
     return dtype
@@ -35,7 +41,7 @@ def conj(x: Tensor) -> Tensor:
 
 
 def resolved(x: Tensor) -> Tensor:
-    """x without pending conjugation or negation, for the same reason; itself where there is none."""
+    """x with its pending conjugation and negation carried out: `conj` says why. Itself where none is pending."""
     return x.resolve_conj().resolve_neg()
 
 

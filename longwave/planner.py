@@ -1,4 +1,4 @@
-"""How: from a Problem to a Plan, in integers only (no torch here).
+"""How: from a Problem to a Plan, in integers only.
 
 A `Placement` says how one stretch of samples becomes a cyclic convolution of length N; a `Plan` adds the backend's choice
 of algorithm and how much it holds in memory at a time. Plans are frozen, cached, and print themselves.
@@ -11,20 +11,22 @@ import itertools
 from dataclasses import dataclass
 from functools import lru_cache
 
+from longwave.errors import ArgumentError
 from longwave.problem import Problem
 
-SMOOTH_LIMIT = 2**40
+# No transform is longer: 8 TiB a row.
+LONGEST = 2**40
 
 
 @lru_cache(maxsize=1)
 def _smooth_numbers() -> list[int]:
     numbers = []
     c = 1
-    while c <= SMOOTH_LIMIT:
+    while c <= LONGEST:
         b = c
-        while b <= SMOOTH_LIMIT:
+        while b <= LONGEST:
             a = b
-            while a <= SMOOTH_LIMIT:
+            while a <= LONGEST:
                 numbers.append(a)
                 a *= 2
             b *= 3
@@ -34,7 +36,9 @@ def _smooth_numbers() -> list[int]:
 
 @lru_cache(maxsize=4096)
 def next_fast_len(n: int) -> int:
-    """The smallest 2^a·3^b·5^c that is at least n."""
+    """The smallest 2^a·3^b·5^c that is at least n. Raises ArgumentError above `LONGEST`."""
+    if n > LONGEST:
+        raise ArgumentError(f"a transform of {n:,} samples was asked for; the longest is {LONGEST:,}: split the sequence")
     numbers = _smooth_numbers()
     return numbers[bisect.bisect_left(numbers, n)]
 
@@ -97,7 +101,8 @@ class Piece:
 
 
 def pieces(problem: Problem) -> tuple[Piece, ...]:
-    """The whole problem as one piece, or one piece a document that is not empty, equal transforms side by side."""
+    """The whole problem as one piece, or one piece a document that is not empty; documents of one placement follow each
+    other, so that they can share the filters' spectrum."""
     p = problem
     lo, hi = p.lags
     if p.segments is None:
@@ -139,7 +144,7 @@ class Plan:
     def __str__(self) -> str:
         p = self.problem
         lo, hi = p.lags
-        filters = f"{p.groups} filter{'s' * (p.groups > 1)}" + (" a sample" if p.per_sample else "")
+        filters = f"{p.groups:,} filter{'s' * (p.groups > 1)}" + (" a sample" if p.per_sample else "")
         parts = [name for name in ("skip", "pregate", "postgate") if getattr(p, name)]
         if p.history:
             parts.append(f"history of {p.history:,}")
@@ -147,7 +152,7 @@ class Plan:
             parts.append(f"{len(p.segments) - 1:,} documents")
         lines = [
             f"long convolution of B={p.batch} H={p.channels} L={p.in_len - p.history:,} ({p.dtype}, {p.device}) "
-            f"with {filters} of {p.taps:,} taps ({p.filter_dtype})",
+            f"with {filters} of {p.taps:,} lags ({p.filter_dtype})",
             f"  asked      lags {lo:,} … {hi:,}{' (circular)' if p.circular else ''}, output {p.out_start:,} … "
             f"{p.out_start + p.out_len - 1:,}{', with ' + ', '.join(parts) if parts else ''}",
             f"  backend    {self.backend}",

@@ -14,7 +14,7 @@ from __future__ import annotations
 import itertools
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -43,6 +43,19 @@ MODES = {
     "same": Mode(lambda L, K: -((K - 1) // 2), lambda L, K: L, circular=False, k_rev=False, history=False, cu_seqlens=True),
     "full": Mode(lambda L, K: 0, lambda L, K: L + K - 1, circular=False, k_rev=False, history=False, cu_seqlens=False),
 }
+
+
+class Filters(NamedTuple):
+    """The shape of a filter tensor: `groups` rows of `taps` along the channels, for each sample of the batch if so."""
+
+    taps: int
+    groups: int
+    per_sample: bool
+    dtype: torch.dtype
+
+    @classmethod
+    def of(cls, k: Tensor) -> Filters:
+        return cls(k.shape[-1], k.shape[-2], k.dim() == 3, k.dtype)
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,6 +88,21 @@ class Problem:
     channels_last: bool = False
     segments: tuple[int, ...] | None = None
     precision: str | None = None
+
+    @classmethod
+    def of(cls, u: Tensor, filters: Filters, **rest: Any) -> Problem:
+        """The problem of a signal (B, H, ·) and filters; `rest` are the other fields."""
+        return cls(
+            batch=u.shape[0],
+            channels=u.shape[1],
+            taps=filters.taps,
+            groups=filters.groups,
+            per_sample=filters.per_sample,
+            dtype=dtypes.name(u.dtype),
+            filter_dtype=dtypes.name(filters.dtype),
+            device=u.device.type,
+            **rest,
+        )
 
     @property
     def lags(self) -> tuple[int, int]:
@@ -121,11 +149,11 @@ def lower(
 
     Raises ArgumentError in one sentence. The values of `cu_seqlens` are read later, where a traced call can read them.
     """
-    if mode not in MODES:
+    if not isinstance(mode, str) or mode not in MODES:
         raise ArgumentError(f"mode={mode!r} is unknown; choose one of {_names(MODES)}")
-    if layout not in LAYOUTS:
+    if not isinstance(layout, str) or layout not in LAYOUTS:
         raise ArgumentError(f"layout={layout!r} is unknown; choose one of {_names(LAYOUTS)}")
-    if precision not in PRECISIONS:
+    if not isinstance(precision, str | None) or precision not in PRECISIONS:
         raise ArgumentError(f"precision={precision!r} is unknown; choose one of {_names(PRECISIONS)}")
     row = MODES[mode]
     for name, given, allowed in (
@@ -149,14 +177,14 @@ def lower(
     K = k.shape[-1]
     out_len = row.out_len(L, K)
     if D is not None:
-        _check_tensor("D", D, u, (torch.float32, u.dtype))
+        check_tensor("D", D, u, (torch.float32, u.dtype))
         if D.shape != (H,):
             raise ArgumentError(f"D has shape {tuple(D.shape)}; give one value a channel, shape ({H},)")
     for name, length in (("pregate", L), ("postgate", out_len)):
         gate = signals[name]
         if gate is None:
             continue
-        _check_tensor(name, gate, u, (u.dtype,))
+        check_tensor(name, gate, u, (u.dtype,))
         shape = _shape(B, H, length, channels_last, batched)
         if gate.shape != shape:
             raise ArgumentError(
@@ -165,7 +193,7 @@ def lower(
             )
         signals[name] = _as_BHL(gate, channels_last, batched)
     if history is not None:
-        _check_tensor("history", history, u, (u.dtype, torch.float32))
+        check_tensor("history", history, u, (u.dtype, torch.float32))
         h3 = _as_BHL(history, channels_last, batched) if history.dim() == u.dim() else None
         if h3 is None or h3.shape[:2] != (B, H) or h3.shape[2] < 1:
             P = _shape(B, H, "P", channels_last, batched)
@@ -198,6 +226,8 @@ def segments_of(cu_seqlens: Tensor | None, total: int) -> tuple[int, ...] | None
     """The values of `cu_seqlens`, checked: 0 = c_0 <= c_1 <= … <= c_S = total."""
     if cu_seqlens is None:
         return None
+    if cu_seqlens.device.type == "meta":
+        raise ArgumentError("cu_seqlens is on the meta device, without values; give it on the CPU")
     bounds = tuple(cu_seqlens.tolist())
     if bounds[0] != 0 or bounds[-1] != total:
         raise ArgumentError(
@@ -212,41 +242,44 @@ def segments_of(cu_seqlens: Tensor | None, total: int) -> tuple[int, ...] | None
     return bounds
 
 
-def filter_rows(k: Tensor) -> tuple[int, bool]:
-    """(number of filter rows along the channel axis, whether each sample of the batch has its own)."""
-    return k.shape[-2], k.dim() == 3
-
-
 def _check_signal(u: Tensor, layout: str) -> None:
-    if not isinstance(u, Tensor):
-        raise ArgumentError(f"u is a {type(u).__name__}; give a torch.Tensor")
+    _check_dense("u", u)
     if u.dtype not in dtypes.SIGNAL_DTYPES:
-        raise ArgumentError(f"u has dtype {dtypes.name(u.dtype)}; allowed are {_dtype_names(dtypes.SIGNAL_DTYPES)}")
+        raise ArgumentError(
+            f"u has dtype {dtypes.name(u.dtype)}; allowed are {dtypes.names(dtypes.SIGNAL_DTYPES)}; convert it with .to()"
+        )
     if u.dim() not in (2, 3):
         batched, single = ("(B, H, L)", "(H, L)") if layout == "BHL" else ("(B, L, H)", "(L, H)")
-        raise ArgumentError(
-            f"u has {u.dim()} dimensions, shape {tuple(u.shape)}; layout={layout!r} takes {batched}, or {single} "
-            "without a batch"
-        )
+        raise ArgumentError(f"u has shape {tuple(u.shape)}; layout={layout!r} takes {batched}, or {single} without a batch")
     for size in u.shape:
         if size == 0:
             raise ArgumentError(f"u is empty, shape {tuple(u.shape)}; every dimension must be at least 1")
 
 
-def _check_tensor(name: str, x: Tensor, u: Tensor, allowed: Sequence[torch.dtype]) -> None:
+def _check_dense(name: str, x: Tensor | None) -> Tensor:
     if not isinstance(x, Tensor):
-        raise ArgumentError(f"{name} is a {type(x).__name__}; give a torch.Tensor")
+        raise ArgumentError(f"{name} is of type {type(x).__name__}; give a torch.Tensor")
+    if x.layout is not torch.strided or x.is_nested:
+        raise ArgumentError(
+            f"{name} is a {'nested' if x.is_nested else x.layout} tensor; give a dense one, as .to_dense() makes"
+        )
+    return x
+
+
+def check_tensor(name: str, x: Tensor | None, u: Tensor, allowed: Sequence[torch.dtype], beside: str = "u") -> None:
+    """That `x` is a dense tensor of an allowed dtype on the device of `u`, which the caller knows as `beside`."""
+    x = _check_dense(name, x)
     if x.dtype not in allowed:
         raise ArgumentError(
-            f"{name} has dtype {dtypes.name(x.dtype)}; with u of {dtypes.name(u.dtype)} it must be "
-            f"{_dtype_names(allowed)}; convert it with .to()"
+            f"{name} has dtype {dtypes.name(x.dtype)}; with {beside} of {dtypes.name(u.dtype)} it must be "
+            f"{dtypes.names(allowed)}; convert it with .to()"
         )
     if x.device != u.device:
-        raise ArgumentError(f"{name} is on {x.device} and u on {u.device}; move one of them with .to()")
+        raise ArgumentError(f"{name} is on {x.device} and {beside} on {u.device}; move one of them with .to()")
 
 
 def _check_filter(name: str, k: Tensor, u: Tensor, H: int, batched: bool) -> None:
-    _check_tensor(name, k, u, (torch.float32, u.dtype))
+    check_tensor(name, k, u, (torch.float32, u.dtype))
     if k.dim() not in (2, 3):
         raise ArgumentError(
             f"{name} has shape {tuple(k.shape)}; allowed are (H, K), (1, K), (G, K) with G dividing H, and (B, H, K)"
@@ -313,10 +346,6 @@ def _as_BHL(x: Tensor, channels_last: bool, batched: bool) -> Tensor:
 def _shape(B: int, H: int, length: int | str, channels_last: bool, batched: bool) -> tuple[int | str, ...]:
     tail: tuple[int | str, ...] = (length, H) if channels_last else (H, length)
     return (B, *tail) if batched else tail
-
-
-def _dtype_names(allowed: Sequence[torch.dtype]) -> str:
-    return " or ".join(dtypes.name(dtype) for dtype in dict.fromkeys(allowed))
 
 
 def _names(values: Sequence[str | None] | dict[str, Mode]) -> str:

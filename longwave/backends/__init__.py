@@ -18,7 +18,7 @@ from __future__ import annotations
 
 import importlib
 import pkgutil
-from functools import cache, lru_cache
+from functools import lru_cache
 from typing import Protocol, cast
 
 from torch import Tensor
@@ -69,10 +69,9 @@ def names() -> tuple[str, ...]:
     return tuple(sorted(module.name for module in pkgutil.iter_modules(__path__)))
 
 
-@cache
 def load(name: str) -> Backend:
     """The backend's module. Raises ArgumentError for a name that is not one."""
-    if name not in names():
+    if not isinstance(name, str) or name not in names():
         raise ArgumentError(f"backend={name!r} is unknown; choose 'auto' or one of {', '.join(map(repr, names()))}")
     return cast(Backend, importlib.import_module(f"{__name__}.{name}"))
 
@@ -96,7 +95,7 @@ def choose(problem: Problem, name: str) -> tuple[Backend, tuple[str, ...]]:
     return _choose_auto(problem)
 
 
-@lru_cache(maxsize=4096)
+@lru_cache(maxsize=256)
 def _choose_auto(problem: Problem) -> tuple[Backend, tuple[str, ...]]:
     passed_over: list[str] = []
     for candidate in sorted(names(), key=lambda name: -load(name).PRIORITY):

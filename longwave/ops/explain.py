@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
+import operator
+from collections.abc import Iterable, Sequence
+from typing import Any
 
 import torch
 
 from longwave import backends
 from longwave.errors import ArgumentError
-from longwave.ops.long_conv import _Call, _problem
+from longwave.ops.long_conv import Call, problem_of
 from longwave.planner import Plan
-from longwave.problem import lower, segments_of
+from longwave.problem import lower
 
 DEVICES = ("cpu", "cuda")
 
@@ -49,43 +51,67 @@ def plan(
     Raises:
         ArgumentError, UnsupportedError: as `long_conv` would.
     """
-    for name, shape in (("u_shape", u_shape), ("k_shape", k_shape), ("k_rev_shape", k_rev_shape)):
-        if shape is not None and any(not isinstance(n, int) or n < 0 for n in shape):
-            raise ArgumentError(f"{name} is {tuple(shape)}; give whole numbers that are not negative")
+    u_size, k_size = _shape("u_shape", u_shape), _shape("k_shape", k_shape)
+    k_rev_size = None if k_rev_shape is None else _shape("k_rev_shape", k_rev_shape)
+    P = _count("history", history)
+    bounds = None if cu_seqlens is None else _boundaries(cu_seqlens)
     if device not in DEVICES:
         raise ArgumentError(f"device={device!r} is unknown; choose one of {', '.join(map(repr, DEVICES))}")
-    if history < 0:
-        raise ArgumentError(f"history is {history}; give a number of samples, 0 for none")
+    for name, value in (("dtype", dtype), ("filter_dtype", filter_dtype)):
+        if not isinstance(value, torch.dtype):
+            raise ArgumentError(f"{name} is {value!r}; give a torch.dtype, as torch.float32")
 
     def meta(shape: Sequence[int], of: torch.dtype = dtype) -> torch.Tensor:
-        return torch.empty(tuple(shape), dtype=of, device="meta")
+        # Expanded from one number: a shape may be larger than any memory.
+        return torch.empty((), dtype=of, device="meta").expand(shape)
 
-    u, k = meta(u_shape), meta(k_shape, filter_dtype)
-    channels_at = -2 if layout == "BHL" else -1
-    H = u.shape[channels_at] if u.dim() in (2, 3) else 0
-    before = list(u.shape)
-    if history and u.dim() in (2, 3):
-        before[-1 if layout == "BHL" else -2] = history
-    after = list(u.shape)
-    if mode == "full" and u.dim() in (2, 3) and k.dim():
-        after[-1 if layout == "BHL" else -2] += k.shape[-1] - 1
-    bounds = None if cu_seqlens is None else torch.tensor(list(cu_seqlens), dtype=torch.int32)
+    time = -2 if layout == "BLH" else -1
+    before, after = list(u_size), list(u_size)
+    if len(u_size) in (2, 3) and k_size:
+        before[time] = P
+        after[time] += k_size[-1] - 1 if mode == "full" else 0
+    channels = u_size[-3 - time] if len(u_size) in (2, 3) else 0
     a = lower(
-        u,
-        k,
-        meta((H,), torch.float32) if D else None,
+        meta(u_size),
+        meta(k_size, filter_dtype),
+        meta((channels,), filter_dtype) if D else None,
         mode=mode,
-        k_rev=None if k_rev_shape is None else meta(k_rev_shape, filter_dtype),
-        pregate=meta(u.shape) if pregate else None,
+        k_rev=None if k_rev_size is None else meta(k_rev_size, filter_dtype),
+        pregate=meta(u_size) if pregate else None,
         postgate=meta(after) if postgate else None,
-        history=meta(before) if history else None,
+        history=meta(before) if P else None,
         cu_seqlens=bounds,
         layout=layout,
         precision=precision,
     )
-    segments_of(bounds, a.u.shape[2])
-    call = _Call(a.lag0, a.out_len, a.circular, a.channels_last, precision, backend)
-    problem = _problem(call, (a.u, a.k, a.D, a.pregate, a.postgate, a.history), bounds)
+    call = Call(a.lag0, a.out_len, a.circular, a.channels_last, precision, backend)
+    problem = problem_of(call, (a.u, a.k, a.D, a.pregate, a.postgate, a.history), bounds)
     problem = dataclasses.replace(problem, device=device)
     engine, why = backends.choose(problem, backend)
-    return dataclasses.replace(engine.plan(problem), why=why)
+    chosen = engine.plan(problem)
+    if k_rev_size is not None:  # two filters become one before a backend sees them: the one, and the turned half
+        chosen = dataclasses.replace(chosen, scratch_bytes=chosen.scratch_bytes + 2 * a.k.numel() * a.k.element_size())
+    return dataclasses.replace(chosen, why=why)
+
+
+def _count(name: str, value: Any) -> int:
+    try:
+        count = operator.index(value)
+    except TypeError:
+        raise ArgumentError(f"{name} is {value!r}; give a whole number") from None
+    if count < 0 or isinstance(value, bool):
+        raise ArgumentError(f"{name} is {value!r}; give a whole number that is not negative")
+    return count
+
+
+def _shape(name: str, shape: Any) -> list[int]:
+    if not isinstance(shape, Iterable) or isinstance(shape, str):
+        raise ArgumentError(f"{name} is {shape!r}; give a sequence of whole numbers")
+    return [_count(name, n) for n in shape]
+
+
+def _boundaries(cu_seqlens: Any) -> torch.Tensor:
+    bounds = _shape("cu_seqlens", cu_seqlens)
+    if any(n >= 2**31 for n in bounds):
+        raise ArgumentError(f"cu_seqlens holds {max(bounds)}; boundaries are int32, below {2**31}")
+    return torch.tensor(bounds, dtype=torch.int32)

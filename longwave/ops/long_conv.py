@@ -8,14 +8,14 @@ from typing import Any, NamedTuple
 import torch
 import torch.nn.functional as F
 from torch import Tensor
-from torch.autograd import forward_ad
 
 from longwave import backends, dtypes
 from longwave.backends import plain
 from longwave.dtypes import cast, conj, resolved
 from longwave.errors import UnsupportedError
 from longwave.ops import pair
-from longwave.problem import Problem, filter_rows, lower, segments_of
+from longwave.ops.transforms import is_traced, must_be_seen_through, refuse_forward_mode, without_autocast
+from longwave.problem import Filters, Problem, lower, segments_of
 
 
 def long_conv(
@@ -67,7 +67,7 @@ def long_conv(
         ArgumentError: a wrong shape, dtype, device or value, or arguments that exclude each other.
         UnsupportedError: the named backend cannot run this call.
 
-    Equivalent to (causal, without gates), up to rounding:
+    Equivalent to (causal, without gates, K <= L + 1), up to rounding:
         n = 2 * L; torch.fft.irfft(torch.fft.rfft(u, n) * torch.fft.rfft(k, n), n)[..., :L] + D[:, None] * u
 
     Source: Fu et al. 2023, arXiv 2311.05908, section 3; Poli et al. 2023, arXiv 2302.10866, for the gates.
@@ -76,25 +76,35 @@ def long_conv(
         u, k, D, mode=mode, k_rev=k_rev, pregate=pregate, postgate=postgate, history=history, cu_seqlens=cu_seqlens,
         layout=layout, precision=precision,
     )  # fmt: skip
-    call = _Call(a.lag0, a.out_len, a.circular, a.channels_last, precision, backend)
+    call = Call(a.lag0, a.out_len, a.circular, a.channels_last, precision, backend)
     optional = [None if x is None else resolved(x) for x in (a.D, a.pregate, a.postgate, a.history)]
-    tensors: _Tensors = (resolved(a.u), resolved(a.k), *optional)  # type: ignore[assignment]
-    if _must_be_seen_through():
-        if backend not in ("auto", "plain"):
-            raise UnsupportedError(
-                f"backend={backend!r} cannot run under vmap, jvp or func.grad; use backend='auto', which takes 'plain' there"
-            )
-        with torch.autocast(u.device.type, enabled=False):
-            y = plain.formula(_problem(call, tensors, cu_seqlens), *tensors)
-    elif torch.compiler.is_compiling():
+    tensors: Tensors = (resolved(a.u), resolved(a.k), *optional)  # type: ignore[assignment]
+    if must_be_seen_through():
+        _refuse_for_transforms(backend)
+        with without_autocast(u.device):
+            y = plain.formula(problem_of(call, tensors, cu_seqlens), *tensors)
+            y = y.transpose(1, 2).contiguous() if a.channels_last else y
+    elif is_traced():
         y = _op(*tensors, cu_seqlens, *call)
+        y = y.transpose(1, 2) if a.channels_last else y
     else:
         y = _LongConv.apply(call, cu_seqlens, *tensors)
-    y = y.transpose(1, 2) if a.channels_last else y
     return y if u.dim() == 3 else y.squeeze(0)
 
 
-class _Call(NamedTuple):
+def _refuse_for_transforms(backend: str) -> None:
+    if backend != "auto" and backends.load(backend) is not plain:
+        raise UnsupportedError(
+            f"backend={backend!r} cannot run under vmap, jvp or func.grad; use backend='auto', which takes 'plain' there"
+        )
+    if torch.compiler.is_compiling():
+        raise UnsupportedError(
+            "long_conv under vmap, jvp or func.grad cannot be compiled with fullgraph=True; leave fullgraph out, or compile "
+            "inside the transform"
+        )
+
+
+class Call(NamedTuple):
     """What the operator takes beside tensors."""
 
     lag0: int
@@ -105,36 +115,22 @@ class _Call(NamedTuple):
     backend: str
 
 
-_Tensors = tuple[Tensor, Tensor, Tensor | None, Tensor | None, Tensor | None, Tensor | None]
-_NAMES = ("u", "k", "D", "pregate", "postgate", "history")
+Tensors = tuple[Tensor, Tensor, Tensor | None, Tensor | None, Tensor | None, Tensor | None]
 
 
-def _must_be_seen_through() -> bool:
-    """Whether a functorch transform or forward-mode level is active: an opaque operator would give it wrong numbers."""
-    return torch._C._are_functorch_transforms_active() or forward_ad._current_level >= 0
-
-
-def _problem(call: _Call, tensors: _Tensors, cu_seqlens: Tensor | None) -> Problem:
+def problem_of(call: Call, tensors: Tensors, cu_seqlens: Tensor | None) -> Problem:
     u, k, D, pregate, postgate, history = tensors
-    B, H, L = u.shape
-    P = 0 if history is None else history.shape[2]
-    groups, per_sample = filter_rows(k)
-    return Problem(
-        batch=B,
-        channels=H,
+    P, L = 0 if history is None else history.shape[2], u.shape[2]
+    return Problem.of(
+        u,
+        Filters.of(k),
         in_start=-P,
         in_len=P + L,
         out_start=0,
         out_len=call.out_len,
-        taps=k.shape[-1],
         lag0=call.lag0,
         reverse=False,
         circular=call.circular,
-        groups=groups,
-        per_sample=per_sample,
-        dtype=dtypes.name(u.dtype),
-        filter_dtype=dtypes.name(k.dtype),
-        device=u.device.type,
         history=P,
         skip=D is not None,
         pregate=pregate is not None,
@@ -145,22 +141,25 @@ def _problem(call: _Call, tensors: _Tensors, cu_seqlens: Tensor | None) -> Probl
     )
 
 
-def _run_forward(call: _Call, tensors: _Tensors, cu_seqlens: Tensor | None) -> Tensor:
-    problem = _problem(call, tensors, cu_seqlens)
+def _run_forward(call: Call, tensors: Tensors, cu_seqlens: Tensor | None) -> Tensor:
+    problem = problem_of(call, tensors, cu_seqlens)
     engine, _ = backends.choose(problem, call.backend)
     return engine.forward(problem, *tensors)
 
 
-def _run_backward(call: _Call, needs: Sequence[bool], dy: Tensor, tensors: _Tensors, cu_seqlens: Tensor | None) -> list[Tensor]:
-    problem = _problem(call, tensors, cu_seqlens)
+def _run_backward(call: Call, needs: Sequence[bool], dy: Tensor, tensors: Tensors, cu_seqlens: Tensor | None) -> list[Tensor]:
+    problem = problem_of(call, tensors, cu_seqlens)
     engine, _ = backends.choose(problem, call.backend)
     return engine.backward(problem, tuple(needs), dy, *tensors)
 
 
 def _differentiable_backward(
-    call: _Call, needs: Sequence[bool], dy: Tensor, tensors: _Tensors, cu_seqlens: Tensor | None
+    call: Call, needs: Sequence[bool], dy: Tensor, tensors: Tensors, cu_seqlens: Tensor | None
 ) -> list[Tensor]:
-    """The gradients as an expression of the pair, which can itself be differentiated, to any order."""
+    """The gradients as an expression of the pair, which can itself be differentiated, to any order.
+
+    Windows are taken by `narrow`, for which batched gradients have a rule even where the window is everything.
+    """
     u, k, D, pregate, postgate, history = tensors
     need_u, need_k, need_D, need_pregate, need_postgate, need_history = needs
     wide = dtypes.arithmetic(u.dtype)
@@ -175,21 +174,19 @@ def _differentiable_backward(
     dz = dy.to(wide) if postgate is None else dy.to(wide) * conj(postgate.to(wide))
     grads: list[Tensor | None] = [None] * 6
     if need_u or need_pregate or need_history:
-        dx = pair.conv(resolved(dz), conj(taps), cu_seqlens, 0, -P, P + L, -call.lag0, True, circular, backend)
-        dv = dx[..., P:]
+        dx = pair.conv(dz, conj(taps), cu_seqlens, 0, -P, P + L, -call.lag0, True, circular, backend)
+        dv = dx.narrow(-1, P, L)
         if skip is not None:
-            dv = dv + conj(skip) * F.pad(dz[..., :M], (0, L - M))
+            dv = dv + conj(skip) * F.pad(dz.narrow(-1, 0, M), (0, L - M))
         grads[0] = cast(dv if pregate is None else dv * conj(pregate.to(wide)), u.dtype)
         grads[3] = cast(dv * conj(u.to(wide)), u.dtype) if need_pregate else None
-        grads[5] = cast(dx[..., :P], history.dtype) if history is not None else None
+        grads[5] = cast(dx.narrow(-1, 0, P), history.dtype) if history is not None else None
     if need_k:
-        groups, per_sample = filter_rows(k)
-        dk = pair.corr(
-            resolved(dz), conj(x), cu_seqlens, 0, -P, k.shape[-1], call.lag0, False, circular, groups, per_sample, backend
-        )
+        f, lags = Filters.of(k), (call.lag0, False, circular)
+        dk = pair.corr(dz, conj(x), cu_seqlens, 0, -P, f.taps, *lags, f.groups, f.per_sample, backend)
         grads[1] = cast(dk, k.dtype)
     if need_D and D is not None:
-        grads[2] = cast((dz[..., :M] * conj(v[..., :M])).sum(dim=(0, 2)), D.dtype)
+        grads[2] = cast((dz.narrow(-1, 0, M) * conj(v.narrow(-1, 0, M))).sum(dim=(0, 2)), D.dtype)
     if need_postgate:
         z = pair.conv(x, taps, cu_seqlens, -P, 0, call.out_len, call.lag0, False, circular, backend)
         if skip is not None:
@@ -199,106 +196,58 @@ def _differentiable_backward(
 
 
 class _LongConv(torch.autograd.Function):
-    """The eager path: cheaper a call than the registered operator, which tracing takes."""
+    """The eager path: cheaper a call than the registered operator, which tracing takes. Its result is in the caller's
+    layout: a transposed view made after it could not be written to in place."""
 
     @staticmethod
-    def forward(ctx: Any, call: _Call, cu_seqlens: Tensor | None, *tensors: Any) -> Tensor:
+    def forward(ctx: Any, call: Call, cu_seqlens: Tensor | None, *tensors: Any) -> Tensor:
         ctx.call = call
         ctx.save_for_backward(cu_seqlens, *tensors)
-        return _run_forward(call, tensors, cu_seqlens)
+        y = _run_forward(call, tensors, cu_seqlens)
+        return y.transpose(1, 2).detach() if call.channels_last else y
 
     @staticmethod
     def backward(ctx: Any, dy: Tensor) -> tuple[Tensor | None, ...]:
         cu_seqlens, *tensors = ctx.saved_tensors
         needs = ctx.needs_input_grad[2:]
-        run = _differentiable_backward if torch.is_grad_enabled() else _run_backward
-        grads = iter(run(ctx.call, needs, dy, tuple(tensors), cu_seqlens))
+        dy = dy.transpose(1, 2) if ctx.call.channels_last else dy
+        differentiable = torch.is_grad_enabled() or must_be_seen_through(dy)
+        run = _differentiable_backward if differentiable else _run_backward
+        grads = iter(run(ctx.call, needs, resolved(dy), tuple(tensors), cu_seqlens))
         return None, None, *(next(grads) if need else None for need in needs)
 
 
-@torch.library.custom_op("longwave::long_conv", mutates_args=())
-def _op(
-    u: Tensor,
-    k: Tensor,
-    D: Tensor | None,
-    pregate: Tensor | None,
-    postgate: Tensor | None,
-    history: Tensor | None,
-    cu_seqlens: Tensor | None,
-    lag0: int,
-    out_len: int,
-    circular: bool,
-    channels_last: bool,
-    precision: str | None,
-    backend: str,
-) -> Tensor:
-    call = _Call(lag0, out_len, circular, channels_last, precision, backend)
-    return _run_forward(call, (u, k, D, pregate, postgate, history), cu_seqlens)
+_CALL = "SymInt lag0, SymInt out_len, bool circular, bool channels_last, str? precision, str backend"
+_ARGUMENTS = f"Tensor u, Tensor k, Tensor? D, Tensor? pregate, Tensor? postgate, Tensor? history, Tensor? cu_seqlens, {_CALL}"
+
+
+@torch.library.custom_op("longwave::long_conv", mutates_args=(), schema=f"({_ARGUMENTS}) -> Tensor")
+def _op(*arguments: Any) -> Tensor:
+    refuse_forward_mode()
+    return _run_forward(Call(*arguments[7:]), arguments[:6], arguments[6])
 
 
 @_op.register_fake
-def _(
-    u: Tensor,
-    k: Tensor,
-    D: Tensor | None,
-    pregate: Tensor | None,
-    postgate: Tensor | None,
-    history: Tensor | None,
-    cu_seqlens: Tensor | None,
-    lag0: int,
-    out_len: int,
-    circular: bool,
-    channels_last: bool,
-    precision: str | None,
-    backend: str,
-) -> Tensor:
-    return _fake_signal(u, out_len, channels_last)
+def _(u: Tensor, *rest: Any) -> Tensor:
+    call = Call(*rest[6:])
+    return _fake_signal(u, call.out_len, call.channels_last)
 
 
-@torch.library.custom_op("longwave::long_conv_backward", mutates_args=())
-def _backward_op(
-    needs: list[bool],
-    dy: Tensor,
-    u: Tensor,
-    k: Tensor,
-    D: Tensor | None,
-    pregate: Tensor | None,
-    postgate: Tensor | None,
-    history: Tensor | None,
-    cu_seqlens: Tensor | None,
-    lag0: int,
-    out_len: int,
-    circular: bool,
-    channels_last: bool,
-    precision: str | None,
-    backend: str,
-) -> list[Tensor]:
-    call = _Call(lag0, out_len, circular, channels_last, precision, backend)
-    return _run_backward(call, needs, dy, (u, k, D, pregate, postgate, history), cu_seqlens)
+@torch.library.custom_op(
+    "longwave::long_conv_backward", mutates_args=(), schema=f"(bool[] needs, Tensor dy, {_ARGUMENTS}) -> Tensor[]"
+)
+def _backward_op(needs: list[bool], dy: Tensor, *arguments: Any) -> list[Tensor]:
+    refuse_forward_mode()
+    return _run_backward(Call(*arguments[7:]), needs, dy, arguments[:6], arguments[6])
 
 
 @_backward_op.register_fake
-def _(
-    needs: list[bool],
-    dy: Tensor,
-    u: Tensor,
-    k: Tensor,
-    D: Tensor | None,
-    pregate: Tensor | None,
-    postgate: Tensor | None,
-    history: Tensor | None,
-    cu_seqlens: Tensor | None,
-    lag0: int,
-    out_len: int,
-    circular: bool,
-    channels_last: bool,
-    precision: str | None,
-    backend: str,
-) -> list[Tensor]:
+def _(needs: list[bool], dy: Tensor, *arguments: Any) -> list[Tensor]:
+    given, call = arguments[:6], Call(*arguments[7:])
+    u, history = given[0], given[5]
     signals = (u, None, None, u, dy, history)
-    given = (u, k, D, pregate, postgate, history)
     return [
-        _fake_signal(x, signal.shape[2], channels_last) if signal is not None else x.new_empty(x.shape)
+        _fake_signal(x, signal.shape[2], call.channels_last) if signal is not None else x.new_empty(x.shape)
         for need, signal, x in zip(needs, signals, given, strict=True)
         if need and x is not None
     ]
@@ -312,14 +261,14 @@ def _fake_signal(x: Tensor, length: int, channels_last: bool) -> Tensor:
 
 def _op_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
     *tensors, cu_seqlens = inputs[:7]
-    ctx.call = _Call(*inputs[7:])
+    ctx.call = Call(*inputs[7:])
     ctx.save_for_backward(cu_seqlens, *tensors)
 
 
 def _op_backward(ctx: Any, dy: Tensor) -> tuple[Any, ...]:
     cu_seqlens, *tensors = ctx.saved_tensors
     needs = list(ctx.needs_input_grad[:6])
-    if torch.is_grad_enabled():
+    if torch.is_grad_enabled() or must_be_seen_through(dy):
         grads = iter(_differentiable_backward(ctx.call, needs, dy, tuple(tensors), cu_seqlens))
     else:
         grads = iter(_backward_op(needs, resolved(dy), *tensors, cu_seqlens, *ctx.call))

@@ -17,19 +17,63 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from longwave import backends, dtypes
-from longwave.dtypes import cast
-from longwave.problem import Problem, filter_rows, segments_of
+from longwave import backends
+from longwave.backends import plain
+from longwave.dtypes import cast, conj, resolved
+from longwave.ops.transforms import must_be_seen_through, refuse_forward_mode
+from longwave.problem import Filters, Problem, segments_of
+
+_INTEGERS = "SymInt lag0, bool reverse, bool circular"
+_CONV = f"(Tensor x, Tensor k, Tensor? cu_seqlens, SymInt in_start, SymInt out_start, SymInt out_len, {_INTEGERS}, str backend)"
+_CORR = (
+    f"(Tensor y, Tensor x, Tensor? cu_seqlens, SymInt out_start, SymInt in_start, SymInt taps, {_INTEGERS}, "
+    "SymInt groups, bool per_sample, str backend)"
+)
+
+
+def conv(x: Tensor, k: Tensor, *rest: Any) -> Tensor:
+    """Σ_s k[s] x[t - lag(s)]; `_CONV` names the arguments."""
+    x, k = resolved(x), resolved(k)
+    if must_be_seen_through(x, k):
+        return plain.formula(_conv_problem(x, k, *rest[:-1]), x, k, None, None, None, None)
+    return _conv_op(x, k, *rest)
+
+
+def corr(y: Tensor, x: Tensor, *rest: Any) -> Tensor:
+    """Σ_t y[t] x[t - lag(s)]; `_CORR` names the arguments."""
+    y, x = resolved(y), resolved(x)
+    if must_be_seen_through(y, x):
+        return plain.taps_formula(_corr_problem(y, x, *rest[:-1]), y, conj(x))
+    return _corr_op(y, x, *rest)
+
+
+def _conv_problem(
+    x: Tensor, k: Tensor, cu_seqlens: Tensor | None, in_start: int, out_start: int, out_len: int, *lags: Any
+) -> Problem:
+    return _problem(x, Filters.of(k), cu_seqlens, in_start, out_start, out_len, *lags)
+
+
+def _corr_problem(
+    y: Tensor,
+    x: Tensor,
+    cu_seqlens: Tensor | None,
+    out_start: int,
+    in_start: int,
+    taps: int,
+    lag0: int,
+    reverse: bool,
+    circular: bool,
+    groups: int,
+    per_sample: bool,
+) -> Problem:
+    filters = Filters(taps, groups, per_sample, x.dtype)
+    return _problem(x, filters, cu_seqlens, in_start, out_start, y.shape[2], lag0, reverse, circular)
 
 
 def _problem(
     x: Tensor,
+    filters: Filters,
     cu_seqlens: Tensor | None,
-    *,
-    filter_dtype: torch.dtype,
-    taps: int,
-    groups: int,
-    per_sample: bool,
     in_start: int,
     out_start: int,
     out_len: int,
@@ -37,105 +81,40 @@ def _problem(
     reverse: bool,
     circular: bool,
 ) -> Problem:
-    return Problem(
-        batch=x.shape[0],
-        channels=x.shape[1],
-        in_start=in_start,
-        in_len=x.shape[2],
-        out_start=out_start,
-        out_len=out_len,
-        taps=taps,
-        lag0=lag0,
-        reverse=reverse,
-        circular=circular,
-        groups=groups,
-        per_sample=per_sample,
-        dtype=dtypes.name(x.dtype),
-        filter_dtype=dtypes.name(filter_dtype),
-        device=x.device.type,
-        # Both windows end where the packed row ends; the first document owns what lies before 0.
-        segments=segments_of(cu_seqlens, in_start + x.shape[2]),
-    )
-
-
-@torch.library.custom_op("longwave::conv", mutates_args=())
-def conv(
-    x: Tensor,
-    k: Tensor,
-    cu_seqlens: Tensor | None,
-    in_start: int,
-    out_start: int,
-    out_len: int,
-    lag0: int,
-    reverse: bool,
-    circular: bool,
-    backend: str,
-) -> Tensor:
-    groups, per_sample = filter_rows(k)
-    problem = _problem(
-        x, cu_seqlens, filter_dtype=k.dtype, taps=k.shape[-1], groups=groups, per_sample=per_sample, in_start=in_start,
-        out_start=out_start, out_len=out_len, lag0=lag0, reverse=reverse, circular=circular,
+    # Both windows end where the packed row ends; the first document owns what lies before 0.
+    segments = segments_of(cu_seqlens, in_start + x.shape[2])
+    return Problem.of(
+        x, filters, in_start=in_start, in_len=x.shape[2], out_start=out_start, out_len=out_len, lag0=lag0, reverse=reverse,
+        circular=circular, segments=segments,
     )  # fmt: skip
-    engine, _ = backends.choose(problem, backend)
+
+
+@torch.library.custom_op("longwave::conv", mutates_args=(), schema=f"{_CONV} -> Tensor")
+def _conv_op(x: Tensor, k: Tensor, *rest: Any) -> Tensor:
+    refuse_forward_mode()
+    problem = _conv_problem(x, k, *rest[:-1])
+    engine, _ = backends.choose(problem, rest[-1])
     return engine.forward(problem, x, k, None, None, None, None)
 
 
-@conv.register_fake
-def _(
-    x: Tensor,
-    k: Tensor,
-    cu_seqlens: Tensor | None,
-    in_start: int,
-    out_start: int,
-    out_len: int,
-    lag0: int,
-    reverse: bool,
-    circular: bool,
-    backend: str,
-) -> Tensor:
+@_conv_op.register_fake
+def _(x: Tensor, k: Tensor, cu_seqlens: Tensor | None, in_start: int, out_start: int, out_len: int, *_: Any) -> Tensor:
     return x.new_empty(x.shape[0], x.shape[1], out_len)
 
 
-@torch.library.custom_op("longwave::corr", mutates_args=())
-def corr(
-    y: Tensor,
-    x: Tensor,
-    cu_seqlens: Tensor | None,
-    out_start: int,
-    in_start: int,
-    taps: int,
-    lag0: int,
-    reverse: bool,
-    circular: bool,
-    groups: int,
-    per_sample: bool,
-    backend: str,
-) -> Tensor:
-    problem = _problem(
-        x, cu_seqlens, filter_dtype=x.dtype, taps=taps, groups=groups, per_sample=per_sample, in_start=in_start,
-        out_start=out_start, out_len=y.shape[2], lag0=lag0, reverse=reverse, circular=circular,
-    )  # fmt: skip
-    engine, _ = backends.choose(problem, backend)
+@torch.library.custom_op("longwave::corr", mutates_args=(), schema=f"{_CORR} -> Tensor")
+def _corr_op(y: Tensor, x: Tensor, *rest: Any) -> Tensor:
+    refuse_forward_mode()
+    problem = _corr_problem(y, x, *rest[:-1])
+    engine, _ = backends.choose(problem, rest[-1])
     only_k = (False, True, False, False, False, False)
     # A backend's filter gradient is Σ dy · conj(x).
-    return engine.backward(problem, only_k, y, dtypes.conj(x), None, None, None, None, None)[0]
+    return engine.backward(problem, only_k, y, conj(x), None, None, None, None, None)[0]
 
 
-@corr.register_fake
-def _(
-    y: Tensor,
-    x: Tensor,
-    cu_seqlens: Tensor | None,
-    out_start: int,
-    in_start: int,
-    taps: int,
-    lag0: int,
-    reverse: bool,
-    circular: bool,
-    groups: int,
-    per_sample: bool,
-    backend: str,
-) -> Tensor:
+@_corr_op.register_fake
+def _(y: Tensor, x: Tensor, cu_seqlens: Tensor | None, out_start: int, in_start: int, taps: int, *rest: Any) -> Tensor:
+    *_, groups, per_sample, _ = rest
     return x.new_empty(x.shape[0], groups, taps) if per_sample else x.new_empty(groups, taps)
 
 
@@ -149,39 +128,16 @@ def _conv_backward(ctx: Any, dy: Tensor) -> tuple[Any, ...]:
     in_start, out_start, _, lag0, reverse, circular, backend = ctx.integers
     dx = dk = None
     if ctx.needs_input_grad[0]:
-        dx = conv(
-            dtypes.resolved(dy),
-            dtypes.conj(k),
-            cu_seqlens,
-            out_start,
-            in_start,
-            x.shape[2],
-            -lag0,
-            not reverse,
-            circular,
-            backend,
-        )
+        dx = conv(dy, conj(k), cu_seqlens, out_start, in_start, x.shape[2], -lag0, not reverse, circular, backend)
     if ctx.needs_input_grad[1]:
-        groups, per_sample = filter_rows(k)
-        dk = corr(
-            dtypes.resolved(dy),
-            dtypes.conj(x),
-            cu_seqlens,
-            out_start,
-            in_start,
-            k.shape[-1],
-            lag0,
-            reverse,
-            circular,
-            groups,
-            per_sample,
-            backend,
-        )
+        f = Filters.of(k)
+        lags = (lag0, reverse, circular)
+        dk = corr(dy, conj(x), cu_seqlens, out_start, in_start, f.taps, *lags, f.groups, f.per_sample, backend)
         dk = cast(dk, k.dtype)
     return dx, dk, *([None] * 8)
 
 
-conv.register_autograd(_conv_backward, setup_context=_conv_context)
+_conv_op.register_autograd(_conv_backward, setup_context=_conv_context)
 
 
 def _corr_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
@@ -194,32 +150,10 @@ def _corr_backward(ctx: Any, dk: Tensor) -> tuple[Any, ...]:
     out_start, in_start, _, lag0, reverse, circular, _, _, backend = ctx.integers
     dy = dx = None
     if ctx.needs_input_grad[0]:
-        dy = conv(
-            dtypes.conj(x),
-            dtypes.resolved(dk),
-            cu_seqlens,
-            in_start,
-            out_start,
-            y.shape[2],
-            lag0,
-            reverse,
-            circular,
-            backend,
-        )
+        dy = conv(conj(x), dk, cu_seqlens, in_start, out_start, y.shape[2], lag0, reverse, circular, backend)
     if ctx.needs_input_grad[1]:
-        dx = conv(
-            dtypes.conj(y),
-            dtypes.resolved(dk),
-            cu_seqlens,
-            out_start,
-            in_start,
-            x.shape[2],
-            -lag0,
-            not reverse,
-            circular,
-            backend,
-        )
+        dx = conv(conj(y), dk, cu_seqlens, out_start, in_start, x.shape[2], -lag0, not reverse, circular, backend)
     return dy, dx, *([None] * 10)
 
 
-corr.register_autograd(_corr_backward, setup_context=_corr_context)
+_corr_op.register_autograd(_corr_backward, setup_context=_corr_context)

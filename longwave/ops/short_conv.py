@@ -8,9 +8,11 @@ from torch import Tensor
 
 from longwave import dtypes
 from longwave.errors import ArgumentError
-from longwave.problem import LAYOUTS
+from longwave.ops.transforms import without_autocast
+from longwave.problem import LAYOUTS, check_tensor
 
 MAX_TAPS = 256
+REAL_DTYPES = tuple(dtype for dtype in dtypes.SIGNAL_DTYPES if not dtype.is_complex)
 ACTIVATIONS = {None: lambda y: y, "silu": F.silu, "gelu": F.gelu}
 
 
@@ -57,31 +59,21 @@ def short_conv(
     else:
         before = state.transpose(-2, -1) if layout == "BLH" else state
         signal = torch.cat([before.to(wide), signal.to(wide)], dim=-1)
-    with torch.autocast(x.device.type, enabled=False):
+    with without_autocast(x.device):
         y = F.conv1d(signal, w.to(wide).unsqueeze(1), None if bias is None else bias.to(wide), groups=w.shape[0])
         y = ACTIVATIONS[activation](y).to(x.dtype)
     return y.transpose(-2, -1).contiguous() if layout == "BLH" else y.contiguous()
 
 
 def _check(x: Tensor, w: Tensor, bias: Tensor | None, activation: str | None, layout: str, state: Tensor | None) -> None:
-    if layout not in LAYOUTS:
+    if not isinstance(layout, str) or layout not in LAYOUTS:
         raise ArgumentError(f"layout={layout!r} is unknown; choose one of {', '.join(map(repr, LAYOUTS))}")
-    if activation not in ACTIVATIONS:
+    if not isinstance(activation, str | None) or activation not in ACTIVATIONS:
         raise ArgumentError(f"activation={activation!r} is unknown; choose one of {', '.join(map(repr, ACTIVATIONS))}")
-    tensors = {"x": x, "w": w, "bias": bias, "state": state}
-    for name, tensor in tensors.items():
-        if tensor is not None and not isinstance(tensor, Tensor):
-            raise ArgumentError(f"{name} is a {type(tensor).__name__}; give a torch.Tensor")
-    if x.dtype not in dtypes.SIGNAL_DTYPES or x.is_complex():
-        raise ArgumentError(f"x has dtype {x.dtype}; allowed are float64, float32, bfloat16 and float16")
-    for name in ("w", "bias", "state"):
-        tensor = tensors[name]
-        allowed = (x.dtype,) if name == "state" else (torch.float32, x.dtype)
-        if tensor is not None and tensor.dtype not in allowed:
-            names = " or ".join(str(dtype).removeprefix("torch.") for dtype in dict.fromkeys(allowed))
-            raise ArgumentError(f"{name} has dtype {tensor.dtype}; with x of {x.dtype} it must be {names}")
-        if tensor is not None and tensor.device != x.device:
-            raise ArgumentError(f"{name} is on {tensor.device} and x on {x.device}; move one of them with .to()")
+    check_tensor("x", x, x, REAL_DTYPES, beside="x")
+    for name, tensor in (("w", w), ("bias", bias), ("state", state)):
+        if tensor is not None or name == "w":
+            check_tensor(name, tensor, x, (x.dtype,) if name == "state" else (torch.float32, x.dtype), beside="x")
     if x.dim() not in (2, 3) or 0 in x.shape:
         raise ArgumentError(f"x has shape {tuple(x.shape)}; give (B, H, L), or (B, L, H) with layout='BLH', none of them 0")
     H = x.shape[-2] if layout == "BHL" else x.shape[-1]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import sys
 import threading
 import warnings
@@ -13,6 +14,7 @@ from arguments import Case, arguments, floating
 from torch import Tensor
 from torch.autograd import forward_ad
 from torch.func import grad, hessian, jacrev, jvp, vmap
+from torch.fx.experimental.proxy_tensor import make_fx
 
 import longwave
 from longwave.errors import UnsupportedError
@@ -171,6 +173,7 @@ def test_functional_gradients_equal_autograd() -> None:
 
 def test_a_named_engine_under_a_transform_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     u, k = torch.randn(1, 2, 8), torch.randn(2, 8)
+    monkeypatch.setattr(ops.backends, "load", lambda name: object())
     with pytest.raises(UnsupportedError, match=r"backend='engine' cannot run under vmap.*use backend='auto'"):
         vmap(lambda u: longwave.long_conv(u, k, backend="engine"))(u.unsqueeze(0))
 
@@ -205,9 +208,12 @@ def test_opcheck_and_gradcheck_of_the_pair(reverse: bool, circular: bool) -> Non
     y = torch.randn(1, 2, out_len, dtype=torch.float64)
     conv_args = (None, in_start, out_start, out_len, 1, reverse, circular, "plain")
     corr_args = (None, out_start, in_start, 3, 1, reverse, circular, 1, False, "plain")
-    for op, tensors, rest in ((pair.conv, (x, k), conv_args), (pair.corr, (y, x), corr_args)):
+    for op, registered, tensors, rest in (
+        (pair.conv, pair._conv_op, (x, k), conv_args),
+        (pair.corr, pair._corr_op, (y, x), corr_args),
+    ):
         leaves = [t.clone().requires_grad_() for t in tensors]
-        torch.library.opcheck(op, (*leaves, *rest))
+        torch.library.opcheck(registered, (*leaves, *rest))
         assert torch.autograd.gradcheck(lambda a, b, op=op, rest=rest: op(a, b, *rest), leaves)
         assert torch.autograd.gradgradcheck(lambda a, b, op=op, rest=rest: op(a, b, *rest), leaves, fast_mode=True)
 
@@ -332,3 +338,105 @@ def test_four_threads_at_once_give_what_one_gives() -> None:
         thread.join()
     assert len(found) == 4
     assert all(torch.equal(a, b) for grads in found for a, b in zip(grads, want, strict=True))
+
+
+def test_gradients_of_a_graph_made_outside_a_transform() -> None:
+    """jvp, vmap and batched gradients of a backward pass: an opaque operator in it would give zeros or an error."""
+    u, k = (
+        torch.randn(1, 2, 6, dtype=torch.float64, requires_grad=True),
+        torch.randn(2, 6, dtype=torch.float64, requires_grad=True),
+    )
+    for layout in ("BHL", "BLH"):
+        signal = u if layout == "BHL" else u.transpose(1, 2)
+
+        def pull(
+            function: Callable[..., Tensor], dy: Tensor, create_graph: bool, signal: Tensor = signal, layout: str = layout
+        ) -> Tensor:
+            y = function(signal, k, layout=layout)
+            return torch.autograd.grad(y, k, dy, create_graph=create_graph)[0]
+
+        shape = signal.shape
+        dy, tangent = torch.randn(shape, dtype=torch.float64), torch.randn(shape, dtype=torch.float64)
+        many = torch.stack([dy, tangent])
+        y = longwave.long_conv(signal, k, layout=layout)
+        for create_graph in (False, True):
+
+            def pulled(d: Tensor, y: Tensor = y, create_graph: bool = create_graph) -> Tensor:
+                return torch.autograd.grad(y, k, d, create_graph=create_graph, retain_graph=True)[0]
+
+            torch.testing.assert_close(jvp(pulled, (dy,), (tangent,))[1], pull(long_conv_ref, tangent, False))
+            torch.testing.assert_close(vmap(pulled)(many), torch.stack([pull(long_conv_ref, d, False) for d in many]))
+        batched = torch.autograd.grad(longwave.long_conv(signal, k, layout=layout), k, many, is_grads_batched=True)[0]
+        torch.testing.assert_close(batched, torch.stack([pull(long_conv_ref, d, False) for d in many]))
+
+    def energy(k: Tensor) -> Tensor:
+        return longwave.long_conv(u.detach(), k).square().sum()
+
+    for vectorize in (False, True):
+        H = torch.autograd.functional.hessian(energy, k, vectorize=vectorize)
+        want = torch.autograd.functional.hessian(lambda k: long_conv_ref(u.detach(), k).square().sum(), k)
+        torch.testing.assert_close(H, want)
+
+
+def test_second_gradients_seen_by_an_outer_forward_mode() -> None:
+    u, k = torch.randn(1, 1, 5, dtype=torch.float64), torch.randn(1, 5, dtype=torch.float64)
+
+    def product(function: Callable[..., Tensor]) -> Tensor:
+        leaf = k.clone().requires_grad_()
+        (g,) = torch.autograd.grad(function(u, leaf).pow(3).sum(), leaf, create_graph=True)
+        direction = torch.ones_like(g)
+        return jvp(lambda d: torch.autograd.grad(g, leaf, d, retain_graph=True)[0], (direction,), (2 * direction,))[1]
+
+    want = product(long_conv_ref)
+    assert want.abs().max() > 0.1
+    torch.testing.assert_close(product(longwave.long_conv), want)
+
+
+def test_forward_mode_through_an_exported_module_is_refused() -> None:
+    module = _Block()
+    u, gate = torch.randn(2, 8, 4), torch.randn(2, 8, 4)
+    exported = torch.export.export(module, (u, gate)).module()
+    with pytest.raises(UnsupportedError, match=r"cannot be differentiated in forward mode; call longwave\.long_conv itself"):
+        jvp(lambda u: exported(u, gate), (u,), (gate,))
+
+
+@pytest.mark.parametrize("layout", ["BHL", "BLH"])
+@pytest.mark.parametrize("batched", [True, False])
+def test_the_result_may_be_written_to_in_place(layout: str, batched: bool) -> None:
+    kwargs = arguments(Case(L=7, K=7, layout=layout, batched=batched))
+    y = longwave.long_conv(**kwargs)
+    y += 1
+    torch.nn.functional.relu_(y).square().sum().backward()
+    want = torch.autograd.grad(torch.relu(longwave.long_conv(**kwargs) + 1).square().sum(), kwargs["k"])[0]
+    torch.testing.assert_close(kwargs["k"].grad, want)
+
+
+def test_symbolic_tracing_and_meta_tensors() -> None:
+    u, k = torch.randn(2, 3, 12), torch.randn(3, 12)
+    traced = make_fx(lambda u, k: longwave.long_conv(u, k, pregate=u), tracing_mode="symbolic")(u, k)
+    wider = torch.randn(2, 3, 20)
+    assert torch.equal(traced(wider, k), longwave.long_conv(wider, k, pregate=wider))
+    assert longwave.long_conv(u.to("meta"), k.to("meta")).shape == u.shape
+    assert longwave.short_conv(u.to("meta"), k.to("meta")).shape == u.shape
+    assert vmap(lambda u: longwave.long_conv(u, k.to("meta")))(u.to("meta")).shape == u.shape
+
+
+def test_real_and_complex_arguments_mixed() -> None:
+    """Each of k, D and history may be real beside a complex signal; each has its own precision and gradient."""
+    for complex_k, complex_D, complex_h in itertools.product((False, True), repeat=3):
+
+        def leaf(*shape: int, is_complex: bool) -> Tensor:
+            return torch.randn(*shape, dtype=torch.complex64 if is_complex else torch.float32).requires_grad_()
+
+        u, k = leaf(1, 2, 9, is_complex=True), leaf(2, 9, is_complex=complex_k)
+        D, h = leaf(2, is_complex=complex_D), leaf(1, 2, 4, is_complex=complex_h)
+        y, truth = longwave.long_conv(u, k, D, history=h), long_conv_ref(u, k, D, history=h)
+        torch.testing.assert_close(y.to(truth.dtype), truth, rtol=1e-4, atol=1e-4)
+        dy = torch.randn_like(y)
+        for create_graph in (False, True):
+            got = torch.autograd.grad(y, (u, k, D, h), dy, create_graph=create_graph, retain_graph=True)
+            want = torch.autograd.grad(truth, (u, k, D, h), dy.to(truth.dtype), retain_graph=True)
+            for a, b in zip(got, want, strict=True):
+                torch.testing.assert_close(a, b, rtol=1e-4, atol=1e-4)
+        mapped = vmap(lambda u, k=k, D=D, h=h: longwave.long_conv(u, k, D, history=h))(u.detach().unsqueeze(0))[0]
+        torch.testing.assert_close(mapped.to(truth.dtype), truth, rtol=1e-4, atol=1e-4)

@@ -1,8 +1,8 @@
 """Long convolutions through `torch.fft`, on every device and dtype that PyTorch transforms: the fallback and the yardstick.
 
 Rows are taken a few at a time, so that the spectra in memory stay small whatever the tensor's size. Backward recomputes
-spectra instead of keeping them. `formula` is the same convolution as one differentiable PyTorch expression, for the
-transforms (`vmap`, `jvp`, `func.grad`) that must see through it.
+spectra instead of keeping them. `formula` and `taps_formula` are the same sums as differentiable PyTorch expressions, for
+the transforms (`vmap`, `jvp`, `func.grad`) that must see through them.
 """
 
 from __future__ import annotations
@@ -17,18 +17,28 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from longwave import dtypes, planner
-from longwave.backends.plain.spectra import Spectra
+from longwave.backends.plain.spectra import FilterGradient, Spectra, span
 from longwave.dtypes import cast, conj
 from longwave.planner import Plan
 from longwave.problem import Problem
 
 PRIORITY = 0
 
-# Rows and spectra in flight: on a CPU about what its caches hold, on a GPU enough to fill it.
-SCRATCH_BYTES = {"cpu": 2**24}
+# What the rows in flight may hold: on a CPU few enough to be served from the allocator's own store, page by page warm;
+# on a GPU enough to fill it. One row for each thread is always in flight.
+SCRATCH_BYTES = {"cpu": 2**26}
 SCRATCH_BYTES_ELSEWHERE = 2**30
-# Seconds a point of N·log2(N) and transform, forward, from `longwave bench --backend plain`, and where.
-COST = {"cpu": (0.55e-9, "2 threads of an AMD EPYC 7003")}
+
+
+class Cost(NamedTuple):
+    """Forward seconds: `call + point · N·log2(N)` a transform; constants from `longwave bench --backend plain`."""
+
+    call: float
+    point: float
+    machine: str
+
+
+COST = {"cpu": Cost(1e-4, 0.4e-9, "2 threads of an AMD EPYC 7003")}
 
 
 def missing() -> str | None:
@@ -39,23 +49,29 @@ def refuses(problem: Problem) -> str | None:
     return None
 
 
-@lru_cache(maxsize=4096)
 def plan(problem: Problem) -> Plan:
-    p = problem
+    return _plan(problem, torch.get_num_threads() if problem.device == "cpu" else 1)
+
+
+@lru_cache(maxsize=256)
+def _plan(p: Problem, threads: int) -> Plan:
     found = planner.pieces(p)
     N = max((piece.at.N for piece in found), default=1)
     arithmetic = _arithmetic(p)
     complex_bytes = arithmetic.itemsize if p.complex else 2 * arithmetic.itemsize
-    # Of each row: the samples in and out and the cyclic result, and the spectra of the input, the gradient and a product.
-    row_bytes = (p.in_len + p.out_len + N) * arithmetic.itemsize + 3 * complex_bytes * (N if p.complex else N // 2 + 1)
-    rows = max(1, SCRATCH_BYTES.get(p.device, SCRATCH_BYTES_ELSEWHERE) // row_bytes)
+    spectrum_bytes = complex_bytes * (N if p.complex else N // 2 + 1)
+    # Of each row: the input where it is changed or moved, its spectrum, the product, the cyclic result (which an inverse
+    # transform copies its input for); with documents the result as well, which is put together from theirs.
+    changed = p.pregate or p.history or p.channels_last or arithmetic.itemsize != dtypes.named(p.dtype).itemsize
+    row_bytes = (N + p.in_len * (1 + changed) + p.out_len * (p.segments is not None)) * arithmetic.itemsize + 3 * spectrum_bytes
+    filter_bytes = N * arithmetic.itemsize + spectrum_bytes
+    rows = max(SCRATCH_BYTES.get(p.device, SCRATCH_BYTES_ELSEWHERE) // (row_bytes + filter_bytes), threads)
     samples = min(p.batch, rows)
     channels = _whole_groups(min(p.channels, max(1, rows // samples)), p.channels // p.groups)
     filters = max(1, channels * p.groups // p.channels) * (samples if p.per_sample else 1)
-    filter_bytes = N * arithmetic.itemsize + complex_bytes * (N if p.complex else N // 2 + 1)
     transforms = 2 * p.batch * p.channels + p.groups * (p.batch if p.per_sample else 1)
     points = sum(piece.at.N * math.log2(max(2, piece.at.N)) for piece in found) * transforms / (1 if p.complex else 2)
-    cost, machine = COST.get(p.device, (None, ""))
+    cost = COST.get(p.device)
     return Plan(
         backend="plain",
         algorithm=f"torch.fft, {'complex' if p.complex else 'real'} transforms in {dtypes.name(arithmetic)}",
@@ -65,8 +81,8 @@ def plan(problem: Problem) -> Plan:
         scratch_bytes=samples * channels * row_bytes + filters * filter_bytes,
         result_bytes=p.batch * p.channels * p.out_len * dtypes.named(p.dtype).itemsize,
         flop=5 * points,
-        predicted_ms=None if cost is None else 1e3 * cost * points,
-        predicted_for=machine,
+        predicted_ms=None if cost is None else 1e3 * (cost.call * max(1, len(found)) + cost.point * points),
+        predicted_for="" if cost is None else cost.machine,
         problem=p,
     )
 
@@ -83,24 +99,29 @@ def forward(
     p = problem
     found = planner.pieces(p)
     y = _empty(p, p.out_len, u)
-    for block in _blocks(p):
-        x = _input(p, block.cut(u), block.cut(pregate), block.cut(history))
-        filters = block.filters(p, k)
-        out = x.new_empty(x.shape[0], x.shape[1], p.out_len)
+    for channels in _channel_blocks(p):
         last: Spectra | None = None
-        for piece in found:
-            if piece.at.empty:
-                out[..., piece.out_slice] = 0
-                continue
-            # Documents come sorted by their placement: those of one placement share the filters' spectrum.
-            S = last.S if last is not None and last.at == piece.at else None
-            last = Spectra(p, piece, x=x[..., piece.in_slice], k=filters, S=S)
-            out[..., piece.out_slice] = last.y()
-        if D is not None:
-            _add_skip(p, out, D[block.channels], x[..., p.history :])
-        if postgate is not None:
-            out *= block.cut(postgate)
-        y[block.samples, block.channels] = out
+        for block in channels:
+            x = _input(p, block.cut(u), block.cut(pregate), block.cut(history))
+            whole = len(found) == 1 and not found[0].at.empty
+            out = None if whole else x.new_zeros(x.shape[0], x.shape[1], p.out_len)
+            for piece in found:
+                if piece.at.empty:
+                    continue
+                # Blocks of samples share the filters' spectrum, and so do documents of one placement, which come together.
+                S = None if p.per_sample or last is None or last.at != piece.at else last.S
+                last = Spectra(p, piece, x=x[..., piece.in_slice], k=None if S is not None else block.filters(p, k), S=S)
+                if out is None:
+                    out = last.y()
+                else:
+                    out[..., piece.out_slice] = last.y()
+            if out is None:
+                raise RuntimeError("a placement that is not empty gave no result")
+            if D is not None:
+                _add_skip(p, out, D[block.channels], x[..., p.history :])
+            if postgate is not None:
+                out *= block.cut(postgate)
+            y[block.samples, block.channels] = out
     return y
 
 
@@ -116,21 +137,34 @@ def formula(
     """`forward` as one expression of differentiable PyTorch operators, without blocks or writes in place."""
     p = problem
     x = _input(p, u, pregate, history)
-    filters = k.to(_filter_arithmetic(p))
+    filters = k.to(dtypes.filter_arithmetic(u.dtype, k.dtype))
     outputs = {}
     for piece in planner.pieces(p):
-        part = x[..., piece.in_slice]
+        part = span(x, piece.in_slice)
         spectra = Spectra(p, piece, x=part, k=filters)
         zero = part.new_zeros(*part.shape[:2], spectra.out_len)
         outputs[piece.out_slice.start] = zero if piece.at.empty else spectra.y()
     y = torch.cat([outputs[start] for start in sorted(outputs)], dim=-1)
     if D is not None:
         first, last = _overlap(p)
-        skip = D.unsqueeze(-1).to(_filter_arithmetic(p)) * x[..., p.history + first : p.history + last]
+        skip = D.unsqueeze(-1).to(dtypes.filter_arithmetic(u.dtype, D.dtype)) * span(
+            x, slice(p.history + first, p.history + last)
+        )
         y = y + F.pad(skip, (first - p.out_start, p.out_start + p.out_len - last))
     if postgate is not None:
         y = y * postgate
     return y.to(u.dtype)
+
+
+def taps_formula(problem: Problem, dz: Tensor, x: Tensor) -> Tensor:
+    """The filter's gradient Σ_t dz[t] conj(x[t - lag(s)]) as one such expression, in arithmetic precision."""
+    p = problem
+    total = x.new_zeros(_filter_shape(p))
+    for piece in planner.pieces(p):
+        if not piece.at.empty:
+            spectra = Spectra(p, piece, x=span(x, piece.in_slice), dz=span(dz, piece.out_slice))
+            total = total + spectra.taps(spectra.W(p.groups))
+    return total
 
 
 def backward(
@@ -159,39 +193,54 @@ def backward(
     dpostgate = _empty(p, p.out_len, u) if need_postgate else None
     dhistory = _empty(p, P, history) if need_history and history is not None else None
 
-    for block in _blocks(p):
-        rows = (block.samples, block.channels)
-        x = _input(p, block.cut(u), block.cut(pregate), block.cut(history))
-        dz = block.cut(dy).to(arithmetic)
-        if postgate is not None:
-            dz = dz * conj(block.cut(postgate))
-        filters = None if k is None else block.filters(p, k)
-        dx = torch.zeros_like(x)
-        z = dz.new_zeros(dz.shape)
-        for piece in found:
-            if piece.at.empty:
+    for channels in _channel_blocks(p):
+        taps = None if dk is None else FilterGradient()
+        shared: Spectra | None = None
+        for block in channels:
+            rows = (block.samples, block.channels)
+            x = _input(p, block.cut(u), block.cut(pregate), block.cut(history))
+            dz = block.cut(dy).to(arithmetic)
+            if postgate is not None:
+                dz = dz * conj(block.cut(postgate))
+            dx = torch.zeros_like(x) if need_x else None
+            z = dz.new_zeros(dz.shape) if need_postgate else None
+            for piece in found:
+                if piece.at.empty:
+                    continue
+                spectra = Spectra(p, piece, x=x[..., piece.in_slice], dz=dz[..., piece.out_slice])
+                if need_x or need_postgate:
+                    if shared is not None and shared.at == piece.at and not p.per_sample:
+                        spectra.S = shared.S
+                    elif k is not None:
+                        spectra.k = block.filters(p, k)
+                    shared = spectra
+                if z is not None:
+                    z[..., piece.out_slice] = spectra.y()
+                if dx is not None:
+                    dx[..., piece.in_slice] = spectra.dx()
+                if dk is not None and taps is not None:
+                    taps.add(dk[block.filter_rows(p)], spectra, spectra.W(block.groups.stop - block.groups.start))
+            v = x[..., P:]
+            skip = None if D is None else D[block.channels].to(dtypes.filter_arithmetic(u.dtype, D.dtype)).unsqueeze(-1)
+            if dD is not None:
+                dD[block.channels] += (dz[..., skipped] * conj(v[..., first:last])).sum(dim=(0, 2))
+            if dpostgate is not None and z is not None:
+                if skip is not None:
+                    z[..., skipped] += skip * v[..., first:last]
+                dpostgate[rows] = block.cut(dy).to(arithmetic) * conj(z)
+            if dx is None:
                 continue
-            spectra = Spectra(p, piece, x=x[..., piece.in_slice], dz=dz[..., piece.out_slice], k=filters)
-            if need_postgate:
-                z[..., piece.out_slice] = spectra.y()
-            if need_x:
-                dx[..., piece.in_slice] = spectra.dx()
-            if dk is not None:
-                dk[block.filter_rows(p)] += spectra.dk(block.groups.stop - block.groups.start)
-        v, dv = x[..., P:], dx[..., P:]
-        if D is not None:
-            _add_skip(p, z, D[block.channels], v)
-            dv[..., first:last] += conj(D[block.channels].to(_filter_arithmetic(p))).unsqueeze(-1) * dz[..., skipped]
-        if dD is not None:
-            dD[block.channels] += (dz[..., skipped] * conj(v[..., first:last])).sum(dim=(0, 2))
-        if dpostgate is not None:
-            dpostgate[rows] = block.cut(dy).to(arithmetic) * conj(z)
-        if dhistory is not None:
-            dhistory[rows] = dx[..., :P]
-        if dpregate is not None:
-            dpregate[rows] = dv * conj(block.cut(u))
-        if du is not None:
-            du[rows] = dv if pregate is None else dv * conj(block.cut(pregate))
+            dv = dx[..., P:]
+            if skip is not None:
+                dv[..., first:last] += conj(skip) * dz[..., skipped]
+            if dhistory is not None:
+                dhistory[rows] = cast(dx[..., :P], dhistory.dtype)
+            if dpregate is not None:
+                dpregate[rows] = dv * conj(block.cut(u))
+            if du is not None:
+                du[rows] = dv if pregate is None else dv * conj(block.cut(pregate))
+        if taps is not None:
+            taps.flush()
 
     dk = None if dk is None else cast(dk, dtypes.named(p.filter_dtype))
     dD = None if dD is None or D is None else cast(dD, D.dtype)
@@ -212,21 +261,22 @@ class _Block(NamedTuple):
         return (self.samples, self.groups) if p.per_sample else (self.groups,)
 
     def filters(self, p: Problem, k: Tensor) -> Tensor:
-        return k[self.filter_rows(p)].to(_filter_arithmetic(p))
+        return k[self.filter_rows(p)].to(dtypes.filter_arithmetic(dtypes.named(p.dtype), k.dtype))
 
 
-def _blocks(p: Problem) -> Iterator[_Block]:
+def _channel_blocks(p: Problem) -> Iterator[list[_Block]]:
+    """For some channels at a time, their blocks of samples: what is made of a filter serves all of them."""
     chosen = plan(p)
     repeats = p.channels // p.groups
     for h in range(0, p.channels, chosen.channels_in_flight):
         channels = slice(h, min(h + chosen.channels_in_flight, p.channels))
         groups = slice(channels.start // repeats, (channels.stop - 1) // repeats + 1)
-        for b in range(0, p.batch, chosen.samples_in_flight):
-            yield _Block(slice(b, min(b + chosen.samples_in_flight, p.batch)), channels, groups)
+        starts = range(0, p.batch, chosen.samples_in_flight)
+        yield [_Block(slice(b, min(b + chosen.samples_in_flight, p.batch)), channels, groups) for b in starts]
 
 
 def _whole_groups(channels: int, repeats: int) -> int:
-    """At most `channels`, as whole groups of `repeats` or a divisor of one: every filter of a block is used equally often."""
+    """At most `channels`, as whole groups of `repeats` or a divisor of one: a block uses each of its filters equally often."""
     if channels >= repeats:
         return channels // repeats * repeats
     return next(size for size in range(channels, 0, -1) if repeats % size == 0)
@@ -247,7 +297,8 @@ def _overlap(p: Problem) -> tuple[int, int]:
 
 def _add_skip(p: Problem, out: Tensor, D: Tensor, v: Tensor) -> None:
     first, last = _overlap(p)
-    out[..., first - p.out_start : last - p.out_start] += D.to(_filter_arithmetic(p)).unsqueeze(-1) * v[..., first:last]
+    skip = D.to(dtypes.filter_arithmetic(dtypes.named(p.dtype), D.dtype)).unsqueeze(-1)
+    out[..., first - p.out_start : last - p.out_start] += skip * v[..., first:last]
 
 
 def _empty(p: Problem, length: int, like: Tensor) -> Tensor:
@@ -263,7 +314,3 @@ def _filter_shape(p: Problem) -> tuple[int, ...]:
 
 def _arithmetic(p: Problem) -> torch.dtype:
     return dtypes.arithmetic(dtypes.named(p.dtype))
-
-
-def _filter_arithmetic(p: Problem) -> torch.dtype:
-    return dtypes.filter_arithmetic(dtypes.named(p.dtype), dtypes.named(p.filter_dtype))

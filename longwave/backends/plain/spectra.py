@@ -38,11 +38,11 @@ class Spectra:
 
     @cached_property
     def V(self) -> Tensor:
-        return self._transform(F.pad(_given(self.x), (self.at.in_at, 0)))
+        return self._transform(_placed(_given(self.x), self.at.in_at))
 
     @cached_property
     def Z(self) -> Tensor:
-        return self._transform(F.pad(_given(self.dz), (self.at.out_at, 0)))
+        return self._transform(_placed(_given(self.dz), self.at.out_at))
 
     @cached_property
     def S(self) -> Tensor:
@@ -51,17 +51,20 @@ class Spectra:
 
     def y(self) -> Tensor:
         """Σ_s k[s] x[t - lag(s)] for the piece's outputs."""
-        return self._inverse(_times(self.V, self.S))[..., self.at.out_at : self.at.out_at + self.out_len]
+        return span(self._inverse(_times(self.V, self.S)), slice(self.at.out_at, self.at.out_at + self.out_len))
 
     def dx(self) -> Tensor:
         """Σ_s conj(k[s]) dz[i + lag(s)] for the piece's inputs."""
-        return self._inverse(_times(self.Z, conj(self.S)))[..., self.at.in_at : self.at.in_at + self.in_len]
+        return span(self._inverse(_times(self.Z, conj(self.S))), slice(self.at.in_at, self.at.in_at + self.in_len))
 
-    def dk(self, groups: int) -> Tensor:
-        """Σ_t dz[t] conj(x[t - lag(s)]) for every tap, summed over what shares a filter."""
+    def W(self, groups: int) -> Tensor:
+        """The spectrum of the filters' gradient, summed over what shares a filter."""
         W = self.Z * conj(self.V)
         W = W if self.problem.per_sample else W.sum(dim=0)
-        W = W.unflatten(-2, (groups, -1)).sum(dim=-2)
+        return W if W.shape[-2] == groups else W.reshape(*W.shape[:-2], groups, -1, W.shape[-1]).sum(dim=-2)
+
+    def taps(self, W: Tensor) -> Tensor:
+        """Σ_t dz[t] conj(x[t - lag(s)]) for every tap, from its spectrum."""
         dk = gather_taps(self._inverse(W), self.at, self.problem.taps)
         return dk.flip(-1) if self.problem.reverse else dk
 
@@ -76,6 +79,30 @@ class Spectra:
         return torch.fft.irfft(X, n=self.at.N)
 
 
+class FilterGradient:
+    """Adds up the spectra of one filter gradient while their placement stays the same: one inverse transform serves all."""
+
+    def __init__(self) -> None:
+        self._target: Tensor | None = None
+        self._spectra: Spectra | None = None
+        self._total: Tensor | None = None
+
+    def add(self, target: Tensor, spectra: Spectra, W: Tensor) -> None:
+        """Add W, made by `spectra`, to the sum that goes to `target`, a part of the gradient."""
+        same = self._spectra is not None and self._spectra.at == spectra.at and not spectra.problem.per_sample
+        if same and self._total is not None:
+            self._total = self._total + W
+            return
+        self.flush()
+        self._target, self._spectra, self._total = target, spectra, W
+
+    def flush(self) -> None:
+        """Transform what is added up, and add it to its target."""
+        if self._target is not None and self._spectra is not None and self._total is not None:
+            self._target += self._spectra.taps(self._total)
+        self._target = self._spectra = self._total = None
+
+
 def spread_taps(k: Tensor, at: Placement) -> Tensor:
     """Taps in order of rising lag to their places in a row of at most N: each at its lag modulo N."""
     if at.period:
@@ -84,7 +111,7 @@ def spread_taps(k: Tensor, at: Placement) -> Tensor:
         k = F.pad(k, (0, turns * L - k.shape[-1])).unflatten(-1, (turns, L)).sum(dim=-2).roll(at.lag, dims=-1)
         # N longer than the period: lag j is also j - L, so that inputs after the output reach it too.
         return k if at.N == L else torch.cat([F.pad(k, (0, at.N - 2 * L + 1)), k[..., 1:]], dim=-1)
-    taps, before_zero = k[..., at.tap_start : at.tap_stop], max(0, -at.lag)
+    taps, before_zero = span(k, slice(at.tap_start, at.tap_stop)), max(0, -at.lag)
     if before_zero == 0:
         return F.pad(taps, (at.lag, 0)) if at.lag else taps
     count = at.tap_stop - at.tap_start
@@ -111,12 +138,22 @@ def gather_taps(row: Tensor, at: Placement, taps: int) -> Tensor:
     return F.pad(found, (at.tap_start, taps - at.tap_stop))
 
 
+def span(x: Tensor, where: slice) -> Tensor:
+    """x[..., where], in an operator that batched gradients have a rule for even where it is all of x."""
+    return x.narrow(-1, where.start, where.stop - where.start)
+
+
+def _placed(x: Tensor, at: int) -> Tensor:
+    """x from place `at` on; the transform itself fills the places behind it with zeros."""
+    return F.pad(x, (at, 0)) if at else x
+
+
 def _times(V: Tensor, S: Tensor) -> Tensor:
     """V (B, C, ·) times S (·, G, ·): neighbouring channels share a filter."""
     G, C = S.shape[-2], V.shape[-2]
     if G in (1, C):
         return V * S
-    return (V.unflatten(-2, (G, C // G)) * S.unsqueeze(-2)).flatten(-3, -2)
+    return (V.reshape(*V.shape[:-2], G, C // G, V.shape[-1]) * S.unsqueeze(-2)).reshape(V.shape)
 
 
 def _given(x: Tensor | None) -> Tensor:

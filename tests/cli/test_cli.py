@@ -1,0 +1,110 @@
+"""`longwave` as a user meets it: good input, bad input, one sentence and status 2, no traceback without `--debug`."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+import pytest
+
+from longwave import cli
+from longwave.errors import ArgumentError
+
+
+def _run(capsys: pytest.CaptureFixture[str], *argv: str) -> tuple[int, str, str]:
+    try:
+        status = cli.main(argv)
+    except SystemExit as stop:
+        status = int(stop.code or 0)
+    out = capsys.readouterr()
+    return status, out.out, out.err
+
+
+def test_every_command_has_help(capsys: pytest.CaptureFixture[str]) -> None:
+    status, listed, _ = _run(capsys, "--help")
+    assert status == 0
+    for name, module in cli.command_modules().items():
+        assert name in listed
+        assert "\n" not in module.HELP
+        status, out, _ = _run(capsys, name, "--help")
+        assert status == 0
+        assert f"longwave {name}" in out
+
+
+def test_doctor_names_versions_and_backends(capsys: pytest.CaptureFixture[str]) -> None:
+    status, out, _ = _run(capsys, "doctor")
+    assert status == 0
+    for part in ("longwave ", "python ", "torch ", "threads ", "cuda", "backend      plain: ready"):
+        assert part in out
+
+
+def test_plan_explains(capsys: pytest.CaptureFixture[str]) -> None:
+    status, out, _ = _run(
+        capsys,
+        "plan",
+        "-B",
+        "2",
+        "-H",
+        "8",
+        "-L",
+        "1000",
+        "-K",
+        "30",
+        "--skip",
+        "--pregate",
+        "--history",
+        "5",
+        "--dtype",
+        "bfloat16",
+    )
+    assert status == 0
+    assert "long convolution of B=2 H=8 L=1,000 (bfloat16, cpu) with 8 filters of 30 lags" in out
+    assert "skip, pregate, history of 5" in out
+    status, out, _ = _run(capsys, "plan", "-H", "4", "-L", "10", "--documents", "0,4,10", "--mode", "same", "--layout", "BLH")
+    assert status == 0
+    assert "2 documents" in out
+    status, out, _ = _run(capsys, "plan", "-H", "4", "-L", "10", "--per-sample", "--reverse-taps", "3", "--filters", "4")
+    assert status == 0
+    assert "lags" in out
+
+
+@pytest.mark.parametrize(
+    ("argv", "sentence"),
+    [
+        ([], "longwave: the following arguments are required: COMMAND"),
+        (["fly"], "longwave: argument COMMAND: invalid choice: 'fly'"),
+        (["plan", "-L", "ten"], "longwave plan: argument --length/-L: invalid int value: 'ten'"),
+        (["plan", "-L", "0"], "longwave plan: u is empty, shape (1, 768, 0)"),
+        (["plan", "-L", "-5"], "longwave plan: u_shape is -5; give a whole number"),
+        (["plan", "-K", "0"], "longwave plan: k has no taps"),
+        (["plan", "--filters", "5"], "longwave plan: k has 5 rows"),
+        (["plan", "--mode", "valid"], "longwave plan: mode='valid' is unknown"),
+        (["plan", "--dtype", "int8"], "longwave plan: --dtype int8 is unknown"),
+        (["plan", "--documents", "0;4"], "longwave plan: --documents '0;4' is no list of boundaries"),
+        (["plan", "--documents", "0,4"], "longwave plan: cu_seqlens runs from 0 to 4"),
+        (["plan", "--backend", "fast"], "longwave plan: backend='fast' is unknown"),
+        (["plan", "--device", "tpu"], "longwave plan: device='tpu' is unknown"),
+        (["plan", "--history", "4", "--mode", "same"], "longwave plan: history does not go with mode='same'"),
+        (["doctor", "--fast"], "longwave: unrecognized arguments: --fast"),
+    ],
+)
+def test_bad_input_gets_one_sentence_and_status_2(capsys: pytest.CaptureFixture[str], argv: list[str], sentence: str) -> None:
+    status, out, err = _run(capsys, *argv)
+    assert status == 2
+    assert out == ""
+    assert err.startswith(sentence)
+    assert err.count("\n") == 1
+    assert "Traceback" not in err
+
+
+def test_debug_shows_the_traceback() -> None:
+    with pytest.raises(ArgumentError):
+        cli.main(["plan", "-L", "0", "--debug"])
+
+
+def test_a_reader_that_goes_away_is_no_error() -> None:
+    command = f"{sys.executable} -m longwave.cli doctor | head -1; exit ${{PIPESTATUS[0]}}"
+    done = subprocess.run(["bash", "-c", command], capture_output=True, text=True, check=False)
+    assert done.returncode in (0, 141)
+    assert done.stdout.startswith("longwave")
+    assert done.stderr == ""
