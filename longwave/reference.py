@@ -26,20 +26,20 @@ def long_conv_ref(
     layout: str = "BHL",
 ) -> Tensor:
     """`longwave.long_conv` as the sum over taps that its docstring writes down: O(L·K) work."""
-    if u.dim() == 2:
-        one = [None if x is None else x.unsqueeze(0) for x in (u, pregate, postgate, history)]
+    if u.dim() == 2 or layout == "BLH":
+        batched = u.dim() == 3
+
+        def as_bhl(x: Tensor | None) -> Tensor | None:
+            x = x if x is None or batched else x.unsqueeze(0)
+            return x if x is None or layout == "BHL" else x.transpose(1, 2)
+
+        u3 = u if batched else u.unsqueeze(0)
         y = long_conv_ref(
-            one[0], k, D, mode=mode, k_rev=k_rev, pregate=one[1], postgate=one[2], history=one[3],
-            cu_seqlens=cu_seqlens, layout=layout,
+            u3 if layout == "BHL" else u3.transpose(1, 2), k, D, mode=mode, k_rev=k_rev, pregate=as_bhl(pregate),
+            postgate=as_bhl(postgate), history=as_bhl(history), cu_seqlens=cu_seqlens,
         )  # fmt: skip
-        return y.squeeze(0)
-    if layout == "BLH":
-        turned = [None if x is None else x.transpose(1, 2) for x in (u, pregate, postgate, history)]
-        y = long_conv_ref(
-            turned[0], k, D, mode=mode, k_rev=k_rev, pregate=turned[1], postgate=turned[2], history=turned[3],
-            cu_seqlens=cu_seqlens,
-        )  # fmt: skip
-        return y.transpose(1, 2)
+        y = y if layout == "BHL" else y.transpose(1, 2)
+        return y if batched else y.squeeze(0)
 
     v = _exact(u) if pregate is None else _exact(pregate) * _exact(u)
     L = v.shape[-1]

@@ -136,9 +136,7 @@ def pointwise_bound(truth: Tensor, norms: Tensor | float, io_dtype: torch.dtype,
 
 def _contract(backend: str) -> Contract:
     if backend not in CONTRACTS:
-        raise ArgumentError(
-            f"no error bound is written for backend {backend!r}; there are {', '.join(CONTRACTS)}: add one"
-        )
+        raise ArgumentError(f"no error bound is written for backend {backend!r}; there are {', '.join(CONTRACTS)}: add one")
     return CONTRACTS[backend]
 
 

@@ -30,6 +30,7 @@ def run(args: argparse.Namespace) -> int:
     import torch
 
     from longwave import backends
+    from longwave.bench.stamp import cpu_name
 
     print(f"longwave     {__version__}  ({os.path.dirname(os.path.dirname(os.path.abspath(__file__)))})")
     print(f"python       {platform.python_version()}  ({sys.executable})")
@@ -40,7 +41,7 @@ def run(args: argparse.Namespace) -> int:
             print(f"{package:12s} {importlib.metadata.version(package)}")
         except importlib.metadata.PackageNotFoundError:
             print(f"{package:12s} not installed; it comes with 'longwave[{extra.split(', ')[0]}]'")
-    print(f"cpu          {_cpu_name()}, {os.cpu_count()} cores, {torch.backends.cpu.get_cpu_capability()}")
+    print(f"cpu          {cpu_name()}, {os.cpu_count()} cores, {torch.backends.cpu.get_cpu_capability()}")
     print(f"threads      {torch.get_num_threads()} (torch.set_num_threads or OMP_NUM_THREADS changes it)")
     if torch.cuda.is_available():
         for index in range(torch.cuda.device_count()):
@@ -59,14 +60,3 @@ def _cache_of(name: str) -> str:
 
     folder = getattr(backends.load(name), "cache_folder", None)
     return "; nothing to compile, no cache" if folder is None else f"; cache in {folder()}"
-
-
-def _cpu_name() -> str:
-    try:
-        with open("/proc/cpuinfo", encoding="utf-8") as lines:
-            for line in lines:
-                if line.startswith("model name"):
-                    return line.split(":", 1)[1].strip()
-    except OSError:
-        pass
-    return platform.processor() or platform.machine()

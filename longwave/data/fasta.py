@@ -69,9 +69,7 @@ def read_fasta(path: str | os.PathLike[str]) -> list[Record]:
 
     def finish() -> None:
         if not codes:
-            raise DataError(
-                f"record {name!r} (line {name_line}) of {path} has no sequence; add its bases or delete its header"
-            )
+            raise DataError(f"record {name!r} (line {name_line}) of {path} has no sequence; add its bases or delete its header")
         records.append(Record(name, np.frombuffer(codes, dtype=np.uint8)))
 
     for line, is_header, piece in _pieces(_chunks(path)):
@@ -130,9 +128,7 @@ def _line_marks(text: bytes, at_line_start: bool) -> list[int]:
 
 def _name_in(header: bytes, line: int, path: str | os.PathLike[str]) -> str:
     if b"\r" in header.rstrip(b"\r"):
-        raise DataError(
-            f"line {line} of {path} holds a bare carriage return; convert its line ends to '\\n' or '\\r\\n' first"
-        )
+        raise DataError(f"line {line} of {path} holds a bare carriage return; convert its line ends to '\\n' or '\\r\\n' first")
     words = header[1:].split(maxsplit=1)
     if not words:
         raise DataError(f"the header in line {line} of {path} has no name; write one word behind its '>'")
@@ -147,8 +143,7 @@ def _refusal(piece: bytes, line: int, name: str | None, path: str | os.PathLike[
     byte, line = rest[0], line + piece.count(b"\n", 0, len(piece) - len(rest))
     if not 32 < byte < 127:
         return DataError(
-            f"{path} is not FASTA text: line {line} holds the byte 0x{byte:02x}; "
-            "give a FASTA file of DNA, plain or gzip"
+            f"{path} is not FASTA text: line {line} holds the byte 0x{byte:02x}; give a FASTA file of DNA, plain or gzip"
         )
     if name is None:
         return DataError(

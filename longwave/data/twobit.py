@@ -154,8 +154,7 @@ def _serialize(records: Sequence[Record]) -> bytes:
         raise ArgumentError(f"a .2bit file finds records by name and {repeated!r} is given twice; rename one")
     if len(longest := max(names, key=len)) > 255:
         raise ArgumentError(
-            f"a .2bit file holds names of at most 255 bytes and {longest.decode('utf-8')!r} has {len(longest)}; "
-            "shorten it"
+            f"a .2bit file holds names of at most 255 bytes and {longest.decode('utf-8')!r} has {len(longest)}; shorten it"
         )
     bodies = [_body(record) for record in records]
     offset = 16 + sum(5 + len(name) for name in names)

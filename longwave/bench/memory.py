@@ -1,0 +1,54 @@
+"""Peak extra memory of one call, its results included; measured apart from the timing."""
+
+from __future__ import annotations
+
+import ctypes
+import gc
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+
+_STATUS = Path("/proc/self/status")
+_CLEAR_REFS = Path("/proc/self/clear_refs")
+_RESET_PEAK = "5"  # proc(5): writing 5 sets VmHWM, the peak of the resident set, back to the resident set
+
+
+def peak_extra_bytes(call: Callable[[], Any], device: str = "cpu") -> int | None:
+    """How many bytes a call holds at its peak beyond what was held before it.
+
+    - `call`: should have run once before, so that plans, thread pools and code are there already.
+    - `device`: on `cpu` the rise of the peak resident set (Linux only); on CUDA what PyTorch's allocator hands out.
+
+    Returns bytes, or None where this machine cannot say.
+    """
+    gc.collect()
+    if device != "cpu":
+        torch.cuda.reset_peak_memory_stats(device)
+        before = torch.cuda.memory_allocated(device)
+        call()
+        return torch.cuda.max_memory_allocated(device) - before
+    _give_back_free_memory()
+    try:
+        _CLEAR_REFS.write_text(_RESET_PEAK)
+        before = _status_bytes("VmRSS")
+        call()
+        return max(0, _status_bytes("VmHWM") - before)
+    except (OSError, LookupError):  # no Linux, or a /proc that may not be written
+        return None
+
+
+def _give_back_free_memory() -> None:
+    """Empties the heap's own store: a call that is served from there needs memory without the resident set rising."""
+    trim = getattr(ctypes.CDLL(None), "malloc_trim", None)  # glibc's
+    if trim is not None:
+        trim(0)
+
+
+def _status_bytes(field: str) -> int:
+    for line in _STATUS.read_text().splitlines():
+        name, _, value = line.partition(":")
+        if name == field:
+            return int(value.split()[0]) * 1024
+    raise LookupError(field)
