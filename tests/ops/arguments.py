@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from longwave import backends
 from longwave.bench.tolerances import bound, relative_l2
 from longwave.problem import MODES
 from longwave.reference import long_conv_ref
@@ -87,6 +88,11 @@ def arguments(case: Case) -> dict[str, Any]:
 
 def floating(kwargs: dict[str, Any]) -> dict[str, Tensor]:
     return {name: x for name, x in kwargs.items() if isinstance(x, Tensor) and x.requires_grad}
+
+
+def backends_here() -> list[str]:
+    """Every backend that can run on this machine: the tests of values run on each."""
+    return [name for name, reason in backends.available().items() if reason is None]
 
 
 def check(got: Tensor, truth: Tensor, case: Case, what: str) -> None:

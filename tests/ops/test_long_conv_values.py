@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import pytest
 import torch
-from arguments import Case, arguments, check, floating, truth_of
+from arguments import Case, arguments, backends_here, check, floating, truth_of
 from torch import Tensor
 
 import longwave
+from longwave.errors import UnsupportedError
 
 LENGTHS = [(1, 1), (1, 5), (2, 1), (7, 3), (7, 20), (31, 31), (97, 97), (100, 13), (60, 61), (64, 64), (65, 200), (127, 128)]
 EVERYTHING = {"D": True, "pregate": True, "postgate": True}
@@ -41,9 +42,12 @@ CASES = [
 ]
 
 
-def _compare(case: Case) -> None:
+def _compare(case: Case, backend: str) -> None:
     kwargs = arguments(case)
-    y = longwave.long_conv(**kwargs)
+    try:
+        y = longwave.long_conv(**kwargs, backend=backend)
+    except UnsupportedError as refusal:
+        pytest.skip(str(refusal))
     truth = truth_of(kwargs)
     assert y.dtype == case.dtype
     assert y.shape == truth.shape
@@ -71,40 +75,46 @@ def _exact_gradient(case: Case, kwargs: dict, name: str, dy: Tensor) -> Tensor:
     return torch.autograd.grad(truth_of(exact), exact[name], dy.double())[0]
 
 
+@pytest.mark.parametrize("backend", backends_here())
 @pytest.mark.parametrize("case", CASES, ids=str)
-def test_value_and_gradients_equal_the_direct_sum(case: Case) -> None:
-    _compare(case)
+def test_value_and_gradients_equal_the_direct_sum(case: Case, backend: str) -> None:
+    _compare(case, backend)
 
 
+@pytest.mark.parametrize("backend", backends_here())
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16, torch.complex64], ids=str)
 @pytest.mark.parametrize("filter_dtype", [None, torch.float32], ids=["own", "float32"])
 @pytest.mark.parametrize("mode", ["causal", "circular", "same", "full"])
-def test_value_and_gradients_in_every_dtype(dtype: torch.dtype, filter_dtype: torch.dtype | None, mode: str) -> None:
+def test_value_and_gradients_in_every_dtype(
+    dtype: torch.dtype, filter_dtype: torch.dtype | None, mode: str, backend: str
+) -> None:
     K_rev, P = (33, 0) if mode == "circular" else (33, 20) if mode == "causal" else (0, 0)
-    _compare(Case(mode=mode, L=301, K=301, dtype=dtype, filter_dtype=filter_dtype, K_rev=K_rev, P=P, **EVERYTHING))
+    _compare(Case(mode=mode, L=301, K=301, dtype=dtype, filter_dtype=filter_dtype, K_rev=K_rev, P=P, **EVERYTHING), backend)
 
 
+@pytest.mark.parametrize("backend", backends_here())
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16], ids=str)
-def test_sixteen_bit_results_are_the_exact_result_rounded_once(dtype: torch.dtype) -> None:
+def test_sixteen_bit_results_are_the_exact_result_rounded_once(dtype: torch.dtype, backend: str) -> None:
     """Rounding between load and store would double the error: almost every sample must be the nearest one."""
     kwargs = arguments(Case(L=512, K=512, dtype=dtype, filter_dtype=torch.float32, **EVERYTHING))
     truth = truth_of(kwargs).detach()
-    y = longwave.long_conv(**kwargs).detach()
+    y = longwave.long_conv(**kwargs, backend=backend).detach()
     nearest = (y == truth.to(dtype)).double().mean().item()
     assert nearest > 0.99
     v_rounded = (kwargs["u"] * kwargs["pregate"]).detach()  # the control: one more rounding is seen
-    sloppy = longwave.long_conv(v_rounded, kwargs["k"], kwargs["D"], postgate=kwargs["postgate"]).detach()
+    sloppy = longwave.long_conv(v_rounded, kwargs["k"], kwargs["D"], postgate=kwargs["postgate"], backend=backend).detach()
     assert (sloppy == truth.to(dtype)).double().mean().item() < 0.9
 
 
+@pytest.mark.parametrize("backend", backends_here())
 @pytest.mark.parametrize("mode", ["causal", "circular", "same", "full"])
-def test_long_rows_of_awkward_length(mode: str) -> None:
+def test_long_rows_of_awkward_length(mode: str, backend: str) -> None:
     """A prime, 2^n ± 1 and 14,113 (which a rival refuses): the float64 result is itself the sum at a few samples."""
     for L in (1021, 4095, 4097, 14113):
         case = Case(mode=mode, B=1, H=1, L=L, K=L, filters="shared")
         kwargs = arguments(case)
         u, k = kwargs["u"].detach()[0, 0], kwargs["k"].detach()[0]
-        y = longwave.long_conv(**kwargs).detach()[0, 0]
+        y = longwave.long_conv(**kwargs, backend=backend).detach()[0, 0]
         shift = -((L - 1) // 2) if mode == "same" else 0
         for t in (0, 1, L // 3, L - 1, len(y) - 1):
             s = torch.arange(L)
@@ -124,7 +134,7 @@ def test_blocks_of_rows_do_not_change_the_result(monkeypatch: pytest.MonkeyPatch
             monkeypatch.setattr(plain, "ROWS_AT_LEAST", least)
             monkeypatch.setitem(plain.SCRATCH_BYTES, "cpu", scratch)
             plain.plan.cache_clear()
-            _compare(case)
+            _compare(case, "plain")
     plain.plan.cache_clear()
 
 
