@@ -1,4 +1,4 @@
-"""Discrete Fourier transforms of 1, 2, 3, 4, 5 and 8 complex vectors, as expressions of traced values.
+"""Discrete Fourier transforms of 1 to 5 complex vectors, as expressions of traced values.
 
 `sign` is that of the exponent: -1 forward, +1 inverse. Each returns its outputs in natural order.
 """
@@ -53,13 +53,4 @@ def dft5(x: Points, sign: int) -> list[Complex]:
     return [a + p + q, m1 + r1, m2 + r2, m2 - r2, m1 - r1]
 
 
-def dft8(x: Points, sign: int) -> list[Complex]:
-    root = x[0].re.t.constant(math.sqrt(0.5))
-    even, odd = dft4(x[0::2], sign), dft4(x[1::2], sign)
-    # Multiply by the eighths of a turn: (1 ± i)/√2, ± i and (-1 ± i)/√2.
-    o1, o3 = odd[1] + odd[1].turned(sign), odd[3].turned(sign) - odd[3]
-    odd = [odd[0], o1.scaled(root), odd[2].turned(sign), o3.scaled(root)]
-    return [a + b for a, b in zip(even, odd, strict=True)] + [a - b for a, b in zip(even, odd, strict=True)]
-
-
-DFT: dict[int, Callable[[Points, int], list[Complex]]] = {1: dft1, 2: dft2, 3: dft3, 4: dft4, 5: dft5, 8: dft8}
+DFT: dict[int, Callable[[Points, int], list[Complex]]] = {1: dft1, 2: dft2, 3: dft3, 4: dft4, 5: dft5}

@@ -89,9 +89,10 @@ def _units(p: Problem, sums_over_batch: bool) -> Units:
     W = vector_bytes() // _arithmetic(p).itemsize
     if p.per_sample or p.channels < (FEW_CHANNELS if sums_over_batch else W):
         return Units(p.batch * p.channels, 1, 1, -(-p.batch * p.channels // W))
-    tiles = -(-p.channels // W)
-    few = not sums_over_batch and tiles < 4 * threads.width()
-    chunks = min(p.batch, -(-4 * threads.width() // tiles)) if few else 1
+    tiles, workers = -(-p.channels // W), threads.width()
+    # A tile that is shared computes its filters' spectrum again for each part of the batch.
+    even = tiles % workers == 0 or tiles >= 4 * workers
+    chunks = 1 if sums_over_batch or even else min(p.batch, -(-2 * workers // tiles))
     return Units(p.channels, p.batch, chunks, tiles * chunks)
 
 

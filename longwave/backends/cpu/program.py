@@ -89,9 +89,9 @@ class Program:
         return np.array(self.words + self.segments, dtype=np.int64)
 
     def _view(self, x: Tensor, repeats: int) -> int:
-        """The number of a (B, H, ·) tensor's view; one of two dimensions is the same for every sample of the batch."""
+        """The number of a (B, H, ·) tensor's view; one of two dimensions, or with B = 1, is the same for the whole batch."""
         size = x.element_size()
-        *batch, h, t = (size * stride for stride in x.stride())
+        *batch, h, t = (0 if length == 1 else size * stride for length, stride in zip(x.shape, x.stride(), strict=True))
         view = (x.data_ptr(), batch[0] if batch else 0, h, t, CODE[x.dtype], repeats)
         if view not in self.views:
             at = VIEWS + len(self.views) * VIEW_WORDS

@@ -8,6 +8,8 @@ frequencies are never put in order. Twiddles: for every j the r-1 complex number
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 from longwave.backends.cpu.butterflies import DFT
 from longwave.backends.cpu.simd import BFLOAT16, FLOAT16, FLOAT32, FLOAT64, STORED_BYTES, Address, Complex, Lanes, Vec, traced
 
@@ -18,9 +20,10 @@ CODES = {FLOAT32: (FLOAT32, BFLOAT16, FLOAT16), FLOAT64: (FLOAT64, FLOAT32)}
 PRODUCT, CONJUGATE, ALONE = range(3)
 
 
-def _twiddles(t: Lanes, tw: Address, j: Address, r: int) -> list[Complex]:
+def _twiddles(t: Lanes, tw: Address, j: Address, r: int) -> Iterator[Complex]:
+    """One after the other, each read when it is used: more than a few would not stay in registers."""
     at = tw + j * ((r - 1) * 2 * t.E)
-    return [t.splat_complex(at + q * 2 * t.E) for q in range(r - 1)]
+    return (t.splat_complex(at + q * 2 * t.E) for q in range(r - 1))
 
 
 def _rows(x: Address, stride: Address, r: int) -> list[Address]:
@@ -34,11 +37,10 @@ def dif(t: Lanes, x: Address, points: Address, n: Address, radix: Address, tw: A
         m = n // r
         with t.loop(0, points // n) as block, t.loop(0, m) as j:
             rows = _rows(x + (block * n + j) * t.row, m * t.row, r)
-            w = _twiddles(t, tw, j, r)
             out = DFT[r]([t.load_complex(row) for row in rows], -1)
             t.store_complex(rows[0], out[0])
-            for q in range(1, r):
-                t.store_complex(rows[q], out[q] * w[q - 1])
+            for q, w in enumerate(_twiddles(t, tw, j, r), 1):
+                t.store_complex(rows[q], out[q] * w)
 
 
 @traced
@@ -48,8 +50,8 @@ def dit(t: Lanes, x: Address, points: Address, n: Address, radix: Address, tw: A
         m = n // r
         with t.loop(0, points // n) as block, t.loop(0, m) as j:
             rows = _rows(x + (block * n + j) * t.row, m * t.row, r)
-            w = _twiddles(t, tw, j, r)
-            z = [t.load_complex(rows[0])] + [t.load_complex(rows[q]).times_conj(w[q - 1]) for q in range(1, r)]
+            z = [t.load_complex(rows[0])]
+            z += [t.load_complex(rows[q]).times_conj(w) for q, w in enumerate(_twiddles(t, tw, j, r), 1)]
             for row, out in zip(rows, DFT[r](z, +1), strict=True):
                 t.store_complex(row, out)
 
@@ -84,8 +86,8 @@ def last(
         for wanted in t.cases(planes, (1, 2)):
             with t.loop(j0, j1) as j:
                 rows = _rows(x + j * t.row, m * t.row, r)
-                w = _twiddles(t, tw, j, r)
-                z = [t.load_complex(rows[0])] + [t.load_complex(rows[q]).times_conj(w[q - 1]) for q in range(1, r)]
+                z = [t.load_complex(rows[0])]
+                z += [t.load_complex(rows[q]).times_conj(w) for q, w in enumerate(_twiddles(t, tw, j, r), 1)]
                 places = zip(rows, _rows(weights + j * (2 * t.E), m * (2 * t.E), r), DFT[r](z, +1), strict=True)
                 for row, at, out in places:
                     turned = out.times_conj(t.splat_complex(at))

@@ -8,9 +8,6 @@ from typing import Any
 
 import numpy as np
 
-# Two passes of 2 and 4 cost more than one of 8; beyond, radix 4 keeps its butterfly in 16 registers.
-LARGEST = {2: 8, 3: 3, 5: 5}
-
 
 @lru_cache(maxsize=4096)
 def factors(N: int) -> tuple[int, ...]:
@@ -20,12 +17,8 @@ def factors(N: int) -> tuple[int, ...]:
         powers[p] = 0
         while N % p == 0:
             N, powers[p] = N // p, powers[p] + 1
-    found = [5] * powers[5] + [3] * powers[3]
-    twos = powers[2]
-    if twos == 1:
-        found.append(2)
-    elif twos:
-        found += [8] * (twos % 2) + [4] * ((twos - 3 * (twos % 2)) // 2)
+    # Radix 4 keeps its butterfly in 16 registers: 2 and 4 together take less time than 8.
+    found = [2] * (powers[2] % 2) + [5] * powers[5] + [3] * powers[3] + [4] * (powers[2] // 2)
     if len(found) < 2:
         found = (found or [1]) + [1]  # a transform by one butterfly: its product stands alone
     return tuple(found)

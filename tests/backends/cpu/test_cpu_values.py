@@ -61,7 +61,7 @@ def test_value_and_gradients_in_every_dtype(
 ) -> None:
     K_rev, P = (33, 0) if mode == "circular" else (33, 20) if mode == "causal" else (0, 0)
     options = {"mode": mode, "layout": layout, "K_rev": K_rev, "P": P, **EVERYTHING}
-    _compare(Case(L=301, K=301, H=10, dtype=dtype, filter_dtype=filter_dtype, **options))
+    _compare(Case(L=101, K=101, H=10, dtype=dtype, filter_dtype=filter_dtype, **options))
 
 
 # Every kind of list of factors: one pass, odd ones only, all radices, primes between (which grow to the next fast length).
@@ -102,13 +102,13 @@ LENGTHS += [511, 512, 513, 625, 720, 1021, 1023, 1024, 1025, 1152, 1500, 2047, 2
 
 @pytest.mark.parametrize("L", LENGTHS)
 def test_every_length_in_float32_and_float64(L: int) -> None:
-    for dtype in (torch.float32, torch.float64):
-        kwargs = {
-            "u": torch.randn(2, 9, L, dtype=dtype),
-            "k": torch.randn(9, L, dtype=dtype),
-        }
-        y = longwave.long_conv(**kwargs, backend="cpu")
-        _check(y, truth_of(kwargs), Case(L=L, K=L, dtype=dtype), "y")
+    u, k = torch.randn(1, 9, L, dtype=torch.float64), torch.randn(9, L, dtype=torch.float64)
+    windows = torch.nn.functional.pad(u, (L - 1, 0)).unfold(-1, L, 1)  # (1, 9, L, L): the samples that each output sums
+    for dtype in (torch.float64, torch.float32):
+        u, k = u.to(dtype), k.to(dtype)
+        windows = windows.to(dtype).double()
+        truth = torch.stack([windows[0, h] @ k[h].double().flip(-1) for h in range(9)]).unsqueeze(0)
+        _check(longwave.long_conv(u, k, backend="cpu"), truth, Case(L=L, K=L, dtype=dtype), "y")
 
 
 def _few_channels(case: Case) -> bool:
@@ -116,7 +116,7 @@ def _few_channels(case: Case) -> bool:
 
 
 @settings(
-    max_examples=150, deadline=None, derandomize=True, suppress_health_check=[HealthCheck.too_slow, HealthCheck.filter_too_much]
+    max_examples=60, deadline=None, derandomize=True, suppress_health_check=[HealthCheck.too_slow, HealthCheck.filter_too_much]
 )
 @given(cases().filter(_few_channels))
 def test_any_combination_of_options_equals_the_direct_sum(case: Case) -> None:
