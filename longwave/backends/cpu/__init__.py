@@ -34,8 +34,6 @@ def refuses(problem: Problem) -> str | None:
         return f"it runs on CPUs, and the tensors are on {problem.device}"
     if problem.dtype not in SIGNALS or problem.filter_dtype not in SIGNALS:
         return f"it takes {', '.join(SIGNALS)}, and u is {problem.dtype} with filters of {problem.filter_dtype}"
-    if problem.segments is not None:
-        return "it does not take packed documents (cu_seqlens) yet"
     return None
 
 

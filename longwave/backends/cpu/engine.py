@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from dataclasses import dataclass
 from functools import lru_cache
@@ -35,11 +36,12 @@ class Layout:
     at: Placement
     source: tuple[Segment, ...]  # from u, with indices of u
     past: tuple[Segment, ...]  # from history
-    result: tuple[Segment, ...]
+    result: tuple[Segment, ...]  # with indices of y
     filter: tuple[Segment, ...]  # with indices from the first tap that is used
     filter_again: tuple[Segment, ...]  # circular: the same taps, one period earlier
     first_tap: int
     taps: int
+    period: int  # of a circular convolution whose taps must be folded to it, or 0
 
     @property
     def zero_lag(self) -> Segment:
@@ -47,30 +49,47 @@ class Layout:
 
 
 @lru_cache(maxsize=4096)
-def layout(p: Problem) -> Layout:
+def layouts(p: Problem) -> tuple[Layout, ...]:
+    """The whole problem, or every document that is not empty; the first document owns what lies before 0."""
+    if p.segments is None:
+        return (_layout(p, 0, p.in_start, p.in_len, p.out_start, p.out_len),)
+    found = []
+    for i, (a, b) in enumerate(itertools.pairwise(p.segments)):
+        in_a, out_a = (p.in_start, p.out_start) if i == 0 else (a, a)
+        if b > in_a and b > out_a:
+            found.append(_layout(p, a, in_a, b - in_a, out_a, b - out_a))
+    return tuple(found)
+
+
+def _layout(p: Problem, zero: int, in_start: int, in_len: int, out_start: int, out_len: int) -> Layout:
+    """The stretch of inputs and outputs from these samples on; lags count from sample `zero`."""
     lo, hi = p.lags
-    P = p.history
+    again: list[Segment] = []
+    period = first_tap = 0
     if p.circular:
-        L = p.in_len
-        at = ring.place(0, L, 0, L, 1 - L, L - 1)
-        taps = min(p.taps, L) if lo % L == 0 else L
-        filter_, again = ring.segments(at.N, 0, taps), ring.segments(at.N, 1 - L, taps - 1, 1)
-        first_tap = 0
+        at = ring.place(0, in_len, 0, in_len, 1 - in_len, in_len - 1)
+        taps = p.taps
+        if p.taps > in_len or lo % in_len:
+            taps = period = in_len
+        filter_, again = ring.segments(at.N, 0, taps), ring.segments(at.N, 1 - in_len, taps - 1, 1)
     else:
         wide = (min(lo, 0), max(hi, 0)) if p.skip else (lo, hi)
-        at = ring.place(p.in_start, p.in_len, p.out_start, p.out_len, *wide)
+        at = ring.place(in_start - zero, in_len, out_start - zero, out_len, *wide)
         first_lag, last_lag = max(lo, at.lag), min(hi, at.lag + at.tap_stop - at.tap_start - 1)
         first_tap, taps = first_lag - lo, max(0, last_lag - first_lag + 1)
-        filter_, again = ring.segments(at.N, first_lag, taps), []
+        filter_ = ring.segments(at.N, first_lag, taps)
+    first = in_start - p.in_start  # counts history and u as one row
+    past = max(0, min(p.history - first, in_len))
     return Layout(
         at=at,
-        source=tuple(ring.segments(at.N, at.in_at + P, p.in_len - P)),
-        past=tuple(ring.segments(at.N, at.in_at, P)),
-        result=tuple(ring.segments(at.N, at.out_at, p.out_len)),
+        source=tuple(ring.segments(at.N, at.in_at + past, in_len - past, first + past - p.history)),
+        past=tuple(ring.segments(at.N, at.in_at, past, first)),
+        result=tuple(ring.segments(at.N, at.out_at, out_len, out_start - p.out_start)),
         filter=tuple(filter_),
         filter_again=tuple(again),
         first_tap=first_tap,
         taps=taps,
+        period=period,
     )
 
 
@@ -99,12 +118,13 @@ def _units(p: Problem, sums_over_batch: bool) -> Units:
 @lru_cache(maxsize=4096)
 def plan(problem: Problem) -> Plan:
     p = problem
-    found = layout(p)
-    N, itemsize = found.at.N, _arithmetic(p).itemsize
+    found = layouts(p)
+    N, itemsize = max((piece.at.N for piece in found), default=1), _arithmetic(p).itemsize
+    rows = sum(piece.at.N for piece in found) or 1
     W = vector_bytes() // itemsize
     units = _units(p, False)
     workers = min(threads.width(), units.count)
-    seconds = _seconds(N, 2 * p.batch * -(-p.channels // W) + -(-p.channels // W))
+    seconds = _seconds(N, 2 * p.batch * -(-p.channels // W) + -(-p.channels // W)) * rows / N
     transforms = 2 * p.batch * p.channels + p.groups * (p.batch if p.per_sample else 1)
     product = "·".join(map(str, factors(N)))
     return Plan(
@@ -115,7 +135,7 @@ def plan(problem: Problem) -> Plan:
         channels_in_flight=min(p.channels, workers * W),
         scratch_bytes=workers * kernels.scratch_bytes(N, 2) + 2 * itemsize * N * 3,
         result_bytes=p.batch * p.channels * p.out_len * dtypes.named(p.dtype).itemsize,
-        flop=5 * transforms * N * math.log2(max(2, N)),
+        flop=5 * transforms * rows * math.log2(max(2, N)),
         predicted_ms=1e3 * seconds / workers,
         predicted_for=f"{workers} threads of an {MACHINE}",
         problem=p,
@@ -131,16 +151,20 @@ def forward(
     postgate: Tensor | None,
     history: Tensor | None,
 ) -> Tensor:
-    p, found = problem, layout(problem)
+    p = problem
     y = _empty(p, p.out_len, u)
-    if found.at.empty:
-        return y.zero_()
+    if p.segments is not None:
+        y.zero_()  # a document may have outputs and no inputs
     units = _units(p, False)
-    block = _program(p, found, units)
-    block.move(program.TAPS, _filter_moves(p, found, k, D))
-    block.move(program.INPUT, _input_moves(found, u, pregate, history))
-    block.move(program.OUTPUT, [Move(y, postgate, found.result)])
-    _run(kernels.forward, p, found, units, block, parts=2, transforms=3)
+    for found in layouts(p):
+        if found.at.empty:
+            y.zero_()
+            continue
+        block = _program(p, found, units)
+        block.move(program.TAPS, _filter_moves(p, found, k, D))
+        block.move(program.INPUT, _input_moves(found, u, pregate, history))
+        block.move(program.OUTPUT, [Move(y, postgate, found.result)])
+        _run(kernels.forward, p, found, units, block, parts=2, transforms=3)
     return y
 
 
@@ -155,24 +179,27 @@ def backward(
     postgate: Tensor | None,
     history: Tensor | None,
 ) -> list[Tensor]:
-    p, found = problem, layout(problem)
+    p = problem
     need_u, need_k, need_D, need_pregate, need_postgate, need_history = needs
     wide = _arithmetic(p)
     du = _empty(p, p.in_len - p.history, u) if need_u else None
     dpregate = _empty(p, p.in_len - p.history, u) if need_pregate else None
     dpostgate = _empty(p, p.out_len, u) if need_postgate else None
     dhistory = _empty(p, p.history, history) if need_history and history is not None else None
+    dk = u.new_zeros(_filter_shape(p), dtype=wide) if need_k else None
+    dD = u.new_zeros(p.channels, dtype=wide) if need_D else None
+    pieces = layouts(p)
+    if p.segments is not None or pieces[0].at.empty:
+        for grad in (du, dpregate, dpostgate, dhistory):
+            if grad is not None:
+                grad.zero_()  # what no document reaches
+
     units = _units(p, need_k or need_D)
     samples = p.batch if units.batch == 1 else 1
-    dk = u.new_empty(samples, p.channels, found.taps, dtype=wide) if need_k else None
-    dk_again = u.new_empty(samples, p.channels, found.taps, dtype=wide) if need_k and found.filter_again else None
-    dD = u.new_empty(samples, p.channels, 1, dtype=wide) if need_D else None
-
-    if found.at.empty:
-        for grad in (du, dk, dD, dpregate, dpostgate, dhistory):
-            if grad is not None:
-                grad.zero_()
-    else:
+    for found in pieces:
+        if found.at.empty:
+            continue
+        rows = [u.new_empty(samples, p.channels, n, dtype=wide) for n in (found.taps, found.taps, 1)]
         block = _program(p, found, units)
         if k is not None:
             block.move(program.TAPS, _filter_moves(p, found, k, D))
@@ -183,15 +210,18 @@ def backward(
         dx += [Move(dhistory, None, found.past)] if dhistory is not None else []
         block.move(program.DX, dx)
         block.move(program.DPOSTGATE, [Move(dpostgate, dy, found.result)] if dpostgate is not None else [])
-        sums = [Move(dk, None, found.filter)] if dk is not None else []
-        sums += [Move(dk_again, None, found.filter_again)] if dk_again is not None else []
-        sums += [Move(dD, None, [found.zero_lag])] if dD is not None else []
+        sums = [Move(rows[0], None, found.filter), Move(rows[1], None, found.filter_again)] if need_k else []
+        sums += [Move(rows[2], None, [found.zero_lag])] if need_D else []
         block.move(program.DK, sums)
         _run(kernels.backward, p, found, units, block, parts=4, transforms=5)
-    if dk is not None and dk_again is not None and not found.at.empty:
-        dk[..., 1:] += dk_again[..., 1:]
-    dk = None if dk is None else _filter_gradient(p, found, dk)
-    dD = None if dD is None or D is None else _in_order(dD, 0).squeeze(-1).to(D.dtype)
+        if dk is not None:
+            if found.filter_again:
+                rows[0][..., 1:] += rows[1][..., 1:]
+            dk += _filter_gradient(p, found, rows[0])
+        if dD is not None:
+            dD += _in_order(rows[2], 0).squeeze(-1)
+    dk = None if dk is None else dk.to(dtypes.named(p.filter_dtype))
+    dD = None if dD is None or D is None else dD.to(D.dtype)
     return [grad for grad in (du, dk, dD, dpregate, dpostgate, dhistory) if grad is not None]
 
 
@@ -230,15 +260,15 @@ def _seconds(N: int, transforms: int) -> float:
 
 def _input_moves(found: Layout, u: Tensor, pregate: Tensor | None, history: Tensor | None) -> list[Move]:
     moves = [Move(u, pregate, found.source)]
-    return moves if history is None else [*moves, Move(history, None, found.past)]
+    return moves if history is None or not found.past else [*moves, Move(history, None, found.past)]
 
 
 def _filter_moves(p: Problem, found: Layout, k: Tensor, D: Tensor | None) -> list[Move]:
     """The taps at their lags, and D as one more tap at lag 0."""
     repeats = p.channels // p.groups
     k = k.flip(-1) if p.reverse else k
-    if p.circular and found.taps != p.taps:
-        k = _folded(p, k.to(_arithmetic(p)))
+    if found.period:
+        k = _folded(p, k.to(_arithmetic(p)), found.period)
     k = k[..., found.first_tap : found.first_tap + found.taps]
     moves = [Move(k, None, found.filter, repeats)]
     if found.filter_again:
@@ -248,28 +278,30 @@ def _filter_moves(p: Problem, found: Layout, k: Tensor, D: Tensor | None) -> lis
     return moves
 
 
-def _folded(p: Problem, k: Tensor) -> Tensor:
+def _folded(p: Problem, k: Tensor, L: int) -> Tensor:
     """(…, L) with the tap of lag j modulo the period L at j, from taps in order of rising lag."""
-    L = p.in_len
     turns = -(-p.taps // L)
     padded = torch.nn.functional.pad(k, (0, turns * L - p.taps)).unflatten(-1, (turns, L))
     return _in_order(padded.movedim(-2, 0), 0).roll(p.lags[0] % L, dims=-1)
 
 
 def _filter_gradient(p: Problem, found: Layout, dk: Tensor) -> Tensor:
-    """(samples, H, taps in use) to the shape and dtype of the filter, its sums in a fixed order."""
+    """(samples, H, taps in use) to the shape of the filter, its sums in a fixed order."""
     repeats = p.channels // p.groups
     if repeats > 1:
         dk = _in_order(dk.unflatten(1, (p.groups, repeats)), 2)
     if not p.per_sample:
         dk = _in_order(dk, 0)
-    if p.circular and found.taps != p.taps:
-        turned = dk.roll(-(p.lags[0] % p.in_len), dims=-1)
-        dk = torch.cat([turned] * -(-p.taps // p.in_len), dim=-1)[..., : p.taps]
+    if found.period:
+        turned = dk.roll(-(p.lags[0] % found.period), dims=-1)
+        dk = torch.cat([turned] * -(-p.taps // found.period), dim=-1)[..., : p.taps]
     elif found.taps != p.taps:
         dk = torch.nn.functional.pad(dk, (found.first_tap, p.taps - found.first_tap - found.taps))
-    dk = dk.flip(-1) if p.reverse else dk
-    return dk.to(dtypes.named(p.filter_dtype))
+    return dk.flip(-1) if p.reverse else dk
+
+
+def _filter_shape(p: Problem) -> tuple[int, ...]:
+    return (p.batch, p.groups, p.taps) if p.per_sample else (p.groups, p.taps)
 
 
 def _in_order(x: Tensor, dim: int) -> Tensor:
