@@ -59,7 +59,7 @@ CASES: list[tuple[dict[str, Any], str]] = [
     ({"cu_seqlens": torch.zeros(2, dtype=torch.int32, device="meta"), "u": r(1, H, L)}, r"cu_seqlens is on the meta device"),
     ({"layout": "BCL"}, r"layout='BCL' is unknown; choose one of 'BHL', 'BLH'"),
     ({"precision": "low"}, r"precision='low' is unknown; choose one of None, 'high'"),
-    ({"backend": "cuda"}, r"backend='cuda' is unknown; choose 'auto' or one of 'plain'"),
+    ({"backend": "cuda"}, r"backend='cuda' is unknown; choose 'auto' or one of ('cpu', )?'plain'"),
     ({"backend": 3}, r"backend=3 is unknown"),
     ({"k_rev": r(H, K), "mode": "same"}, r"k_rev does not go with mode='same'; drop it or use mode 'causal', 'circular'"),
     ({"k_rev": r(H, K), "mode": "full"}, r"k_rev does not go with mode='full'"),
@@ -96,14 +96,14 @@ def test_the_right_call_beside_them_runs() -> None:
 
 
 def test_a_named_backend_is_refused_rather_than_replaced(monkeypatch: pytest.MonkeyPatch) -> None:
-    plain = backends.load("plain")
-    monkeypatch.setattr(plain, "refuses", lambda problem: "it takes no float32")
+    for name in backends.names():
+        monkeypatch.setattr(backends.load(name), "refuses", lambda problem: "it takes no float32")
     backends._choose_auto.cache_clear()
     with pytest.raises(
         UnsupportedError, match=r"backend='plain' cannot run this call: it takes no float32; use backend='auto'"
     ):
         _call(backend="plain")
-    with pytest.raises(UnsupportedError, match=r"no backend takes this call: not plain: it takes no float32"):
+    with pytest.raises(UnsupportedError, match=r"no backend takes this call: .*not plain: it takes no float32"):
         _call()
     backends._choose_auto.cache_clear()
 
@@ -124,7 +124,7 @@ PLANS: list[tuple[dict[str, Any], str]] = [
     ({"u_shape": (True, 4, 8)}, r"u_shape is True"),
     (
         {"u_shape": (1, 4, 2**41), "k_shape": (4, 2**41)},
-        r"a transform of 4,398,046,511,1.. samples was asked for; the longest is",
+        r"a transform of [0-9,]+ samples was asked for; the longest is 1,099,511,627,776",
     ),
     ({"history": "3"}, r"history is '3'; give a whole number"),
     ({"history": 1.5}, r"history is 1.5"),

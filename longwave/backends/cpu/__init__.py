@@ -1,0 +1,80 @@
+"""Exact long convolutions on CPUs at about the cost of moving the tensor: right-angle transforms in Numba.
+
+One algorithm so far, `fused`: a tile of channels, one a vector lane, is loaded (times its gate), transformed, multiplied by
+the spectrum of its filters, transformed back and stored (times its gate) while it is in the caches. `docs/math.md` has the
+algebra; the files from the bottom up: simd (vectors), butterflies, steps (what loops do), kernels (the loops), tables and
+ring (constants and places), program (what a kernel is told), engine (from a Problem to programs), threads, jit (the cache).
+"""
+
+from __future__ import annotations
+
+import importlib.util
+from functools import lru_cache
+from pathlib import Path
+
+from torch import Tensor
+
+from longwave.planner import Plan
+from longwave.problem import Problem
+
+PRIORITY = 10
+
+SIGNALS = ("float32", "float64", "bfloat16", "float16")
+
+
+@lru_cache(maxsize=1)
+def missing() -> str | None:
+    if importlib.util.find_spec("numba") is None or importlib.util.find_spec("numpy") is None:
+        return "it needs Numba and NumPy: pip install 'longwave[cpu]'"
+    return None
+
+
+def refuses(problem: Problem) -> str | None:
+    if problem.device != "cpu":
+        return f"it runs on CPUs, and the tensors are on {problem.device}"
+    if problem.dtype not in SIGNALS or problem.filter_dtype not in SIGNALS:
+        return f"it takes {', '.join(SIGNALS)}, and u is {problem.dtype} with filters of {problem.filter_dtype}"
+    return None
+
+
+def plan(problem: Problem) -> Plan:
+    from longwave.backends.cpu import engine
+
+    return engine.plan(problem)
+
+
+def forward(
+    problem: Problem,
+    u: Tensor,
+    k: Tensor,
+    D: Tensor | None,
+    pregate: Tensor | None,
+    postgate: Tensor | None,
+    history: Tensor | None,
+) -> Tensor:
+    from longwave.backends.cpu import engine
+
+    return engine.forward(problem, u, k, D, pregate, postgate, history)
+
+
+def backward(
+    problem: Problem,
+    needs: tuple[bool, ...],
+    dy: Tensor,
+    u: Tensor,
+    k: Tensor | None,
+    D: Tensor | None,
+    pregate: Tensor | None,
+    postgate: Tensor | None,
+    history: Tensor | None,
+) -> list[Tensor]:
+    from longwave.backends.cpu import engine
+
+    return engine.backward(problem, needs, dy, u, k, D, pregate, postgate, history)
+
+
+def cache_folder() -> Path:
+    """Where the compiled engine is kept, for `longwave doctor`; it may not exist yet."""
+    from longwave.backends.cpu import jit
+
+    return jit.cache_folder()

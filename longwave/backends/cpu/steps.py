@@ -1,0 +1,269 @@
+"""What happens inside a loop of the engine: passes of a transform and the moves between tensors and scratch memory.
+
+Scratch memory holds rows of W complex numbers, `t.row` bytes each: W real parts, then W imaginary parts, one lane a channel.
+A pass of radix r over a block of n = r·m rows takes row j + q·m with q = 0 … r-1 to one butterfly. `DIF` passes go from the
+samples to the frequencies (multiplying after the butterfly), `DIT` passes back (before it, by the conjugates), so that
+frequencies are never put in order. Twiddles: for every j the r-1 complex numbers exp(-2πi·j·q/n), q = 1 … r-1.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from longwave.backends.cpu.butterflies import DFT
+from longwave.backends.cpu.simd import BFLOAT16, FLOAT16, FLOAT32, FLOAT64, STORED_BYTES, Address, Complex, Lanes, Vec, traced
+
+RADICES = tuple(DFT)
+# The stored types that each arithmetic type reads and writes.
+CODES = {FLOAT32: (FLOAT32, BFLOAT16, FLOAT16), FLOAT64: (FLOAT64, FLOAT32)}
+# How `inverse` combines a spectrum with the other one.
+PRODUCT, CONJUGATE, ALONE = range(3)
+
+
+def _twiddles(t: Lanes, tw: Address, j: Address, r: int) -> Iterator[Complex]:
+    """One after the other, each read when it is used: more than a few would not stay in registers."""
+    at = tw + j * ((r - 1) * 2 * t.E)
+    return (t.splat_complex(at + q * 2 * t.E) for q in range(r - 1))
+
+
+def _rows(x: Address, stride: Address, r: int) -> list[Address]:
+    return [x + stride * q for q in range(r)]
+
+
+@traced
+def dif(t: Lanes, x: Address, points: Address, n: Address, radix: Address, tw: Address) -> None:
+    """A pass over every block of n rows among `points` rows at x."""
+    for r in t.cases(radix, RADICES):
+        m = n // r
+        with t.loop(0, points // n) as block, t.loop(0, m) as j:
+            rows = _rows(x + (block * n + j) * t.row, m * t.row, r)
+            out = DFT[r]([t.load_complex(row) for row in rows], -1)
+            t.store_complex(rows[0], out[0])
+            for q, w in enumerate(_twiddles(t, tw, j, r), 1):
+                t.store_complex(rows[q], out[q] * w)
+
+
+@traced
+def dit(t: Lanes, x: Address, points: Address, n: Address, radix: Address, tw: Address) -> None:
+    """The adjoint pass of `dif`."""
+    for r in t.cases(radix, RADICES):
+        m = n // r
+        with t.loop(0, points // n) as block, t.loop(0, m) as j:
+            rows = _rows(x + (block * n + j) * t.row, m * t.row, r)
+            z = [t.load_complex(rows[0])]
+            z += [t.load_complex(rows[q]).times_conj(w) for q, w in enumerate(_twiddles(t, tw, j, r), 1)]
+            for row, out in zip(rows, DFT[r](z, +1), strict=True):
+                t.store_complex(row, out)
+
+
+@traced
+def first(
+    t: Lanes, x: Address, j0: Address, j1: Address, n: Address, radix: Address, weights: Address, tw: Address, planes: Address
+) -> None:
+    """The first `dif` pass for j0 <= j < j1, with the right-angle weights; one plane: the imaginary parts are zero."""
+    for r in t.cases(radix, RADICES):
+        m = n // r
+        for filled in t.cases(planes, (1, 2)):
+            with t.loop(j0, j1) as j:
+                rows = _rows(x + j * t.row, m * t.row, r)
+                z = []
+                for row, at in zip(rows, _rows(weights + j * (2 * t.E), m * (2 * t.E), r), strict=True):
+                    w = t.splat_complex(at)
+                    z.append(t.load_complex(row) * w if filled == 2 else w.scaled(t.load(row, aligned=True)))
+                out = DFT[r](z, -1)
+                t.store_complex(rows[0], out[0])
+                for q, w in enumerate(_twiddles(t, tw, j, r), 1):
+                    t.store_complex(rows[q], out[q] * w)
+
+
+@traced
+def last(
+    t: Lanes, x: Address, j0: Address, j1: Address, n: Address, radix: Address, weights: Address, tw: Address, planes: Address
+) -> None:
+    """The last `dit` pass for j0 <= j < j1, with the weights; one plane: only real parts are made."""
+    for r in t.cases(radix, RADICES):
+        m = n // r
+        for wanted in t.cases(planes, (1, 2)):
+            with t.loop(j0, j1) as j:
+                rows = _rows(x + j * t.row, m * t.row, r)
+                z = [t.load_complex(rows[0])]
+                z += [t.load_complex(rows[q]).times_conj(w) for q, w in enumerate(_twiddles(t, tw, j, r), 1)]
+                places = zip(rows, _rows(weights + j * (2 * t.E), m * (2 * t.E), r), DFT[r](z, +1), strict=True)
+                for row, at, out in places:
+                    turned = out.times_conj(t.splat_complex(at))
+                    t.store(row, turned.re, aligned=True)
+                    if wanted == 2:
+                        t.store(row + t.row // 2, turned.im, aligned=True)
+
+
+@traced
+def middle(t: Lanes, x: Address, s: Address, points: Address, radix: Address) -> None:
+    """The last `dif` pass, the product with the filters' spectrum and the first `dit` pass, on neighbouring rows."""
+    for r in t.cases(radix, RADICES):
+        with t.loop(0, points // r) as block:
+            at = block * (r * t.row)
+            z = DFT[r]([t.load_complex(x + at + q * t.row) for q in range(r)], -1)
+            z = [a * t.load_complex(s + at + q * t.row) for q, a in enumerate(z)]
+            for q, out in enumerate(DFT[r](z, +1)):
+                t.store_complex(x + at + q * t.row, out)
+
+
+@traced
+def innermost(t: Lanes, x: Address, points: Address, radix: Address) -> None:
+    """The last `dif` pass alone: its twiddles are 1."""
+    for r in t.cases(radix, RADICES):
+        with t.loop(0, points // r) as block:
+            at = block * (r * t.row)
+            for q, out in enumerate(DFT[r]([t.load_complex(x + at + q * t.row) for q in range(r)], -1)):
+                t.store_complex(x + at + q * t.row, out)
+
+
+@traced
+def inverse(t: Lanes, x: Address, s: Address, points: Address, radix: Address, how: Address) -> None:
+    """x·s, x·conj(s) or x alone, and the first `dit` pass."""
+    for r in t.cases(radix, RADICES):
+        for product in t.cases(how, (PRODUCT, CONJUGATE, ALONE)):
+            with t.loop(0, points // r) as block:
+                at = block * (r * t.row)
+                z = [t.load_complex(x + at + q * t.row) for q in range(r)]
+                if product != ALONE:
+                    factors = [t.load_complex(s + at + q * t.row) for q in range(r)]
+                    pairs = zip(z, factors, strict=True)
+                    z = [a * b if product == PRODUCT else a.times_conj(b) for a, b in pairs]
+                for q, out in enumerate(DFT[r](z, +1)):
+                    t.store_complex(x + at + q * t.row, out)
+
+
+@traced
+def accumulate(t: Lanes, total: Address, z: Address, v: Address, points: Address) -> None:
+    """total += z · conj(v)."""
+    with t.loop(0, points) as i:
+        at = i * t.row
+        product = t.load_complex(z + at).times_conj(t.load_complex(v + at))
+        t.store_complex(total + at, t.load_complex(total + at) + product)
+
+
+@traced
+def clear(t: Lanes, half: Address, count: Address) -> None:
+    """Zeros in one plane of `count` rows."""
+    with t.loop(0, count) as i:
+        t.store(half + i * t.row, t.constant(0.0), aligned=True)
+
+
+# Moves. `table` holds the addresses of sample 0 of the W rows, and `gates` those of a factor's rows, or is 0.
+
+
+def _loaded(t: Lanes, lane: int | Address, at: Address, table: Address, gates: Address, code: int, gated: int) -> Vec:
+    x = t.load_stored(t.read_int(table + lane * 8) + at, code)
+    return x * t.load_stored(t.read_int(gates + lane * 8) + at, code) if gated else x
+
+
+def _blocks(t: Lanes, count: Address) -> Address:
+    return (count + (t.width - 1)) // t.width
+
+
+@traced
+def fetch_rows(
+    t: Lanes, half: Address, table: Address, gates: Address, has_gate: Address, code: Address, i: Address, count: Address,
+    sign: Address,
+) -> None:  # fmt: skip
+    """Samples i … i + count - 1 of W rows that are contiguous in time, to one plane of `count` rows; count >= W.
+
+    The last block is moved back to overlap the one before, so that no sample is read alone.
+    """
+    for stored in t.cases(code, CODES[t.code]):
+        for gated in t.cases(has_gate, (0, 1)):
+            factor = t.from_int(sign)
+            with t.loop(0, _blocks(t, count)) as block:
+                j = (block * t.width).at_most(count - t.width)
+                at = (i + j) * STORED_BYTES[stored]
+                rows = [_loaded(t, lane, at, table, gates, stored, gated) * factor for lane in range(t.width)]
+                for q, x in enumerate(t.transposed(rows)):
+                    t.store(half + (j + q) * t.row, x, aligned=True)
+
+
+@traced
+def fetch_lanes(
+    t: Lanes, half: Address, table: Address, gates: Address, has_gate: Address, code: Address, stride: Address, i: Address,
+    count: Address, sign: Address,
+) -> None:  # fmt: skip
+    """As `fetch_rows`, for W rows that are contiguous in the channels."""
+    for stored in t.cases(code, CODES[t.code]):
+        for gated in t.cases(has_gate, (0, 1)):
+            factor = t.from_int(sign)
+            with t.loop(0, count) as j:
+                x = _loaded(t, 0, (i + j) * stride, table, gates, stored, gated)
+                t.store(half + j * t.row, x * factor, aligned=True)
+
+
+@traced
+def fetch_singly(
+    t: Lanes, half: Address, table: Address, gates: Address, has_gate: Address, code: Address, stride: Address,
+    gate_stride: Address, i: Address, count: Address, sign: Address, add: Address,
+) -> None:  # fmt: skip
+    """As `fetch_rows`, with any strides; with `add` onto what is there."""
+    one = t.one_lane()
+    for stored in t.cases(code, CODES[t.code]):
+        with t.loop(0, count) as j, t.loop(0, t.width) as lane:
+            x = one.load_stored(t.read_int(table + lane * 8) + (i + j) * stride, stored) * one.from_int(sign)
+            at = half + j * t.row + lane * t.E
+            for gated in t.cases(has_gate, (0, 1)):
+                y = x
+                if gated:
+                    y = x * one.load_stored(t.read_int(gates + lane * 8) + (i + j) * gate_stride, stored)
+                for onto in t.cases(add, (0, 1)):
+                    one.store(at, one.load(at) + y if onto else y)
+
+
+@traced
+def put_rows(
+    t: Lanes, half: Address, table: Address, gates: Address, has_gate: Address, code: Address, i: Address, count: Address,
+    sign: Address,
+) -> None:  # fmt: skip
+    """One plane of `count` >= W rows to the samples i … i + count - 1 of W rows that are contiguous in time."""
+    for stored in t.cases(code, CODES[t.code]):
+        for gated in t.cases(has_gate, (0, 1)):
+            factor = t.from_int(sign)
+            with t.loop(0, _blocks(t, count)) as block:
+                j = (block * t.width).at_most(count - t.width)
+                at = (i + j) * STORED_BYTES[stored]
+                rows = [t.load(half + (j + q) * t.row, aligned=True) for q in range(t.width)]
+                for lane, x in enumerate(t.transposed(rows)):
+                    x = x * factor
+                    if gated:
+                        x = x * t.load_stored(t.read_int(gates + lane * 8) + at, stored)
+                    t.store_stored(t.read_int(table + lane * 8) + at, x, stored)
+
+
+@traced
+def put_lanes(
+    t: Lanes, half: Address, table: Address, gates: Address, has_gate: Address, code: Address, stride: Address, i: Address,
+    count: Address, sign: Address,
+) -> None:  # fmt: skip
+    """As `put_rows`, for W rows that are contiguous in the channels."""
+    for stored in t.cases(code, CODES[t.code]):
+        for gated in t.cases(has_gate, (0, 1)):
+            factor = t.from_int(sign)
+            with t.loop(0, count) as j:
+                x = t.load(half + j * t.row, aligned=True) * factor
+                if gated:
+                    x = x * t.load_stored(t.read_int(gates) + (i + j) * stride, stored)
+                t.store_stored(t.read_int(table) + (i + j) * stride, x, stored)
+
+
+@traced
+def put_singly(
+    t: Lanes, half: Address, table: Address, gates: Address, has_gate: Address, code: Address, stride: Address,
+    gate_stride: Address, i: Address, count: Address, sign: Address,
+) -> None:  # fmt: skip
+    """As `put_rows`, with any strides."""
+    one = t.one_lane()
+    for stored in t.cases(code, CODES[t.code]):
+        with t.loop(0, count) as j, t.loop(0, t.width) as lane:
+            x = one.load(half + j * t.row + lane * t.E) * one.from_int(sign)
+            at = t.read_int(table + lane * 8) + (i + j) * stride
+            for gated in t.cases(has_gate, (0, 1)):
+                y = x
+                if gated:
+                    y = x * one.load_stored(t.read_int(gates + lane * 8) + (i + j) * gate_stride, stored)
+                one.store_stored(at, y, stored)

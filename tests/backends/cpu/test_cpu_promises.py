@@ -1,0 +1,219 @@
+"""What the engine promises beside the right numbers: the same bits in any company, isolation, forks, threads, a fresh cache."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+import threading
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import numba
+import pytest
+import torch
+from torch import Tensor
+
+import longwave
+from longwave.backends.cpu import jit, threads
+from longwave.bench.tolerances import bound, relative_l2
+
+
+@pytest.fixture
+def threads_set() -> Iterator[Callable[[int], None]]:
+    before = torch.get_num_threads()
+    yield torch.set_num_threads
+    torch.set_num_threads(before)
+
+
+@pytest.fixture
+def always_on_threads(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(threads, "INLINE_SECONDS", 1e-9)
+
+
+def _everything(u: Tensor, k: Tensor, D: Tensor, gate: Tensor, needs_k: bool = False) -> list[Tensor]:
+    """y and the gradients of u and both gates (and of the filter)."""
+    leaves = [u.clone().requires_grad_(), gate.clone().requires_grad_(), gate.flip(-1).clone().requires_grad_()]
+    taps = k.clone().requires_grad_(needs_k)
+    y = longwave.long_conv(leaves[0], taps, D, pregate=leaves[1], postgate=leaves[2], backend="cpu")
+    return [y.detach(), *torch.autograd.grad(y, leaves + [taps] * needs_k, gate)]
+
+
+@pytest.mark.parametrize("L", [1, 7, 100, 512])
+@pytest.mark.usefixtures("always_on_threads")
+def test_a_row_alone_has_the_bits_it_has_in_any_batch(L: int, threads_set: Callable[[int], None]) -> None:
+    """One row and channel against all sizes of batch, on one thread and two."""
+    u, gate, k, D = torch.randn(5, 40, L), torch.randn(5, 40, L), torch.randn(40, L), torch.randn(40)
+    whole = _everything(u, k, D, gate)
+    for B, H in ((1, 1), (1, 3), (2, 7), (3, 8), (2, 9), (5, 17), (1, 33), (4, 40)):
+        for count in (1, 2):
+            threads_set(count)
+            part = _everything(u[:B, :H], k[:H], D[:H], gate[:B, :H])
+            for a, b in zip(whole, part, strict=True):
+                assert torch.equal(a[:B, :H], b)
+    last = _everything(u[4:, 39:], k[39:], D[39:], gate[4:, 39:])
+    for a, b in zip(whole, last, strict=True):
+        assert torch.equal(a[4:, 39:], b)
+    assert not torch.equal(whole[0], longwave.long_conv(u, k.double().to(k.dtype), D, backend="plain"))  # equal() can fail
+
+
+@pytest.mark.parametrize("H", [1, 16, 70])
+@pytest.mark.usefixtures("always_on_threads")
+def test_the_filters_gradient_has_the_same_bits_on_any_number_of_threads(H: int, threads_set: Callable[[int], None]) -> None:
+    u, gate, k, D = torch.randn(5, H, 200), torch.randn(5, H, 200), torch.randn(H, 200), torch.randn(H)
+    runs = []
+    for count in (1, 2, 3):
+        threads_set(count)
+        runs.append(_everything(u, k, D, gate, needs_k=True)[-1])
+    assert torch.equal(runs[0], runs[1])
+    assert torch.equal(runs[0], runs[2])
+
+
+@pytest.mark.parametrize("layout", ["BHL", "BLH"])
+def test_strides_do_not_change_the_bits(layout: str) -> None:
+    u, k = torch.randn(2, 21, 77), torch.randn(21, 77)
+    want = longwave.long_conv(u, k, backend="cpu")
+    wide = torch.full((2, 42, 90), float("nan"))
+    wide[:, ::2, 6:83] = u
+    turned = u.permute(2, 0, 1).contiguous().permute(1, 2, 0)
+    for x in (wide[:, ::2, 6:83], turned, u.transpose(1, 2).contiguous().transpose(1, 2)):
+        x = x if layout == "BHL" else x.transpose(1, 2)
+        y = longwave.long_conv(x, k, layout=layout, backend="cpu")
+        assert torch.equal(y if layout == "BHL" else y.transpose(1, 2), want)
+
+
+@pytest.mark.parametrize("bad", [float("nan"), float("inf"), 1e20])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
+def test_one_bad_row_reaches_no_other_bitwise(bad: float, dtype: torch.dtype) -> None:
+    u, k = torch.randn(3, 19, 50).to(dtype), torch.randn(19, 50)
+    clean = longwave.long_conv(u, k, backend="cpu")
+    u[1, 18, 7] = bad
+    y = longwave.long_conv(u, k, backend="cpu")
+    others = torch.ones(3, 19, dtype=torch.bool)
+    others[1, 18] = False
+    assert torch.equal(y[others], clean[others])
+    assert not torch.equal(y[1, 18], clean[1, 18])
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16], ids=str)
+def test_sixteen_bit_stores_round_as_pytorch_does(dtype: torch.dtype) -> None:
+    """A filter of one tap, 1, stores what was loaded, for every pattern of bits; NaN of all payloads stay NaN, and infinity
+    becomes NaN: the transform multiplies it by 0."""
+    every = torch.arange(-(2**15), 2**15, dtype=torch.int32).to(torch.int16).view(dtype).reshape(1, -1, 1)
+    y = longwave.long_conv(every, torch.ones(every.shape[1], 1), backend="cpu")
+    finite = every.isfinite()
+    assert torch.equal(y.isnan(), ~finite)
+    assert torch.equal(y[finite], every[finite])
+    halves = torch.linspace(-3, 3, 10001).reshape(1, -1, 1)
+    scaled = longwave.long_conv(torch.ones_like(halves, dtype=dtype), halves[0], backend="cpu")
+    assert torch.equal(scaled, halves.to(dtype))
+
+
+def test_four_python_threads_at_once() -> None:
+    u, k = torch.randn(4, 64, 1000), torch.randn(64, 1000)
+    want = longwave.long_conv(u, k, backend="cpu")
+    wrong = []
+
+    def work() -> None:
+        for _ in range(5):
+            if not torch.equal(longwave.long_conv(u, k, backend="cpu"), want):
+                wrong.append(1)
+
+    workers = [threading.Thread(target=work) for _ in range(4)]
+    for worker in workers:
+        worker.start()
+    for worker in workers:
+        worker.join()
+    assert not wrong
+
+
+def test_an_error_in_a_range_reaches_the_caller(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(threads, "INLINE_SECONDS", 1e-9)
+
+    def fail(scratch: int, first: int, last: int) -> None:
+        raise RuntimeError("as asked")
+
+    with pytest.raises(RuntimeError, match="as asked"):
+        threads.run(fail, 8, 1.0, 64)
+
+
+PROGRAM = """
+import sys, torch, longwave
+u, k = torch.linspace(-1, 1, 4 * 64 * 999).reshape(4, 64, 999).sin(), torch.linspace(0, 3, 64 * 999).reshape(64, 999).cos()
+"""
+
+
+def _python(code: str, **environment: str) -> str:
+    done = subprocess.run(
+        [sys.executable, "-W", "error::RuntimeWarning", "-c", PROGRAM + code],
+        capture_output=True, text=True, check=True, timeout=300, env={**os.environ, **environment},
+    )  # fmt: skip
+    return done.stdout.strip()
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="forks")
+def test_a_forked_child_computes_too() -> None:
+    code = """
+import os
+torch.set_num_threads(2)
+want = longwave.long_conv(u, k, backend="cpu")
+child = os.fork()
+if child == 0:
+    torch.set_num_threads(2)
+    y = longwave.long_conv(u, k, backend="cpu")
+    os._exit(0 if (y.numpy() == want.numpy()).all() else 1)  # not torch.equal: its own pool does not survive a fork
+print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
+"""
+    assert _python(code) == "0"
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("cpu", ["haswell", "generic", "skylake-avx512"])
+def test_narrower_and_wider_vectors_give_the_same_bits(cpu: str, tmp_path: Path) -> None:
+    if cpu == "skylake-avx512" and "avx512f" not in jit.binding.get_host_cpu_features().flatten().replace("-avx512f", ""):
+        pytest.skip("this CPU has no AVX-512")
+    code = "print(longwave.long_conv(u, k, backend='cpu').view(torch.int32).long().mul(torch.arange(999) + 1).sum().item())"
+    assert _python(code, NUMBA_CPU_NAME=cpu) == _python(code)
+
+
+def test_the_cache_folder_changes_with_every_file(tmp_path: Path) -> None:
+    """Numba's own key sees the caller's file only: a changed callee must lead to another folder."""
+    folder = tmp_path / "cpu"
+    shutil.copytree(Path(jit.__file__).parent, folder, ignore=shutil.ignore_patterns("__pycache__"))
+    first = jit.tag(folder)
+    assert first == jit.tag()
+    for path in sorted(folder.glob("*.py")):
+        text = path.read_text(encoding="utf-8")
+        path.write_text(text + "\n", encoding="utf-8")
+        assert jit.tag(folder) != first
+        path.write_text(text, encoding="utf-8")
+    assert jit.tag(folder) == first
+    assert jit.cache_folder().name == f"cpu-{first}"
+
+
+def test_compiled_code_is_found_again() -> None:
+    code = """
+longwave.long_conv(u, k, backend="cpu")
+from longwave.backends.cpu import kernels
+print(sum(kernels.forward.stats.cache_hits.values()), sum(kernels.forward.stats.cache_misses.values()))
+"""
+    _python(code)
+    assert _python(code) == "1 0"
+
+
+@pytest.mark.parametrize("L", [4095, 4097, 14113, 65536])
+@pytest.mark.parametrize(("mean", "scale"), [(0.0, 1.0), (20.0, 1.0), (0.0, 1e-3)])
+def test_long_rows_are_within_the_contract_and_no_worse_than_torch(L: int, mean: float, scale: float) -> None:
+    u = torch.randn(1, 3, L) * scale + mean
+    k = torch.randn(3, L) * torch.exp(-torch.arange(L) / (L / 5))
+    n = 2 * L
+    exact = torch.fft.irfft(torch.fft.rfft(u.double(), n) * torch.fft.rfft(k.double(), n), n)[..., :L]
+    theirs = torch.fft.irfft(torch.fft.rfft(u, n) * torch.fft.rfft(k, n), n)[..., :L]
+    error = relative_l2(longwave.long_conv(u, k, backend="cpu"), exact)
+    assert error <= bound(torch.float32, L, "cpu")
+    assert error <= 1.05 * relative_l2(theirs, exact)
+
+
+def test_numba_is_recent_enough() -> None:
+    assert tuple(map(int, numba.__version__.split(".")[:2])) >= (0, 62)

@@ -1,0 +1,158 @@
+"""Values and gradients of the engine against direct sums: every mode, option, shape, stride and dtype it takes."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from arguments import Case, arguments, floating, truth_of
+from hypothesis import HealthCheck, given, settings
+from test_long_conv_properties import cases
+from test_long_conv_values import CASES, EVERYTHING
+from torch import Tensor
+
+import longwave
+from longwave.backends import cpu
+from longwave.bench.tolerances import bound, relative_l2
+
+TAKEN = [case for case in CASES if not case.dtype.is_complex]
+
+
+def _check(got: Tensor, truth: Tensor, case: Case, what: str) -> None:
+    """Within the engine's contract; a 16-bit gradient may also have been rounded in what it is made from."""
+    length = case.L + case.K + case.K_rev + case.P
+    allowed = bound(got.dtype, length, "cpu", truth=truth if got.dtype.itemsize == 2 else None)
+    error = relative_l2(got, truth)
+    assert error <= allowed, f"{what}: relative error {error:.2e} above {allowed:.2e} in {case}"
+
+
+def _compare(case: Case) -> None:
+    kwargs = arguments(case)
+    y = longwave.long_conv(**kwargs, backend="cpu")
+    inputs = floating(kwargs)
+    exact = {n: x.detach().double().requires_grad_() for n, x in inputs.items()}
+    truth = truth_of({**kwargs, **exact})
+    assert y.dtype == case.dtype
+    assert y.is_contiguous()
+    _check(y.detach(), truth.detach(), case, "y")
+    dy = torch.randn(truth.shape, dtype=truth.dtype).to(y.dtype)
+    got = torch.autograd.grad(y, list(inputs.values()), dy)
+    want = torch.autograd.grad(truth, list(exact.values()), dy.double(), materialize_grads=True)
+    for name, a, b in zip(inputs, got, want, strict=True):
+        assert a.dtype == inputs[name].dtype
+        assert a.shape == b.shape
+        assert a.isfinite().all(), f"gradient of {name} in {case}"
+        if b.abs().max() < 1e-12:  # a history that no tap reaches
+            assert a.abs().max() < 1e-12
+        else:
+            _check(a, b, case, f"gradient of {name}")
+
+
+@pytest.mark.parametrize("case", TAKEN, ids=str)
+def test_value_and_gradients_equal_the_direct_sum(case: Case) -> None:
+    _compare(case)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16, torch.float16], ids=str)
+@pytest.mark.parametrize("filter_dtype", [None, torch.float32], ids=["own", "float32"])
+@pytest.mark.parametrize("mode", ["causal", "circular", "same", "full"])
+@pytest.mark.parametrize("layout", ["BHL", "BLH"])
+def test_value_and_gradients_in_every_dtype(
+    dtype: torch.dtype, filter_dtype: torch.dtype | None, mode: str, layout: str
+) -> None:
+    K_rev, P = (33, 0) if mode == "circular" else (33, 20) if mode == "causal" else (0, 0)
+    options = {"mode": mode, "layout": layout, "K_rev": K_rev, "P": P, **EVERYTHING}
+    _compare(Case(L=101, K=101, H=10, dtype=dtype, filter_dtype=filter_dtype, **options))
+
+
+# Every kind of list of factors: one pass, odd ones only, all radices, primes between (which grow to the next fast length).
+LENGTHS = [
+    1,
+    2,
+    3,
+    4,
+    5,
+    6,
+    7,
+    8,
+    9,
+    15,
+    16,
+    25,
+    27,
+    31,
+    32,
+    33,
+    45,
+    63,
+    64,
+    65,
+    75,
+    96,
+    125,
+    127,
+    128,
+    243,
+    255,
+    256,
+    257,
+    509,
+]
+LENGTHS += [511, 512, 513, 625, 720, 1021, 1023, 1024, 1025, 1152, 1500, 2047, 2048, 2049]
+
+
+@pytest.mark.parametrize("L", LENGTHS)
+def test_every_length_in_float32_and_float64(L: int) -> None:
+    u, k = torch.randn(1, 9, L, dtype=torch.float64), torch.randn(9, L, dtype=torch.float64)
+    windows = torch.nn.functional.pad(u, (L - 1, 0)).unfold(-1, L, 1)  # (1, 9, L, L): the samples that each output sums
+    for dtype in (torch.float64, torch.float32):
+        u, k = u.to(dtype), k.to(dtype)
+        windows = windows.to(dtype).double()
+        truth = torch.stack([windows[0, h] @ k[h].double().flip(-1) for h in range(9)]).unsqueeze(0)
+        _check(longwave.long_conv(u, k, backend="cpu"), truth, Case(L=L, K=L, dtype=dtype), "y")
+
+
+def _is_real(case: Case) -> bool:
+    return not case.dtype.is_complex
+
+
+@settings(
+    max_examples=60, deadline=None, derandomize=True, suppress_health_check=[HealthCheck.too_slow, HealthCheck.filter_too_much]
+)
+@given(cases().filter(_is_real))
+def test_any_combination_of_options_equals_the_direct_sum(case: Case) -> None:
+    kwargs = arguments(case)
+    y = longwave.long_conv(**kwargs, backend="cpu")
+    inputs = floating(kwargs)
+    exact = {n: x.detach().double().requires_grad_() for n, x in inputs.items()}
+    truth = truth_of({**kwargs, **exact})
+    # A short result may cancel: errors are measured against what its terms could have summed to.
+    dy = torch.randn(truth.shape, dtype=truth.dtype).to(case.dtype)
+    got = torch.autograd.grad(y, list(inputs.values()), dy)
+    want = torch.autograd.grad(truth, list(exact.values()), dy.double(), materialize_grads=True)
+    for name, a, b in zip(["y", *inputs], [y.detach(), *got], [truth.detach(), *want], strict=True):
+        unit = max(torch.finfo(a.dtype).eps, torch.finfo(case.dtype).eps / 2**20, 1e-15)
+        unit = max(unit, 1e-7) if case.dtype != torch.float64 or a.dtype == torch.float32 else unit
+        scale = max(1.0, b.abs().max().item())
+        torch.testing.assert_close(
+            a.double(), b, rtol=2 * unit, atol=30 * unit * scale, msg=lambda m, n=name: f"{n} in {case}: {m}"
+        )
+
+
+def test_it_refuses_what_it_does_not_take() -> None:
+    u, k = torch.randn(1, 2, 10), torch.randn(2, 10)
+    with pytest.raises(longwave.errors.UnsupportedError, match="complex"):
+        longwave.long_conv(u.to(torch.complex64), k, backend="cpu")
+
+
+def test_auto_takes_the_engine_where_it_can() -> None:
+    assert longwave.plan((1, 2, 10), (2, 10)).backend == "cpu"
+    assert longwave.plan((1, 2, 10), (2, 10), dtype=torch.complex64, filter_dtype=torch.complex64).backend == "plain"
+    assert cpu.missing() is None
+
+
+def test_any_length_at_its_own_cost() -> None:
+    """One transform of L complex points for L samples and L taps: no padding to 2L, nor to a power of two."""
+    assert longwave.plan((1, 1, 14113), (1, 14113), backend="cpu").N == 14400
+    assert longwave.plan((1, 1, 14113), (1, 100), backend="cpu").N == 7200
+    assert longwave.plan((1, 1, 14113), (1, 14113), mode="circular", backend="cpu").N == 14400
+    assert longwave.plan((1, 1, 14113), (1, 14113), mode="full", backend="cpu").N == 14400
