@@ -26,7 +26,9 @@ SIGNALS = ("float32", "float64", "bfloat16", "float16")
 def missing() -> str | None:
     if importlib.util.find_spec("numba") is None or importlib.util.find_spec("numpy") is None:
         return "it needs Numba and NumPy: pip install 'longwave[cpu]'"
-    return None
+    from longwave.backends.cpu import simd
+
+    return simd.lacks()
 
 
 def refuses(problem: Problem) -> str | None:
