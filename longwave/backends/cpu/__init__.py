@@ -3,7 +3,8 @@
 One algorithm so far, `fused`: a tile of channels, one a vector lane, is loaded (times its gate), transformed, multiplied by
 the spectrum of its filters, transformed back and stored (times its gate) while it is in the caches. The algebra:
 
-    with w[n] = exp(-iπn/2N), A(z) = DFT(w·z) maps products of real polynomials modulo x^2N + 1 to products in C^N, with x^N = -i,
+    with w[n] = exp(-iπn/2N), A(z) = DFT(w·z) maps products of real polynomials modulo x^2N + 1 to products in C^N,
+    with x^N = -i,
 
 so 2N real samples are N complex ones and nothing is padded to 2L. The files from the bottom up: simd (vectors),
 butterflies, steps (what loops do), kernels (the loops), tables and ring (constants and places), program (what a kernel is
