@@ -1,9 +1,14 @@
 """Exact long convolutions on CPUs at about the cost of moving the tensor: right-angle transforms in Numba.
 
 One algorithm so far, `fused`: a tile of channels, one a vector lane, is loaded (times its gate), transformed, multiplied by
-the spectrum of its filters, transformed back and stored (times its gate) while it is in the caches. `docs/math.md` has the
-algebra; the files from the bottom up: simd (vectors), butterflies, steps (what loops do), kernels (the loops), tables and
-ring (constants and places), program (what a kernel is told), engine (from a Problem to programs), threads, jit (the cache).
+the spectrum of its filters, transformed back and stored (times its gate) while it is in the caches. The algebra:
+
+    with w[n] = exp(-iπn/2N), A(z) = DFT(w·z) maps products of real polynomials modulo x^2N + 1 to products in C^N,
+    with x^N = -i,
+
+so 2N real samples are N complex ones and nothing is padded to 2L. The files from the bottom up: simd (vectors),
+butterflies, steps (what loops do), kernels (the loops), tables and ring (constants and places), program (what a kernel is
+told), engine (from a Problem to programs), threads and pages (who runs, on what memory), jit (the cache).
 """
 
 from __future__ import annotations
@@ -26,7 +31,9 @@ SIGNALS = ("float32", "float64", "bfloat16", "float16")
 def missing() -> str | None:
     if importlib.util.find_spec("numba") is None or importlib.util.find_spec("numpy") is None:
         return "it needs Numba and NumPy: pip install 'longwave[cpu]'"
-    return None
+    from longwave.backends.cpu import simd
+
+    return simd.lacks()
 
 
 def refuses(problem: Problem) -> str | None:

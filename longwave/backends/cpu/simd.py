@@ -28,6 +28,7 @@ from numba.core import cgutils
 from numba.extending import intrinsic
 
 I64, I32, I16 = ir.IntType(64), ir.IntType(32), ir.IntType(16)
+# Names of CPUs, for NUMBA_CPU_NAME: with 512-bit vectors, and the others that have AVX2, FMA and conversions of float16.
 WIDE_CPUS = (
     "avx512",
     "skx",
@@ -47,17 +48,36 @@ STORED = {FLOAT64: (ir.DoubleType(), 8), FLOAT32: (ir.FloatType(), 4), BFLOAT16:
 STORED_BYTES = tuple(size for _, size in STORED.values())
 
 
+NARROW_CPUS = ("x86-64-v3", "haswell", "broadwell", "skylake", "alderlake", "raptorlake", "arrowlake", "znver")
+
+
+def _chosen_cpu() -> str | None:
+    """The CPU that NUMBA_CPU_NAME asks to compile for, if it is not this one."""
+    settings: Any = numba.config
+    name: str | None = settings.CPU_NAME
+    return None if name == binding.get_host_cpu_name() else name
+
+
 @lru_cache(maxsize=1)
 def vector_bytes() -> int:
     """Bytes of the widest vector of the CPU that Numba compiles for: 64, 32 or 16."""
-    settings: Any = numba.config
-    name = settings.CPU_NAME
-    if name and name != binding.get_host_cpu_name():
-        if any(part in name for part in WIDE_CPUS):
-            return 64
-        return 16 if name == "generic" or "x86" not in binding.get_process_triple() else 32
+    name = _chosen_cpu()
+    if name:
+        wide = any(part in name for part in WIDE_CPUS)
+        return 64 if wide else 32 if any(part in name for part in NARROW_CPUS) else 16
     features = binding.get_host_cpu_features()
     return 64 if features.get("avx512f") else 32 if features.get("avx2") else 16
+
+
+def lacks() -> str | None:
+    """What this CPU is missing, in a sentence: without it LLVM would call functions that are not there, and abort."""
+    if "x86" not in binding.get_process_triple():
+        return None
+    name, features = _chosen_cpu(), binding.get_host_cpu_features()
+    able = all(features.get(part) for part in ("avx2", "fma", "f16c"))
+    if name:
+        able = any(part in name for part in WIDE_CPUS + NARROW_CPUS)
+    return None if able else f"it needs a CPU with AVX2, FMA and F16C, and Numba compiles for {name or 'one without'}"
 
 
 class Vec:

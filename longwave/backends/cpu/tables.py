@@ -34,10 +34,6 @@ class Tables:
     scaled_weights: Any
     twiddles: tuple[Any, ...]
 
-    @property
-    def bytes(self) -> int:
-        return sum(a.nbytes for a in (self.weights, self.scaled_weights, *self.twiddles))
-
 
 def _pairs(z: Any, dtype: str) -> Any:
     return np.stack([z.real, z.imag], axis=-1).astype(dtype).ravel()
