@@ -5,6 +5,7 @@ A backend offers, beside its docstring,
     PRIORITY                        `auto` tries backends from the highest to the lowest
     missing() -> str | None         why it cannot run on this machine at all
     refuses(problem) -> str | None  why it does not take this problem
+    passes(problem) -> str | None   why `auto` leaves this problem to another, although it could take it
     plan(problem) -> Plan           the decision, from integers alone
     forward(problem, u, k, D, pregate, postgate, history) -> y
     backward(problem, needs, dy, u, k, D, pregate, postgate, history) -> [gradients]
@@ -35,6 +36,8 @@ class Backend(Protocol):
     def missing(self) -> str | None: ...
 
     def refuses(self, problem: Problem) -> str | None: ...
+
+    def passes(self, problem: Problem) -> str | None: ...
 
     def plan(self, problem: Problem) -> Plan: ...
 
@@ -100,7 +103,7 @@ def _choose_auto(problem: Problem) -> tuple[Backend, tuple[str, ...]]:
     passed_over: list[str] = []
     for candidate in sorted(names(), key=lambda name: -load(name).PRIORITY):
         backend = load(candidate)
-        reason = backend.missing() or backend.refuses(problem)
+        reason = backend.missing() or backend.refuses(problem) or backend.passes(problem)
         if reason is None:
             return backend, (*passed_over, "chosen by 'auto': the fastest that takes this problem here")
         passed_over.append(f"not {candidate}: {reason}")

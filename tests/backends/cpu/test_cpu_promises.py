@@ -223,3 +223,12 @@ def test_long_rows_are_within_the_contract_and_no_worse_than_torch(L: int, mean:
 
 def test_numba_is_recent_enough() -> None:
     assert tuple(map(int, numba.__version__.split(".")[:2])) >= (0, 62)
+
+
+def test_auto_leaves_the_longest_rows_to_another_and_a_name_does_not() -> None:
+    """Beyond a million points the one algorithm there is so far measured slower than torch.fft."""
+    assert longwave.plan((1, 1, 2**20), (1, 2**20)).backend == "cpu"
+    long = longwave.plan((1, 1, 2**22), (1, 2**22))
+    assert long.backend == "plain"
+    assert any("not cpu: its one algorithm is slower" in reason for reason in long.why)
+    assert longwave.plan((1, 1, 2**22), (1, 2**22), backend="cpu").backend == "cpu"
