@@ -54,9 +54,15 @@ def main(argv: Sequence[str] | None = None) -> int:
             raise
         print(f"longwave {args.command}: {error}", file=sys.stderr)
         return 2
-    except BrokenPipeError:  # `longwave … | head`: the reader has gone, and that is no error of ours
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 141
+    except (OSError, UnicodeError, MemoryError) as error:
+        if args.debug:
+            raise
+        if isinstance(error, BrokenPipeError):  # `longwave … | head`: the reader has gone, and that is no error of ours
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            return 141
+        reason = " ".join(str(error).split()) or type(error).__name__
+        print(f"longwave {args.command}: the system refused ({reason}); check paths, rights, space and memory", file=sys.stderr)
+        return 2
     except KeyboardInterrupt:
         print(f"longwave {args.command}: interrupted", file=sys.stderr)
         return 130

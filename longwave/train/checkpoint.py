@@ -8,6 +8,7 @@ stand without it; an older pair is removed only once the newer one is whole.
 from __future__ import annotations
 
 import dataclasses
+import io
 import json
 import pickle
 import re
@@ -169,8 +170,10 @@ def save(folder: Path, model: LanguageModel, optimizer: torch.optim.Optimizer, d
         "optimizer": optimizer.state_dict(),
         "generators": {"cpu": torch.get_rng_state(), "cuda": cuda},
     }
+    whole = io.BytesIO()  # torch.save turns a full disk into an error of its own
+    torch.save(state, whole)
     with replacing(state_path(folder, step)) as temporary:
-        torch.save(state, temporary)
+        temporary.write_bytes(whole.getbuffer())
     tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in model.state_dict().items()}
     with replacing(weights_path(folder, step)) as temporary:
         # Not save_file, which keeps the file from everyone else (mode 0600).

@@ -81,8 +81,9 @@ def train(job: Job, options: Options, folder: Path, *, resume: bool, mesh: Devic
     optimizer = make_optimizer(model, lr=options.lr, weight_decay=options.weight_decay)
     start, saved, notes = 0, -1, list[str]()
     if resume:
-        start, notes = checkpoint.restore(folder, model, optimizer)
-        saved = start
+        if checkpoint.steps_in(folder):  # none: it was stopped before its first checkpoint, and begins again
+            start, notes = checkpoint.restore(folder, model, optimizer)
+            saved = start
         metrics.cut_back(start)
     progress = Progress(options.steps, start, options.batch * options.context)
     for note in notes:

@@ -108,3 +108,10 @@ def test_a_reader_that_goes_away_is_no_error() -> None:
     assert done.returncode in (0, 141)
     assert done.stdout.startswith("longwave")
     assert done.stderr == ""
+
+
+def test_what_the_system_refuses_is_one_sentence(capsys: pytest.CaptureFixture[str]) -> None:
+    status, out, err = _run(capsys, "info", "x" * 5000)
+    assert (status, out) == (2, "")
+    assert err.startswith("longwave info: ")
+    assert err.count("\n") == 1

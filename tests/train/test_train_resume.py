@@ -13,6 +13,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+from longwave import cli
 from longwave.train import checkpoint
 
 OPTIONS = ("--steps", "8", "--eval-every", "4", "--checkpoint-every", "4", "--eval-bases", "1500")
@@ -174,3 +175,38 @@ def test_second_interrupt_stops_at_once() -> None:
         with pytest.raises(KeyboardInterrupt):
             signal.raise_signal(signal.SIGINT)
     assert signal.getsignal(signal.SIGINT) is before
+
+
+def test_a_run_killed_before_its_first_checkpoint_begins_again(tmp_path: Path) -> None:
+    """Its folder holds a config and perhaps metrics: neither command may send the user to the other."""
+    fasta = tmp_path / "g.fa"
+    letters = torch.randint(4, (30_000,), generator=torch.Generator().manual_seed(0)).tolist()
+    fasta.write_text(">r\n" + "".join("ACGT"[i] for i in letters) + "\n")
+    options = ["--fasta", str(fasta), "--steps", "2", "--batch", "1", "--eval-bases", "1000"]
+    out, straight = tmp_path / "killed", tmp_path / "straight"
+    assert cli.main(["train", "dna", "--out", str(straight), *options]) == 0
+    assert cli.main(["train", "dna", "--out", str(out), *options]) == 0
+    for path in (*out.glob("weights-*"), *out.glob("state-*")):
+        path.unlink()
+    assert cli.main(["train", "dna", "--out", str(out), "--resume"]) == 0
+    names = ("step", "bits_per_base")
+    lines = [
+        [
+            {n: m[n] for n in names}
+            for m in map(json.loads, (folder / "metrics.jsonl").read_text().splitlines())
+            if m["kind"] == "train"
+        ]
+        for folder in (out, straight)
+    ]
+    assert lines[0] == lines[1]
+    assert len(lines[0]) == 2
+
+
+def test_the_default_batch_keeps_the_bases_of_a_step() -> None:
+    from longwave.train.tasks.dna.job import resolve
+
+    assert resolve({}).batch == 4
+    assert resolve({"context": 4096}).batch == 1
+    assert resolve({"context": 2**20}).batch == 1
+    assert resolve({"preset": "hyenadna-tiny-1k", "context": 2**18}).batch == 1
+    assert resolve({"context": 4096, "batch": 3}).batch == 3

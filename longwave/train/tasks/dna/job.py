@@ -6,6 +6,7 @@ import argparse
 import dataclasses
 import hashlib
 import json
+import os
 import shlex
 import sys
 import time
@@ -75,8 +76,11 @@ def resolve(asked: dict[str, Any]) -> Options:
     recipe = default_recipe(preset, config.filter_length)
     steps = asked.get("steps", recipe.steps)
     context = asked.get("context", recipe.context)
+    # As many bases a step as the recipe has, whatever the context.
+    batch = max(1, recipe.batch * recipe.context // max(1, context))
     defaults = dict(
         dataclasses.asdict(recipe),
+        batch=batch,
         preset=preset,
         seed=0,
         warmup=max(steps // 20, 0),
@@ -101,7 +105,7 @@ def run(args: argparse.Namespace) -> int:
     refuse_many_processes()
     asked = options.given(args)
     if "fasta" in asked:
-        asked["fasta"] = str(Path(asked["fasta"]).resolve())
+        asked["fasta"] = os.path.abspath(asked["fasta"])  # not resolved: /dev/stdin is a link to no path
     if args.resume:
         out = args.out or _default_folder(resolve(asked))
         stored = folder.read_config(out)
