@@ -63,6 +63,13 @@ def main(argv: Sequence[str] | None = None) -> int:
         reason = " ".join(str(error).split()) or type(error).__name__
         print(f"longwave {args.command}: the system refused ({reason}); check paths, rights, space and memory", file=sys.stderr)
         return 2
+    except Exception as error:
+        # A damaged file may be wrong in a way that no reader foresaw; where it happened is for --debug.
+        if args.debug:
+            raise
+        what = f"{type(error).__name__}: {' '.join(str(error).split())}"
+        print(f"longwave {args.command}: cannot go on ({what}); a file may be damaged, --debug shows where", file=sys.stderr)
+        return 2
     except KeyboardInterrupt:
         print(f"longwave {args.command}: interrupted", file=sys.stderr)
         return 130

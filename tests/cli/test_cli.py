@@ -115,3 +115,17 @@ def test_what_the_system_refuses_is_one_sentence(capsys: pytest.CaptureFixture[s
     assert (status, out) == (2, "")
     assert err.startswith("longwave info: ")
     assert err.count("\n") == 1
+
+
+def test_what_nobody_foresaw_is_one_sentence_too(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken(args: object) -> int:
+        raise TypeError("a list\nwhere a number stood")
+
+    monkeypatch.setattr(cli.command_modules()["doctor"], "run", broken)
+    status, out, err = _run(capsys, "doctor")
+    assert (status, out) == (2, "")
+    assert err == (
+        "longwave doctor: cannot go on (TypeError: a list where a number stood); a file may be damaged, --debug shows where\n"
+    )
+    with pytest.raises(TypeError):
+        cli.main(["doctor", "--debug"])
