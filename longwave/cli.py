@@ -54,21 +54,18 @@ def main(argv: Sequence[str] | None = None) -> int:
             raise
         print(f"longwave {args.command}: {error}", file=sys.stderr)
         return 2
-    except (OSError, UnicodeError, MemoryError) as error:
-        if args.debug:
-            raise
-        if isinstance(error, BrokenPipeError):  # `longwave … | head`: the reader has gone, and that is no error of ours
-            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-            return 141
-        reason = " ".join(str(error).split()) or type(error).__name__
-        print(f"longwave {args.command}: the system refused ({reason}); check paths, rights, space and memory", file=sys.stderr)
-        return 2
+    except BrokenPipeError:  # `longwave … | head`: the reader has gone, and that is no error of ours
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 141
     except Exception as error:
-        # A damaged file may be wrong in a way that no reader foresaw; where it happened is for --debug.
         if args.debug:
             raise
-        what = f"{type(error).__name__}: {' '.join(str(error).split())}"
-        print(f"longwave {args.command}: cannot go on ({what}); a file may be damaged, --debug shows where", file=sys.stderr)
+        reason = " ".join(str(error).split()) or type(error).__name__
+        if isinstance(error, OSError | UnicodeError | MemoryError):
+            sentence = f"the system refused ({reason}); check paths, rights, space and memory"
+        else:  # a damaged file may be wrong in a way that no reader foresaw
+            sentence = f"cannot go on ({type(error).__name__}: {reason}); a file may be damaged, --debug shows where"
+        print(f"longwave {args.command}: {sentence}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
         print(f"longwave {args.command}: interrupted", file=sys.stderr)
