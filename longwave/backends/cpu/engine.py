@@ -244,14 +244,9 @@ def _base(N: int) -> int:
 def _run(kernel: Any, p: Problem, found: Layout, units: Units, block: Program, *, parts: int, transforms: int) -> None:
     like = np.float64(1) if _arithmetic(p) == torch.float64 else np.float32(1)
     words = block.block()
-    address = words.ctypes.data
     N = found.at.N
     seconds = _seconds(N, transforms * units.count * -(-units.batch // units.chunks))
-
-    def work(scratch: int, first: int, last: int) -> None:
-        kernel(address, scratch, first, last, like)
-
-    threads.run(work, units.count, seconds, kernels.scratch_bytes(N, parts))
+    threads.run(kernel, words.ctypes.data, like, units.count, seconds, kernels.scratch_bytes(N, parts))
 
 
 def _seconds(N: int, transforms: int) -> float:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import inspect
 import os
 import platform
 from collections.abc import Callable
@@ -19,7 +20,7 @@ from typing import Any
 import llvmlite
 import numba
 from llvmlite import binding
-from numba import njit
+from numba import njit, types
 from numba.core import caching
 
 # No fast-math: it makes NaN undefined. Integer division may assume that nobody divides by zero.
@@ -92,3 +93,15 @@ def kernel(function: Callable[..., Any]) -> Any:
     with contextlib.suppress(RuntimeError):  # no place to write (see _Locator)
         compiled._cache = _Cache(function)
     return compiled
+
+
+def pointer(compiled: Any, *like: Any) -> int:
+    """The address of a kernel as a C function of its integers, and of `like` if it takes one: a number of that type."""
+    key = tuple(type(x) for x in like)
+    found = compiled.__dict__.setdefault("pointers", {})
+    if key not in found:
+        count = len(inspect.signature(compiled.py_func).parameters) - len(like)
+        compiled.compile((types.int64,) * count + tuple(numba.typeof(x) for x in like))
+        result = compiled.overloads[(types.int64,) * count + tuple(numba.typeof(x) for x in like)]
+        found[key] = result.library.get_pointer_to_function(result.fndesc.llvm_cfunc_wrapper_name)
+    return int(found[key])

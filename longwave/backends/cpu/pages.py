@@ -23,9 +23,9 @@ MADV_HUGEPAGE = 14
 _kept = threading.local()
 
 
-def scratch(size: int) -> Tensor:
-    """At least `size` bytes of this thread's own, uninitialised, aligned to 64 bytes."""
-    if size > KEPT_BYTES:
+def scratch(size: int, threads: int = 1) -> Tensor:
+    """At least `size` bytes of this thread's own, for the use of so many threads; uninitialised, aligned to 64 bytes."""
+    if size > KEPT_BYTES * threads:
         return with_large_pages(torch.empty(size, dtype=torch.uint8))
     found: Tensor | None = getattr(_kept, "memory", None)
     if found is None or found.numel() < size:

@@ -355,11 +355,14 @@ def traced(step: Callable[..., None]) -> Any:
         return types.void(like, *[types.int64] * len(integers)), codegen
 
     definition.__name__ = step.__name__
-    # Numba matches arguments by the signature: the step's own, with `like` in the place of `t`.
-    t, *names = inspect.signature(step).parameters.values()
-    context = inspect.Parameter("typingctx", inspect.Parameter.POSITIONAL_OR_KEYWORD)
-    definition.__signature__ = inspect.Signature([context, t, *names])  # type: ignore[attr-defined]
+    _with_arguments(definition, *inspect.signature(step).parameters)
     return intrinsic(definition)
+
+
+def _with_arguments(definition: Any, *names: str) -> None:
+    """Say the names of an intrinsic's arguments: Numba matches them by the signature."""
+    kind = inspect.Parameter.POSITIONAL_OR_KEYWORD
+    definition.__signature__ = inspect.Signature([inspect.Parameter(name, kind) for name in ("typingctx", *names)])
 
 
 @_any
@@ -394,3 +397,25 @@ def lanes_of(typingctx: Any, like: Any) -> Any:
         return ir.Constant(I64, Lanes(builder, signature.args[0]).width)
 
     return types.int64(like), codegen
+
+
+def _foreign(result: Any, count: int) -> Any:
+    """A Numba function (address, and so many arguments) that calls the C function at an address."""
+
+    def call(typingctx: Any, address: Any, *arguments: Any) -> Any:
+        def codegen(context: Any, builder: ir.IRBuilder, signature: Any, values: Sequence[ir.Value]) -> ir.Value:
+            returned = ir.VoidType() if result == types.void else context.get_value_type(result)
+            kind = ir.FunctionType(returned, [value.type for value in values[1:]])
+            got = builder.call(builder.inttoptr(values[0], kind.as_pointer()), values[1:])
+            return context.get_dummy_value() if result == types.void else got
+
+        return result(address, *arguments), codegen
+
+    _with_arguments(call, "address", *(f"argument{i}" for i in range(count)))
+    return intrinsic(call)
+
+
+call_nothing = _foreign(types.void, 0)
+call_int = _foreign(types.int32, 0)
+call_bool = _foreign(types.boolean, 2)
+call_kernel = _foreign(types.void, 5)

@@ -1,38 +1,144 @@
-"""Runs a kernel over ranges of units on as many threads as PyTorch uses; the kernels let go of the interpreter's lock.
+"""Runs a kernel over ranges of units on PyTorch's own threads, where PyTorch has an OpenMP runtime, or on a pool of ours.
 
-Not Numba's `prange`: its layers die in a forked child, abort on concurrent calls, or are not installed. Ranges are handed
-out as threads become free, the caller's thread among them: a busy pool delays a call but never blocks it.
+A pool beside PyTorch's is slow in company: after each of its parallel loops PyTorch's threads spin for milliseconds on the
+cores that ours were to use. So a call is one more parallel loop of the runtime that PyTorch itself runs on, found through
+PyTorch's library: its threads are awake, and start within microseconds. The runtime hands out the ranges.
+
+Not Numba's `prange`: its layers die in a forked child, abort on concurrent calls, or are not installed. A forked child has
+PyTorch's runtime without its threads, so a child uses the pool, and so do systems without that runtime's entry points
+(macOS, Windows). Ranges are handed out as threads become free, the caller's thread among them: a busy pool delays a call but
+never blocks it.
 """
 
 from __future__ import annotations
 
+import ctypes
 import itertools
 import os
+import sys
 import threading
-from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
 
+import numpy as np
 import torch
 
 from longwave.backends.cpu import pages
+from longwave.backends.cpu.jit import kernel, part, pointer
+from longwave.backends.cpu.simd import call_bool, call_int, call_kernel, call_nothing, peek
 
-# Below this much work a call runs where it is: waking a thread costs about 80 µs.
-INLINE_SECONDS = 0.5e-3
+# Below this much work a call runs where it is: waking threads that sleep costs more.
+INLINE_SECONDS = 0.1e-3
 # Ranges a thread: enough for one that starts late to be waited for briefly.
-RANGES = 4
+RANGES = 8
 
 _pools: dict[int, ThreadPoolExecutor] = {}
 _lock = threading.Lock()
+_forked = False
 
 
 def _forget() -> None:
-    """A forked child has the pool's object and none of its threads."""
-    global _lock
-    _lock = threading.Lock()
+    """A forked child has the objects and none of the threads."""
+    global _lock, _forked
+    _lock, _forked = threading.Lock(), True
     _pools.clear()
 
 
-os.register_at_fork(after_in_child=_forget)
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_forget)
+
+
+def width() -> int:
+    return torch.get_num_threads()
+
+
+def run(work: Any, program: int, like: Any, units: int, seconds: float, scratch_bytes: int) -> None:
+    """Call work(program, scratch, first, last, like) on ranges that cover 0 … units, each with the address of its thread's
+    scratch memory. `seconds` is a guess at the whole on one thread."""
+    threads = width()
+    team = None if _forked else openmp()
+    if threads <= 1 or units <= 1 or seconds < INLINE_SECONDS:
+        memory = pages.scratch(scratch_bytes)
+        work(program, memory.data_ptr(), 0, units, like)
+    elif team is not None:
+        team.run(work, program, like, units, threads, scratch_bytes)
+    else:
+        _run_on_pool(work, program, like, units, threads, scratch_bytes)
+
+
+# PyTorch's own threads.
+
+# What a region is told, in integers: the kernel's address and arguments, then the runtime's functions.
+WORK, PROGRAM, SCRATCH, SCRATCH_BYTES, THREAD_NUMBER, NEXT_RANGE, END_LOOP, WORDS = range(8)
+# The first bytes of a thread's scratch memory hold the range it was given.
+RANGE_BYTES = 64
+
+
+@part
+def _region(region: int, like: Any) -> None:
+    number = call_int(peek(region + THREAD_NUMBER * 8))
+    first = peek(region + SCRATCH * 8) + number * peek(region + SCRATCH_BYTES * 8)
+    end, scratch = first + 8, first + RANGE_BYTES
+    while call_bool(peek(region + NEXT_RANGE * 8), first, end):
+        call_kernel(peek(region + WORK * 8), peek(region + PROGRAM * 8), scratch, peek(first), peek(end), like)
+    call_nothing(peek(region + END_LOOP * 8))
+
+
+@kernel
+def region_float32(region: int) -> None:
+    """What every thread of the team runs: ranges of the loop, as long as there are any."""
+    _region(region, np.float32(0))
+
+
+@kernel
+def region_float64(region: int) -> None:
+    _region(region, np.float64(0))
+
+
+@dataclass(frozen=True)
+class OpenMP:
+    """The entry points that loops compiled by GCC call, in the runtime that PyTorch runs on."""
+
+    parallel_loop: Any
+    thread_number: int
+    next_range: int
+    end_loop: int
+
+    def run(self, work: Any, program: int, like: Any, units: int, threads: int, scratch_bytes: int) -> None:
+        each = -(-(RANGE_BYTES + scratch_bytes) // 64) * 64
+        memory = pages.scratch(threads * each, threads)
+        words = np.array(
+            (pointer(work, like), program, memory.data_ptr(), each, self.thread_number, self.next_range, self.end_loop),
+            dtype=np.int64,
+        )
+        region = region_float64 if isinstance(like, np.float64) else region_float32
+        chunk = -(-units // (threads * RANGES))
+        self.parallel_loop(pointer(region), words.ctypes.data, threads, 0, units, 1, chunk, 0)
+
+
+@lru_cache(maxsize=1)
+def openmp() -> OpenMP | None:
+    """The runtime below PyTorch, or None: macOS and Windows have others."""
+    if not sys.platform.startswith("linux") or not torch.backends.openmp.is_available():
+        return None
+    try:
+        # Looked up from PyTorch's library: another package of the process may have brought another runtime.
+        library = ctypes.CDLL(str(Path(torch.__file__).parent / "lib" / "libtorch_cpu.so"))
+        loop, *others = (
+            getattr(library, name)
+            for name in ("GOMP_parallel_loop_dynamic", "omp_get_thread_num", "GOMP_loop_dynamic_next", "GOMP_loop_end_nowait")
+        )
+    except (OSError, AttributeError):
+        return None
+    loop.argtypes = [ctypes.c_void_p, ctypes.c_void_p, ctypes.c_uint, *[ctypes.c_long] * 4, ctypes.c_uint]
+    loop.restype = None
+    return OpenMP(loop, *(ctypes.cast(function, ctypes.c_void_p).value or 0 for function in others))
+
+
+# A pool of our own.
 
 
 def _pool(workers: int) -> ThreadPoolExecutor:
@@ -42,29 +148,17 @@ def _pool(workers: int) -> ThreadPoolExecutor:
         return _pools[workers]
 
 
-def width() -> int:
-    return torch.get_num_threads()
-
-
-def run(work: Callable[[int, int, int], None], units: int, seconds: float, scratch_bytes: int) -> None:
-    """Call work(scratch, first, last) on ranges that cover 0 … units, with the address of the thread's scratch memory.
-
-    `seconds` is a guess at the whole on one thread.
-    """
-    threads = min(width(), units)
-    inline = threads <= 1 or seconds < INLINE_SECONDS
-    ranges = 1 if inline else min(units, max(threads, min(threads * RANGES, int(seconds / INLINE_SECONDS))))
+def _run_on_pool(work: Any, program: int, like: Any, units: int, threads: int, scratch_bytes: int) -> None:
+    threads = min(threads, units)
+    ranges = min(units, threads * RANGES)
     cuts = [units * i // ranges for i in range(ranges + 1)]
     turn = itertools.count()
 
     def share() -> None:
         memory = pages.scratch(scratch_bytes)
         while (i := next(turn)) < ranges:
-            work(memory.data_ptr(), cuts[i], cuts[i + 1])
+            work(program, memory.data_ptr(), cuts[i], cuts[i + 1], like)
 
-    if inline:
-        share()
-        return
     helpers: list[Future[None]] = [_pool(width() - 1).submit(share) for _ in range(threads - 1)]
     try:
         share()

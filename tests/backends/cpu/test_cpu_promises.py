@@ -128,14 +128,45 @@ def test_four_python_threads_at_once() -> None:
     assert not wrong
 
 
-def test_an_error_in_a_range_reaches_the_caller(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(threads, "INLINE_SECONDS", 1e-9)
+def test_an_error_in_a_range_reaches_the_caller(monkeypatch: pytest.MonkeyPatch, threads_set: Callable[[int], None]) -> None:
+    monkeypatch.setattr(threads, "openmp", lambda: None)
 
-    def fail(scratch: int, first: int, last: int) -> None:
+    def fail(program: int, scratch: int, first: int, last: int, like: float) -> None:
         raise RuntimeError("as asked")
 
+    threads_set(2)
     with pytest.raises(RuntimeError, match="as asked"):
-        threads.run(fail, 8, 1.0, 64)
+        threads.run(fail, 0, 1.0, 8, 1.0, 64)
+
+
+@pytest.mark.usefixtures("always_on_threads")
+def test_the_pool_gives_the_bits_of_pytorchs_threads(
+    monkeypatch: pytest.MonkeyPatch, threads_set: Callable[[int], None]
+) -> None:
+    u, gate, k, D = torch.randn(3, 70, 300), torch.randn(3, 70, 300), torch.randn(70, 300), torch.randn(70)
+    threads_set(2)
+    here = _everything(u, k, D, gate, needs_k=True)
+    monkeypatch.setattr(threads, "openmp", lambda: None)
+    for a, b in zip(here, _everything(u, k, D, gate, needs_k=True), strict=True):
+        assert torch.equal(a, b)
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="other systems have other runtimes")
+def test_pytorchs_runtime_is_found_and_used(threads_set: Callable[[int], None]) -> None:
+    """Two kinds of threads on the same cores wait for each other: this failed by a factor of two where ours were apart."""
+    team = threads.openmp()
+    assert team is not None
+    with open("/proc/self/maps", encoding="utf-8") as maps:
+        libraries = {line.split()[-1] for line in maps if "gomp" in line or "libomp" in line or "iomp" in line}
+    before = set(os.listdir("/proc/self/task"))
+    threads_set(2)
+    torch.ones(2**22).add_(1)
+    started = set(os.listdir("/proc/self/task"))
+    u = torch.randn(4, 64, 2000)
+    longwave.long_conv(u, u[0], backend="cpu")
+    assert set(os.listdir("/proc/self/task")) == started
+    assert libraries
+    assert before <= started
 
 
 PROGRAM = """
