@@ -163,6 +163,7 @@ def forward(
         block = _program(p, found, units)
         block.move(program.TAPS, _filter_moves(p, found, k, D))
         block.move(program.INPUT, _input_moves(found, u, pregate, history))
+        block.stream(u, p.in_len - p.history)
         block.move(program.OUTPUT, [Move(y, postgate, found.result)])
         _run(kernels.forward, p, found, units, block, parts=2, transforms=3)
     return y

@@ -2,7 +2,7 @@
 
 A *unit* is W rows (one a lane, neighbouring channels) and a part of the batch. Rows beyond the last one repeat it, and so
 compute and store the same bits once more: no lane is masked. `p` is the address of a program's block, `like` a number of the
-arithmetic type, `tables` the address of W row addresses for every view.
+arithmetic type.
 """
 
 from __future__ import annotations
@@ -14,6 +14,8 @@ from longwave.backends.cpu.jit import kernel, part
 from longwave.backends.cpu.program import (
     ADD,
     ADDRESS,
+    AHEAD,
+    AHEAD_LINES,
     BASE,
     BATCH,
     CHANNELS,
@@ -32,6 +34,7 @@ from longwave.backends.cpu.program import (
     LEVELS,
     LIST_WORDS,
     LISTS,
+    MAX_SEGMENTS,
     MAX_VIEWS,
     OUTPUT,
     PLANE,
@@ -58,12 +61,19 @@ from longwave.backends.cpu.simd import STORED_BYTES, lanes_of, peek, poke, vecto
 
 # A row of scratch memory: W real parts and W imaginary parts, in either arithmetic type.
 ROW_BYTES = 2 * vector_bytes()
-# Rows that are loaded or stored between two halves of a butterfly pass: whole cache lines of every channel, many at a time
-# because their lengths are powers of two and share a set of the cache. Measured: 32, 64 and 128 rows of 64 bytes.
-CHUNK = 2**13 // ROW_BYTES
+PLANE_BYTES = vector_bytes()
+CACHE_LINE = 64
 # Between the parts of a thread's scratch memory, so that their equal rows do not share a set of the cache.
 GAP_BYTES = 2048
-TABLE_BYTES = MAX_VIEWS * INT * 16
+# How an entry's samples travel: W rows that are contiguous in time, W neighbouring channels, one sample at a time, or zeros.
+BY_ROWS, BY_LANES, SINGLY, ZEROS = range(4)
+# Words of an entry: what one point of the butterfly of the first or last pass exchanges with one tensor, for a run of j.
+WAY, STAGE, TABLE, GATES, GATED, CODE, STRIDE, GATE_STRIDE, INDEX, FACTOR, ONTO, ENTRY_WORDS = range(12)
+# What comes first there: the addresses of W rows for every view, the entries of a piece, and its stage.
+TABLES_AT = 0
+ENTRIES_AT = TABLES_AT + MAX_VIEWS * INT * 16
+STAGE_AT = ENTRIES_AT + max(steps.RADICES) * MAX_SEGMENTS * ENTRY_WORDS * INT
+PARTS_AT = STAGE_AT + 2 * max(steps.RADICES) * steps.STAGED * PLANE_BYTES
 PRODUCT, CONJUGATE, ALONE = steps.PRODUCT, steps.CONJUGATE, steps.ALONE
 
 
@@ -73,9 +83,9 @@ def word(p: int, index: int) -> int:
 
 
 @part
-def aim(p: int, tables: int, b: int, tile: int, like: Any) -> None:
+def aim(p: int, scratch: int, b: int, tile: int, like: Any) -> None:
     """Write the addresses of a unit's rows, for every view."""
-    W = lanes_of(like)
+    W, tables = lanes_of(like), scratch + TABLES_AT
     H, rows = word(p, CHANNELS), word(p, ROWS)
     for view in range(word(p, VIEW_COUNT)):
         v = p + (VIEWS + view * VIEW_WORDS) * INT
@@ -99,88 +109,129 @@ def side_by_side(table: int, size: int, W: int) -> bool:
 
 
 @part
-def transfer(p: int, tables: int, s: int, half: int, i: int, count: int, store: bool, like: Any) -> None:
-    """Move `count` rows of one plane from (or to) the samples i … of a segment's tensor, by the widest way there is."""
+def describe(p: int, scratch: int, s: int, row: int, j: int, entry: int, stage: int, like: Any) -> None:
+    """Write the entry for the segment at s, of which the sample at `row` stands at j."""
     W = lanes_of(like)
+    tables = scratch + TABLES_AT
     view, gate = word(s, VIEW), word(s, GATE)
     v = p + (VIEWS + view * VIEW_WORDS) * INT
-    code, stride, sign = word(v, STORED), word(v, STRIDE_T), word(s, SIGN)
+    code, stride = word(v, STORED), word(v, STRIDE_T)
     size = STORED_BYTES[code]
     table, gates, gate_stride = tables + view * W * INT, 0, stride
     if gate >= 0:
         gates = tables + gate * W * INT
         gate_stride = word(p, VIEWS + gate * VIEW_WORDS + STRIDE_T)
-    gated = 1 if gate >= 0 else 0
+    way = SINGLY
     if word(s, ADD) == 0 and stride == gate_stride:
-        if stride == size and count >= W:
-            if store:
-                steps.put_rows(like, half, table, gates, gated, code, i, count, sign)
-            else:
-                steps.fetch_rows(like, half, table, gates, gated, code, i, count, sign)
-            return
-        if side_by_side(table, size, W) and (gate < 0 or side_by_side(gates, size, W)):
-            if store:
-                steps.put_lanes(like, half, table, gates, gated, code, stride, i, count, sign)
-            else:
-                steps.fetch_lanes(like, half, table, gates, gated, code, stride, i, count, sign)
-            return
-    if store:
-        steps.put_singly(like, half, table, gates, gated, code, stride, gate_stride, i, count, sign)
-    else:
-        steps.fetch_singly(like, half, table, gates, gated, code, stride, gate_stride, i, count, sign, word(s, ADD))
+        if stride == size:
+            way = BY_ROWS
+        elif side_by_side(table, size, W) and (gate < 0 or side_by_side(gates, size, W)):
+            way = BY_LANES
+    poke(entry + WAY * INT, way)
+    poke(entry + STAGE * INT, stage)
+    poke(entry + TABLE * INT, table)
+    poke(entry + GATES * INT, gates)
+    poke(entry + GATED * INT, 1 if gate >= 0 else 0)
+    poke(entry + CODE * INT, code)
+    poke(entry + STRIDE * INT, stride)
+    poke(entry + GATE_STRIDE * INT, gate_stride)
+    poke(entry + INDEX * INT, word(s, FIRST) + row - word(s, ROW) - j)
+    poke(entry + FACTOR * INT, word(s, SIGN))
+    poke(entry + ONTO * INT, word(s, ADD))
 
 
 @part
-def move(p: int, tables: int, which: int, x: int, row: int, count: int, store: bool, like: Any) -> None:
-    """Fetch (or store) the rows row … row + count - 1 of scratch memory x through the segments of a list."""
+def piece(p: int, scratch: int, which: int, j: int, m: int, radix: int, store: bool, like: Any) -> tuple[int, int]:
+    """Write the entries that hold from row j of every point of the butterfly on; their number, and the j where they end."""
     about = LISTS + which * LIST_WORDS
     first, segments, planes = word(p, about), word(p, about + 1), word(p, about + 2)
+    entries, stage, end = 0, scratch + STAGE_AT, m
     for plane in range(planes):
-        half = x + row * ROW_BYTES + plane * (ROW_BYTES // 2)
-        if not store:
-            covered = False
-            for i in range(first, first + segments):
-                s = p + (SEGMENTS + i * SEGMENT_WORDS) * INT
-                start = word(s, ROW)
-                if word(s, PLANE) == plane and word(s, ADD) == 0 and start <= row and row + count <= start + word(s, COUNT):
+        for q in range(radix):
+            row = q * m + j
+            covered = store
+            for add in range(2):
+                for i in range(first, first + segments):
+                    s = p + (SEGMENTS + i * SEGMENT_WORDS) * INT
+                    start = word(s, ROW)
+                    stop = start + word(s, COUNT)
+                    if word(s, PLANE) == plane and row < stop:
+                        end = min(end, j + (stop if start <= row else start) - row)
+                        if start <= row and word(s, ADD) == add:
+                            describe(p, scratch, s, row, j, scratch + ENTRIES_AT + entries * ENTRY_WORDS * INT, stage, like)
+                            entries += 1
+                            covered = True
+                if not covered:
+                    entry = scratch + ENTRIES_AT + entries * ENTRY_WORDS * INT
+                    poke(entry + WAY * INT, ZEROS)
+                    poke(entry + STAGE * INT, stage)
+                    entries += 1
                     covered = True
-            if not covered:
-                steps.clear(like, half, count)
-        for i in range(first, first + segments):
-            s = p + (SEGMENTS + i * SEGMENT_WORDS) * INT
-            start = word(s, ROW)
-            low, high = max(row, start), min(row + count, start + word(s, COUNT))
-            if word(s, PLANE) == plane and low < high:
-                to = half + (low - row) * ROW_BYTES
-                transfer(p, tables, s, to, word(s, FIRST) + low - start, high - low, store, like)
+            stage += steps.STAGED * PLANE_BYTES
+    return entries, end
 
 
 @part
-def enter(p: int, tables: int, which: int, x: int, weights: int, like: Any) -> None:
-    """Fetch a list's samples into x and make the first pass on them while they are in the first cache."""
-    n, radix, twiddles = word(p, LEVELS), word(p, LEVELS + 1), word(p, LEVELS + 2)
-    planes = word(p, LISTS + which * LIST_WORDS + 2)
-    m, j = n // radix, 0
-    while j < m:
-        end = m if m - j < 2 * CHUNK else j + CHUNK
-        for q in range(radix):
-            move(p, tables, which, x, q * m + j, end - j, False, like)
-        steps.first(like, x, j, end, n, radix, weights, twiddles, planes)
-        j = end
+def exchange(scratch: int, entries: int, j: int, count: int, store: bool, like: Any) -> None:
+    """Fetch the samples of all entries for j … j + count - 1 to the stage (or store them), each by the widest way there is."""
+    for number in range(entries):
+        e = scratch + ENTRIES_AT + number * ENTRY_WORDS * INT
+        way, stage = word(e, WAY), word(e, STAGE)
+        if way == ZEROS:
+            steps.clear(like, stage, count)
+            continue
+        table, gates, gated, code, sign = word(e, TABLE), word(e, GATES), word(e, GATED), word(e, CODE), word(e, FACTOR)
+        stride, i = word(e, STRIDE), word(e, INDEX) + j
+        if way == BY_ROWS and count >= lanes_of(like):
+            if store:
+                steps.put_rows(like, stage, table, gates, gated, code, i, count, sign)
+            else:
+                steps.fetch_rows(like, stage, table, gates, gated, code, i, count, sign)
+        elif way == BY_LANES:
+            if store:
+                steps.put_lanes(like, stage, table, gates, gated, code, stride, i, count, sign)
+            else:
+                steps.fetch_lanes(like, stage, table, gates, gated, code, stride, i, count, sign)
+        elif store:
+            steps.put_singly(like, stage, table, gates, gated, code, stride, word(e, GATE_STRIDE), i, count, sign)
+        else:
+            steps.fetch_singly(
+                like, stage, table, gates, gated, code, stride, word(e, GATE_STRIDE), i, count, sign, word(e, ONTO)
+            )
 
 
 @part
-def leave(p: int, tables: int, which: int, x: int, weights: int, like: Any) -> None:
-    """Make the last pass on x and store a list's samples while they are in the first cache."""
+def ends(p: int, scratch: int, which: int, x: int, weights: int, store: bool, like: Any) -> None:
+    """The first pass on the samples of a list, or the last one and storing them: through a stage in the first cache."""
     n, radix, twiddles = word(p, LEVELS), word(p, LEVELS + 1), word(p, LEVELS + 2)
     planes = word(p, LISTS + which * LIST_WORDS + 2)
-    m, j = n // radix, 0
-    while j < m:
-        end = m if m - j < 2 * CHUNK else j + CHUNK
-        steps.last(like, x, j, end, n, radix, weights, twiddles, planes)
-        for q in range(radix):
-            move(p, tables, which, x, q * m + j, end - j, True, like)
-        j = end
+    W, m, begin = lanes_of(like), n // radix, 0
+    while begin < m:
+        entries, end = piece(p, scratch, which, begin, m, radix, store, like)
+        j = begin
+        while j < end:
+            # The last rows of a piece are done with those before them, twice, where they would not fill a vector.
+            if end - j < W and end - begin >= W:
+                j = end - W
+            count = min(end - j, steps.STAGED)
+            if store:
+                steps.last(like, x, scratch + STAGE_AT, j, count, n, radix, weights, twiddles, planes)
+                exchange(scratch, entries, j, count, True, like)
+            else:
+                exchange(scratch, entries, j, count, False, like)
+                steps.first(like, x, scratch + STAGE_AT, j, count, n, radix, weights, twiddles, planes)
+            j += count
+        begin = end
+
+
+@part
+def enter(p: int, scratch: int, which: int, x: int, weights: int, like: Any) -> None:
+    ends(p, scratch, which, x, weights, False, like)
+
+
+@part
+def leave(p: int, scratch: int, which: int, x: int, weights: int, like: Any) -> None:
+    ends(p, scratch, which, x, weights, True, like)
 
 
 # What a walk through the frequencies does.
@@ -188,20 +239,26 @@ MULTIPLY, TRANSFORM, INVERT = 0, 1, 2
 
 
 @part
-def walk(p: int, x: int, s: int, kind: int, how: int, like: Any) -> None:
+def walk(p: int, x: int, s: int, kind: int, how: int, scratch: int, ahead: int, like: Any) -> None:
     """All passes but the first and the last, block by block: what a block needs is done while a cache holds it.
 
     The blocks of BASE rows come in order. Before one, the `dif` passes of all larger blocks that begin there are made, from
-    the largest; after one, the `dit` passes of those that end there, from the smallest.
+    the largest; after one, the `dit` passes of those that end there, from the smallest. What memory is idle for meanwhile: to
+    bring the rows that lie `ahead` bytes further than those of the view AHEAD (with 0, nothing is asked for).
     """
     depth, base, points = word(p, DEPTH), word(p, BASE), word(p, N)
     radix = word(p, LEVELS + (depth - 1) * LEVEL_WORDS + 1)
+    lines = word(p, AHEAD_LINES) if ahead != 0 else 0
+    table = scratch + TABLES_AT + word(p, AHEAD) * lanes_of(like) * INT
     for row in range(0, points, base):
         at, spectrum = x + row * ROW_BYTES, s + row * ROW_BYTES
         if kind != INVERT:
             for level in range(1, depth - 1):
                 v = p + (LEVELS + level * LEVEL_WORDS) * INT
                 n = word(v, 0)
+                if lines > 0 and n <= base:
+                    steps.ahead(like, table, ahead, lines)
+                    ahead += lines * CACHE_LINE
                 if n <= base or row % n == 0:
                     steps.dif(like, at, max(n, base), n, word(v, 1), word(v, 2))
         if kind == MULTIPLY:
@@ -215,25 +272,28 @@ def walk(p: int, x: int, s: int, kind: int, how: int, like: Any) -> None:
                 v = p + (LEVELS + level * LEVEL_WORDS) * INT
                 n = word(v, 0)
                 if n <= base:
+                    if lines > 0:
+                        steps.ahead(like, table, ahead, lines)
+                        ahead += lines * CACHE_LINE
                     steps.dit(like, at, base, n, word(v, 1), word(v, 2))
                 elif (row + base) % n == 0:
                     steps.dit(like, x + (row + base - n) * ROW_BYTES, n, n, word(v, 1), word(v, 2))
 
 
 @part
-def spectrum(p: int, tables: int, which: int, x: int, weights: int, like: Any) -> None:
-    enter(p, tables, which, x, weights, like)
-    walk(p, x, x, TRANSFORM, 0, like)
+def spectrum(p: int, scratch: int, which: int, x: int, weights: int, like: Any) -> None:
+    enter(p, scratch, which, x, weights, like)
+    walk(p, x, x, TRANSFORM, 0, scratch, 0, like)
 
 
 def scratch_bytes(points: int, parts: int) -> int:
-    """The scratch memory of one thread: address tables, and `parts` transforms of `points` rows."""
-    return TABLE_BYTES + parts * (points * ROW_BYTES + GAP_BYTES)
+    """The scratch memory of one thread: what comes first, and `parts` transforms of `points` rows."""
+    return PARTS_AT + parts * (points * ROW_BYTES + GAP_BYTES)
 
 
 @part
 def scratch_part(scratch: int, number: int, points: int) -> int:
-    return scratch + TABLE_BYTES + number * (points * ROW_BYTES + GAP_BYTES)
+    return scratch + PARTS_AT + number * (points * ROW_BYTES + GAP_BYTES)
 
 
 @kernel
@@ -244,13 +304,15 @@ def forward(p: int, scratch: int, begin: int, end: int, like: Any) -> None:
     known = -1
     for unit in range(begin, end):
         tile, chunk = unit // chunks, unit % chunks
-        for b in range(batch * chunk // chunks, batch * (chunk + 1) // chunks):
+        last = batch * (chunk + 1) // chunks
+        for b in range(batch * chunk // chunks, last):
             aim(p, scratch, b, tile, like)
             if known != tile:
                 spectrum(p, scratch, TAPS, s, word(p, SCALED), like)
                 known = tile
             enter(p, scratch, INPUT, x, word(p, WEIGHTS), like)
-            walk(p, x, s, MULTIPLY, 0, like)
+            next_sample = word(p, VIEWS + word(p, AHEAD) * VIEW_WORDS + STRIDE_B) if b + 1 < last else 0
+            walk(p, x, s, MULTIPLY, 0, scratch, next_sample, like)
             leave(p, scratch, OUTPUT, x, word(p, WEIGHTS), like)
 
 
@@ -272,8 +334,7 @@ def backward(p: int, scratch: int, begin: int, end: int, like: Any) -> None:
                 if need_x or need_y:
                     spectrum(p, scratch, TAPS, s, word(p, SCALED), like)
                 if need_k:
-                    steps.clear(like, total, points)
-                    steps.clear(like, total + ROW_BYTES // 2, points)
+                    steps.clear(like, total, 2 * points)
             if need_k or need_y:
                 spectrum(p, scratch, INPUT, x, word(p, WEIGHTS), like)
             if need_k or need_x:
@@ -281,11 +342,11 @@ def backward(p: int, scratch: int, begin: int, end: int, like: Any) -> None:
             if need_k:
                 steps.accumulate(like, total, z, x, points)
             if need_x:
-                walk(p, z, s, INVERT, CONJUGATE, like)
+                walk(p, z, s, INVERT, CONJUGATE, scratch, 0, like)
                 leave(p, scratch, DX, z, word(p, WEIGHTS), like)
             if need_y:
-                walk(p, x, s, INVERT, PRODUCT, like)
+                walk(p, x, s, INVERT, PRODUCT, scratch, 0, like)
                 leave(p, scratch, DPOSTGATE, x, word(p, WEIGHTS), like)
         if need_k:  # 1/N came with the filter's spectrum so far
-            walk(p, total, total, INVERT, ALONE, like)
+            walk(p, total, total, INVERT, ALONE, scratch, 0, like)
             leave(p, scratch, DK, total, word(p, SCALED), like)

@@ -9,6 +9,8 @@ segments    runs of samples that a move is made of
 
 from __future__ import annotations
 
+import itertools
+import operator
 from collections.abc import Iterable, Sequence
 from typing import Any, NamedTuple
 
@@ -21,17 +23,19 @@ from longwave.backends.cpu.simd import BFLOAT16, FLOAT16, FLOAT32, FLOAT64
 from longwave.backends.cpu.tables import Tables
 
 INT = 8  # bytes
+# The longest row that is asked for before its turn: W of them fill half of a second-level cache of 512 KiB.
+AHEAD_BYTES = 2**15
 CODE = {torch.float64: FLOAT64, torch.float32: FLOAT32, torch.bfloat16: BFLOAT16, torch.float16: FLOAT16}
 
 # The header, in integers from the start.
-N, DEPTH, BASE, CHANNELS, ROWS, BATCH, CHUNKS, WEIGHTS, SCALED, VIEW_COUNT = range(10)
+N, DEPTH, BASE, CHANNELS, ROWS, BATCH, CHUNKS, WEIGHTS, SCALED, VIEW_COUNT, AHEAD, AHEAD_LINES = range(12)
 LEVEL_WORDS, LIST_WORDS, VIEW_WORDS, SEGMENT_WORDS = 3, 3, 6, 8
 LEVELS = 16
 LISTS = LEVELS + 48 * LEVEL_WORDS
 # The lists.
 TAPS, INPUT, OUTPUT, DZ, DX, DPOSTGATE, DK = range(7)
 VIEWS = LISTS + 8 * LIST_WORDS
-MAX_VIEWS = 16
+MAX_VIEWS, MAX_SEGMENTS = 16, 16  # of a list
 SEGMENTS = VIEWS + MAX_VIEWS * VIEW_WORDS
 # Words of a view: address, strides in bytes, stored type, neighbouring channels that share a row.
 ADDRESS, STRIDE_B, STRIDE_H, STRIDE_T, STORED, REPEATS = range(VIEW_WORDS)
@@ -82,6 +86,18 @@ class Program:
         count = len(self.segments) // SEGMENT_WORDS - first
         at = LISTS + which * LIST_WORDS
         self.words[at : at + LIST_WORDS] = [first, count, planes]
+
+    def stream(self, x: Tensor, samples: int) -> None:
+        """Say that x is read by the sample, `samples` of every row, so that the next rows can be brought before their turn."""
+        base, view = self.words[BASE], self._view(x, 1)
+        row_bytes, row_stride = samples * x.element_size(), self.words[VIEWS + view * VIEW_WORDS + STRIDE_T]
+        # Bursts of requests stand between the passes inside a block of the walk; what a cache cannot hold is not asked for.
+        passes = (
+            sum(n <= base for n in itertools.accumulate(self.tables.radices[:-2], operator.floordiv, initial=self.tables.N)) - 1
+        )
+        bursts = 2 * passes * (self.tables.N // base)
+        if row_stride == x.element_size() and bursts > 0 and row_bytes <= AHEAD_BYTES:
+            self.words[AHEAD], self.words[AHEAD_LINES] = view, -(-row_bytes // (64 * bursts))
 
     def block(self) -> Any:
         """The finished block, as an array that must live while the kernel runs."""

@@ -27,7 +27,7 @@ from numba import types
 from numba.core import cgutils
 from numba.extending import intrinsic
 
-I64, I32, I16 = ir.IntType(64), ir.IntType(32), ir.IntType(16)
+I64, I32, I16, I8 = ir.IntType(64), ir.IntType(32), ir.IntType(16), ir.IntType(8)
 # Names of CPUs, for NUMBA_CPU_NAME: with 512-bit vectors, and the others that have AVX2, FMA and conversions of float16.
 WIDE_CPUS = (
     "avx512",
@@ -172,7 +172,8 @@ def _int(x: Address | int) -> ir.Value:
 
 
 class Lanes:
-    """The operations of one arithmetic type at one width; `E` bytes an element, `row` bytes a complex vector."""
+    """The operations of one arithmetic type at one width; `E` bytes an element, `plane` a vector, `row` a
+    complex vector."""
 
     def __init__(self, builder: ir.IRBuilder, arithmetic: types.Float, width: int | None = None) -> None:
         self.builder = builder
@@ -180,7 +181,8 @@ class Lanes:
         self.scalar, self.E = STORED[self.code]
         self.width = vector_bytes() // self.E if width is None else width
         self.vector = ir.VectorType(self.scalar, self.width)
-        self.row = 2 * self.width * self.E
+        self.plane = self.width * self.E
+        self.row = 2 * self.plane
 
     def one_lane(self) -> Lanes:
         """The same operations on single numbers: exactly what the vectors do, for rows that do not fill one."""
@@ -217,11 +219,11 @@ class Lanes:
 
     def load_complex(self, at: Address) -> Complex:
         """A row of scratch memory: W real parts, W imaginary parts."""
-        return Complex(self.load(at, aligned=True), self.load(at + self.row // 2, aligned=True))
+        return Complex(self.load(at, aligned=True), self.load(at + self.plane, aligned=True))
 
     def store_complex(self, at: Address, z: Complex) -> None:
         self.store(at, z.re, aligned=True)
-        self.store(at + self.row // 2, z.im, aligned=True)
+        self.store(at + self.plane, z.im, aligned=True)
 
     def splat(self, at: Address) -> Vec:
         """The number at an address, in every lane."""
@@ -236,6 +238,15 @@ class Lanes:
     def from_int(self, x: Address) -> Vec:
         """An integer as a number, in every lane."""
         return self._spread(self.builder.sitofp(x.value, self.scalar))
+
+    def prefetch(self, at: Address, to_write: bool = False) -> None:
+        """Ask for a cache line before it is needed; any address will do."""
+        b = self.builder
+        pointer = I8.as_pointer()
+        name = "llvm.prefetch.p0"
+        kind = ir.FunctionType(ir.VoidType(), [pointer, I32, I32, I32])
+        function = b.module.globals.get(name) or ir.Function(b.module, kind, name)
+        b.call(function, [b.inttoptr(at.value, pointer), *(ir.Constant(I32, x) for x in (int(to_write), 3, 1))])
 
     def read_int(self, at: Address) -> Address:
         return Address(self.builder, self._read(at, I64, 8))

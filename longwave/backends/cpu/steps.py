@@ -1,6 +1,7 @@
 """What happens inside a loop of the engine: passes of a transform and the moves between tensors and scratch memory.
 
-Scratch memory holds rows of W complex numbers, `t.row` bytes each: W real parts, then W imaginary parts, one lane a channel.
+Scratch memory holds rows of W complex numbers, `t.row` bytes each: two planes of `t.plane` bytes, W real parts and then W
+imaginary parts, one lane a channel.
 A pass of radix r over a block of n = r·m rows takes row j + q·m with q = 0 … r-1 to one butterfly. `DIF` passes go from the
 samples to the frequencies (multiplying after the butterfly), `DIT` passes back (before it, by the conjugates), so that
 frequencies are never put in order. Twiddles: for every j the r-1 complex numbers exp(-2πi·j·q/n), q = 1 … r-1.
@@ -24,6 +25,16 @@ def _twiddles(t: Lanes, tw: Address, j: Address, r: int) -> Iterator[Complex]:
     """One after the other, each read when it is used: more than a few would not stay in registers."""
     at = tw + j * ((r - 1) * 2 * t.E)
     return (t.splat_complex(at + q * 2 * t.E) for q in range(r - 1))
+
+
+# Rows of one plane that stand between memory and a butterfly of the first or last pass, for every point of the butterfly.
+# Whole cache lines of every lane, and few enough for the first cache.
+STAGED = 32
+
+
+def stage_bytes(t: Lanes) -> int:
+    """The stage of one plane of one point of the butterfly."""
+    return STAGED * t.plane
 
 
 def _rows(x: Address, stride: Address, r: int) -> list[Address]:
@@ -58,19 +69,25 @@ def dit(t: Lanes, x: Address, points: Address, n: Address, radix: Address, tw: A
 
 @traced
 def first(
-    t: Lanes, x: Address, j0: Address, j1: Address, n: Address, radix: Address, weights: Address, tw: Address, planes: Address
-) -> None:
-    """The first `dif` pass for j0 <= j < j1, with the right-angle weights; one plane: the imaginary parts are zero."""
+    t: Lanes, x: Address, stage: Address, j0: Address, count: Address, n: Address, radix: Address, weights: Address,
+    tw: Address, planes: Address,
+) -> None:  # fmt: skip
+    """The first `dif` pass for j0 <= j < j0 + count, with the right-angle weights, from the stage to x; one plane: the
+    imaginary parts are zero."""
     for r in t.cases(radix, RADICES):
         m = n // r
         for filled in t.cases(planes, (1, 2)):
-            with t.loop(j0, j1) as j:
-                rows = _rows(x + j * t.row, m * t.row, r)
+            with t.loop(0, count) as i:
+                j = j0 + i
                 z = []
-                for row, at in zip(rows, _rows(weights + j * (2 * t.E), m * (2 * t.E), r), strict=True):
-                    w = t.splat_complex(at)
-                    z.append(t.load_complex(row) * w if filled == 2 else w.scaled(t.load(row, aligned=True)))
+                for q, at in enumerate(_rows(weights + j * (2 * t.E), m * (2 * t.E), r)):
+                    w, real = t.splat_complex(at), stage + i * t.plane + q * stage_bytes(t)
+                    if filled == 2:
+                        z.append(Complex(t.load(real, True), t.load(real + r * stage_bytes(t), True)) * w)
+                    else:
+                        z.append(w.scaled(t.load(real, True)))
                 out = DFT[r](z, -1)
+                rows = _rows(x + j * t.row, m * t.row, r)
                 t.store_complex(rows[0], out[0])
                 for q, w in enumerate(_twiddles(t, tw, j, r), 1):
                     t.store_complex(rows[q], out[q] * w)
@@ -78,22 +95,24 @@ def first(
 
 @traced
 def last(
-    t: Lanes, x: Address, j0: Address, j1: Address, n: Address, radix: Address, weights: Address, tw: Address, planes: Address
-) -> None:
-    """The last `dit` pass for j0 <= j < j1, with the weights; one plane: only real parts are made."""
+    t: Lanes, x: Address, stage: Address, j0: Address, count: Address, n: Address, radix: Address, weights: Address,
+    tw: Address, planes: Address,
+) -> None:  # fmt: skip
+    """The last `dit` pass for j0 <= j < j0 + count, with the weights, from x to the stage; one plane: only real parts."""
     for r in t.cases(radix, RADICES):
         m = n // r
         for wanted in t.cases(planes, (1, 2)):
-            with t.loop(j0, j1) as j:
+            with t.loop(0, count) as i:
+                j = j0 + i
                 rows = _rows(x + j * t.row, m * t.row, r)
                 z = [t.load_complex(rows[0])]
                 z += [t.load_complex(rows[q]).times_conj(w) for q, w in enumerate(_twiddles(t, tw, j, r), 1)]
-                places = zip(rows, _rows(weights + j * (2 * t.E), m * (2 * t.E), r), DFT[r](z, +1), strict=True)
-                for row, at, out in places:
-                    turned = out.times_conj(t.splat_complex(at))
-                    t.store(row, turned.re, aligned=True)
+                places = enumerate(zip(_rows(weights + j * (2 * t.E), m * (2 * t.E), r), DFT[r](z, +1), strict=True))
+                for q, (at, out) in places:
+                    turned, real = out.times_conj(t.splat_complex(at)), stage + i * t.plane + q * stage_bytes(t)
+                    t.store(real, turned.re, aligned=True)
                     if wanted == 2:
-                        t.store(row + t.row // 2, turned.im, aligned=True)
+                        t.store(real + r * stage_bytes(t), turned.im, aligned=True)
 
 
 @traced
@@ -144,10 +163,10 @@ def accumulate(t: Lanes, total: Address, z: Address, v: Address, points: Address
 
 
 @traced
-def clear(t: Lanes, half: Address, count: Address) -> None:
-    """Zeros in one plane of `count` rows."""
+def clear(t: Lanes, stage: Address, count: Address) -> None:
+    """Zeros in `count` rows of one plane."""
     with t.loop(0, count) as i:
-        t.store(half + i * t.row, t.constant(0.0), aligned=True)
+        t.store(stage + i * t.plane, t.constant(0.0), aligned=True)
 
 
 # Moves. `table` holds the addresses of sample 0 of the W rows, and `gates` those of a factor's rows, or is 0.
@@ -158,13 +177,31 @@ def _loaded(t: Lanes, lane: int | Address, at: Address, table: Address, gates: A
     return x * t.load_stored(t.read_int(gates + lane * 8) + at, code) if gated else x
 
 
+def _ahead(t: Lanes, table: Address, i: Address, code: int, to_write: bool) -> None:
+    """Ask for what follows: so many rows at a time, at distances of powers of two, are more than prefetchers follow."""
+    size = STORED_BYTES[code]
+    for lane in range(t.width):
+        at = t.read_int(table + lane * 8) + i * size
+        for line in range(STAGED * size // 64):
+            t.prefetch(at + line * 64, to_write)
+
+
+@traced
+def ahead(t: Lanes, table: Address, at: Address, lines: Address) -> None:
+    """Ask for `lines` cache lines of W rows, `at` bytes from where they begin."""
+    for lane in range(t.width):
+        base = t.read_int(table + lane * 8) + at
+        with t.loop(0, lines) as line:
+            t.prefetch(base + line * 64)
+
+
 def _blocks(t: Lanes, count: Address) -> Address:
     return (count + (t.width - 1)) // t.width
 
 
 @traced
 def fetch_rows(
-    t: Lanes, half: Address, table: Address, gates: Address, has_gate: Address, code: Address, i: Address, count: Address,
+    t: Lanes, stage: Address, table: Address, gates: Address, has_gate: Address, code: Address, i: Address, count: Address,
     sign: Address,
 ) -> None:  # fmt: skip
     """Samples i … i + count - 1 of W rows that are contiguous in time, to one plane of `count` rows; count >= W.
@@ -174,17 +211,18 @@ def fetch_rows(
     for stored in t.cases(code, CODES[t.code]):
         for gated in t.cases(has_gate, (0, 1)):
             factor = t.from_int(sign)
+            _ahead(t, table, i + STAGED, stored, False)
             with t.loop(0, _blocks(t, count)) as block:
                 j = (block * t.width).at_most(count - t.width)
                 at = (i + j) * STORED_BYTES[stored]
                 rows = [_loaded(t, lane, at, table, gates, stored, gated) * factor for lane in range(t.width)]
                 for q, x in enumerate(t.transposed(rows)):
-                    t.store(half + (j + q) * t.row, x, aligned=True)
+                    t.store(stage + (j + q) * t.plane, x, aligned=True)
 
 
 @traced
 def fetch_lanes(
-    t: Lanes, half: Address, table: Address, gates: Address, has_gate: Address, code: Address, stride: Address, i: Address,
+    t: Lanes, stage: Address, table: Address, gates: Address, has_gate: Address, code: Address, stride: Address, i: Address,
     count: Address, sign: Address,
 ) -> None:  # fmt: skip
     """As `fetch_rows`, for W rows that are contiguous in the channels."""
@@ -193,12 +231,12 @@ def fetch_lanes(
             factor = t.from_int(sign)
             with t.loop(0, count) as j:
                 x = _loaded(t, 0, (i + j) * stride, table, gates, stored, gated)
-                t.store(half + j * t.row, x * factor, aligned=True)
+                t.store(stage + j * t.plane, x * factor, aligned=True)
 
 
 @traced
 def fetch_singly(
-    t: Lanes, half: Address, table: Address, gates: Address, has_gate: Address, code: Address, stride: Address,
+    t: Lanes, stage: Address, table: Address, gates: Address, has_gate: Address, code: Address, stride: Address,
     gate_stride: Address, i: Address, count: Address, sign: Address, add: Address,
 ) -> None:  # fmt: skip
     """As `fetch_rows`, with any strides; with `add` onto what is there."""
@@ -206,7 +244,7 @@ def fetch_singly(
     for stored in t.cases(code, CODES[t.code]):
         with t.loop(0, count) as j, t.loop(0, t.width) as lane:
             x = one.load_stored(t.read_int(table + lane * 8) + (i + j) * stride, stored) * one.from_int(sign)
-            at = half + j * t.row + lane * t.E
+            at = stage + j * t.plane + lane * t.E
             for gated in t.cases(has_gate, (0, 1)):
                 y = x
                 if gated:
@@ -217,17 +255,18 @@ def fetch_singly(
 
 @traced
 def put_rows(
-    t: Lanes, half: Address, table: Address, gates: Address, has_gate: Address, code: Address, i: Address, count: Address,
+    t: Lanes, stage: Address, table: Address, gates: Address, has_gate: Address, code: Address, i: Address, count: Address,
     sign: Address,
 ) -> None:  # fmt: skip
     """One plane of `count` >= W rows to the samples i … i + count - 1 of W rows that are contiguous in time."""
     for stored in t.cases(code, CODES[t.code]):
         for gated in t.cases(has_gate, (0, 1)):
             factor = t.from_int(sign)
+            _ahead(t, table, i + STAGED, stored, True)
             with t.loop(0, _blocks(t, count)) as block:
                 j = (block * t.width).at_most(count - t.width)
                 at = (i + j) * STORED_BYTES[stored]
-                rows = [t.load(half + (j + q) * t.row, aligned=True) for q in range(t.width)]
+                rows = [t.load(stage + (j + q) * t.plane, aligned=True) for q in range(t.width)]
                 for lane, x in enumerate(t.transposed(rows)):
                     x = x * factor
                     if gated:
@@ -237,7 +276,7 @@ def put_rows(
 
 @traced
 def put_lanes(
-    t: Lanes, half: Address, table: Address, gates: Address, has_gate: Address, code: Address, stride: Address, i: Address,
+    t: Lanes, stage: Address, table: Address, gates: Address, has_gate: Address, code: Address, stride: Address, i: Address,
     count: Address, sign: Address,
 ) -> None:  # fmt: skip
     """As `put_rows`, for W rows that are contiguous in the channels."""
@@ -245,7 +284,7 @@ def put_lanes(
         for gated in t.cases(has_gate, (0, 1)):
             factor = t.from_int(sign)
             with t.loop(0, count) as j:
-                x = t.load(half + j * t.row, aligned=True) * factor
+                x = t.load(stage + j * t.plane, aligned=True) * factor
                 if gated:
                     x = x * t.load_stored(t.read_int(gates) + (i + j) * stride, stored)
                 t.store_stored(t.read_int(table) + (i + j) * stride, x, stored)
@@ -253,14 +292,14 @@ def put_lanes(
 
 @traced
 def put_singly(
-    t: Lanes, half: Address, table: Address, gates: Address, has_gate: Address, code: Address, stride: Address,
+    t: Lanes, stage: Address, table: Address, gates: Address, has_gate: Address, code: Address, stride: Address,
     gate_stride: Address, i: Address, count: Address, sign: Address,
 ) -> None:  # fmt: skip
     """As `put_rows`, with any strides."""
     one = t.one_lane()
     for stored in t.cases(code, CODES[t.code]):
         with t.loop(0, count) as j, t.loop(0, t.width) as lane:
-            x = one.load(half + j * t.row + lane * t.E) * one.from_int(sign)
+            x = one.load(stage + j * t.plane + lane * t.E) * one.from_int(sign)
             at = t.read_int(table + lane * 8) + (i + j) * stride
             for gated in t.cases(has_gate, (0, 1)):
                 y = x
