@@ -1,14 +1,16 @@
 """Exact long convolutions on CPUs at about the cost of moving the tensor: right-angle transforms in Numba.
 
-One algorithm so far, `fused`: a tile of channels, one a vector lane, is loaded (times its gate), transformed, multiplied by
-the spectrum of its filters, transformed back and stored (times its gate) while it is in the caches. The algebra:
+`fused`: a tile of channels, one a vector lane, is loaded (times its gate), transformed, multiplied by the spectrum of its
+filters, transformed back and stored (times its gate) while it is in the caches. `six_step`: a long row is taken apart into a
+matrix, its columns in the lanes. The algebra of both:
 
     with w[n] = exp(-iπn/2N), A(z) = DFT(w·z) maps products of real polynomials modulo x^2N + 1 to products in C^N,
     with x^N = -i,
 
-so 2N real samples are N complex ones and nothing is padded to 2L. The files from the bottom up: simd (vectors),
-butterflies, steps (what loops do), kernels (the loops), tables and ring (constants and places), program (what a kernel is
-told), engine (from a Problem to programs), threads and pages (who runs, on what memory), jit (the cache).
+so 2N real samples are N complex ones and nothing is padded to 2L. The files from the bottom up: jit (compiling and its
+cache), simd (vectors), butterflies, steps (what loops do), words (what a kernel is told), moves and transform (the loops),
+fused and six_step (the kernels), tables and ring (constants and places), threads and pages (who runs, on what memory),
+program (making the words), engine (from a Problem to programs).
 """
 
 from __future__ import annotations
@@ -24,7 +26,6 @@ from longwave.problem import Problem
 
 PRIORITY = 10
 
-LONGEST_FUSED = 2**20
 SIGNALS = ("float32", "float64", "bfloat16", "float16")
 
 
@@ -46,11 +47,6 @@ def refuses(problem: Problem) -> str | None:
 
 
 def passes(problem: Problem) -> str | None:
-    """A transform of 2^22 points of one row took 789 ms forward and 1,764 with backward where torch.fft took 335 and 783
-    (`longwave bench --cases lengths --samples 22`, two threads of an AMD EPYC 7003): the row leaves every cache."""
-    N = plan(problem).N
-    if N > LONGEST_FUSED:
-        return f"its one algorithm is slower than torch.fft beyond {LONGEST_FUSED:,} points, and N would be {N:,}"
     return None
 
 

@@ -4,25 +4,28 @@ from __future__ import annotations
 
 import itertools
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from longwave import dtypes
-from longwave.backends.cpu import kernels, pages, program, ring, threads
-from longwave.backends.cpu.program import Move, Program
+from longwave.backends.cpu import fused, moves, pages, ring, six_step, tables, threads, words
+from longwave.backends.cpu.program import Block, Form, Move, Program, View, address, form, view
 from longwave.backends.cpu.ring import Segment
 from longwave.backends.cpu.simd import vector_bytes
-from longwave.backends.cpu.tables import factors, tables
+from longwave.backends.cpu.tables import factors, matrix_shape, turns
 from longwave.planner import Placement, Plan
 from longwave.problem import Problem
 
 # Rows of scratch memory that are taken through all inner passes at once: half of a first-level cache of 32 KiB.
 BASE_BYTES = 2**14
+# While the matrices of all threads' rows are within this, they stay in the caches: every thread takes rows of its own.
+WHOLE_ROWS_BYTES = 10 * 2**20
 # Below this many channels the lanes hold rows of all samples of the batch, and each has its own copy of the filter.
 FEW_CHANNELS = 64
 # Nanoseconds a vector row and transform: a constant part (load, store) and one a factor of two. For threads and `plan`.
@@ -93,6 +96,10 @@ def _layout(p: Problem, zero: int, in_start: int, in_len: int, out_start: int, o
     )
 
 
+# The tensors of a call, by their places.
+U, K, SKIP, PREGATE, POSTGATE, HISTORY, Y, DY, DU, DPREGATE, DPOSTGATE, DHISTORY, DK, DK_AGAIN, DSKIP = range(15)
+
+
 @dataclass(frozen=True)
 class Units:
     """How the rows are dealt to lanes and threads: `rows` of them in tiles of W, `batch` samples each, in `chunks`."""
@@ -103,16 +110,20 @@ class Units:
     count: int
 
 
-def _units(p: Problem, sums_over_batch: bool) -> Units:
+def _units(p: Problem, workers: int, sums_over_batch: bool) -> Units:
     """Whole batches where a filter's gradient sums over them; this depends on the problem alone there, as its order does."""
-    W = vector_bytes() // _arithmetic(p).itemsize
+    W = _width(p)
     if p.per_sample or p.channels < (FEW_CHANNELS if sums_over_batch else W):
         return Units(p.batch * p.channels, 1, 1, -(-p.batch * p.channels // W))
-    tiles, workers = -(-p.channels // W), threads.width()
-    # A tile that is shared computes its filters' spectrum again for each part of the batch.
-    even = tiles % workers == 0 or tiles >= 4 * workers
-    chunks = 1 if sums_over_batch or even else min(p.batch, -(-2 * workers // tiles))
+    tiles = -(-p.channels // W)
+    chunks = 1 if sums_over_batch else _chunks(p.batch, tiles, workers)
     return Units(p.channels, p.batch, chunks, tiles * chunks)
+
+
+def _chunks(batch: int, tiles: int, workers: int) -> int:
+    """Parts of the batch: a tile that is shared computes its filters' spectrum again for each."""
+    even = tiles % workers == 0 or tiles >= 4 * workers
+    return 1 if even else min(batch, -(-2 * workers // tiles))
 
 
 @lru_cache(maxsize=4096)
@@ -121,19 +132,33 @@ def plan(problem: Problem) -> Plan:
     found = layouts(p)
     N, itemsize = max((piece.at.N for piece in found), default=1), _arithmetic(p).itemsize
     rows = sum(piece.at.N for piece in found) or 1
-    W = vector_bytes() // itemsize
-    units = _units(p, False)
-    workers = min(threads.width(), units.count)
-    seconds = _seconds(N, 2 * p.batch * -(-p.channels // W) + -(-p.channels // W)) * rows / N
+    W = _width(p)
+    workers = threads.width()
+    long = _long(N)
+    if long:
+        shape = matrix_shape(N)
+        together = _rows_at_once(p, N, workers, 2)
+        product = " × ".join(f"{length:,}" for length in shape)
+        algorithm = f"six_step, right-angle transforms of {product} in {dtypes.name(_arithmetic(p))}, {W} lanes"
+        in_flight = (together, together)
+        scratch = workers * fused.scratch_bytes(max(shape), 2) + together * 2 * _matrix_bytes(p, N) + 2 * itemsize * N // 16
+    else:
+        workers = min(workers, _units(p, workers, False).count)
+        product = "·".join(map(str, factors(N)))
+        algorithm = f"fused, right-angle transforms of {product} in {dtypes.name(_arithmetic(p))}, {W} lanes"
+        in_flight = (min(p.batch, workers), min(p.channels, workers * W))
+        scratch = workers * fused.scratch_bytes(N, 2) + 2 * itemsize * N * 3
+    tiles = p.batch * p.channels / W if long else p.batch * -(-p.channels // W)
+    filters = p.channels / W * (p.batch if p.per_sample else 1)
+    seconds = _seconds(N, 2 * tiles + filters) * rows / N
     transforms = 2 * p.batch * p.channels + p.groups * (p.batch if p.per_sample else 1)
-    product = "·".join(map(str, factors(N)))
     return Plan(
         backend="cpu",
-        algorithm=f"fused, right-angle transforms of {product} in {dtypes.name(_arithmetic(p))}, {W} lanes",
+        algorithm=algorithm,
         N=N,
-        samples_in_flight=min(p.batch, workers),
-        channels_in_flight=min(p.channels, workers * W),
-        scratch_bytes=workers * kernels.scratch_bytes(N, 2) + 2 * itemsize * N * 3,
+        samples_in_flight=in_flight[0],
+        channels_in_flight=in_flight[1],
+        scratch_bytes=scratch,
         result_bytes=p.batch * p.channels * p.out_len * dtypes.named(p.dtype).itemsize,
         flop=5 * transforms * rows * math.log2(max(2, N)),
         predicted_ms=1e3 * seconds / workers,
@@ -152,20 +177,13 @@ def forward(
     history: Tensor | None,
 ) -> Tensor:
     p = problem
+    k = _ordered(p, k)
     y = _empty(p, p.out_len, u)
-    if p.segments is not None:
-        y.zero_()  # a document may have outputs and no inputs
-    units = _units(p, False)
-    for found in layouts(p):
-        if found.at.empty:
-            y.zero_()
-            continue
-        block = _program(p, found, units)
-        block.move(program.TAPS, _filter_moves(p, found, k, D))
-        block.move(program.INPUT, _input_moves(found, u, pregate, history))
-        block.stream(u, p.in_len - p.history)
-        block.move(program.OUTPUT, [Move(y, postgate, found.result)])
-        _run(kernels.forward, p, found, units, block, parts=2, transforms=3)
+    call = _forward_call(p, threads.width(), form(u), form(k), form(D), form(pregate), form(postgate), form(history), form(y))
+    if call.clears:
+        y.zero_()
+    for found, launch in zip(call.layouts, call.launches, strict=True):
+        launch.run((u, _folded(p, found, k), D, pregate, postgate, history, y))
     return y
 
 
@@ -183,58 +201,317 @@ def backward(
     p = problem
     need_u, need_k, need_D, need_pregate, need_postgate, need_history = needs
     wide = _arithmetic(p)
+    k = None if k is None else _ordered(p, k)
     du = _empty(p, p.in_len - p.history, u) if need_u else None
     dpregate = _empty(p, p.in_len - p.history, u) if need_pregate else None
     dpostgate = _empty(p, p.out_len, u) if need_postgate else None
     dhistory = _empty(p, p.history, history) if need_history and history is not None else None
     dk = u.new_zeros(_filter_shape(p), dtype=wide) if need_k else None
     dD = u.new_zeros(p.channels, dtype=wide) if need_D else None
-    pieces = layouts(p)
-    if p.segments is not None or pieces[0].at.empty:
+    call = _backward_call(
+        p, threads.width(), need_k, need_D, form(dy), form(u), form(k), form(D), form(pregate), form(postgate), form(history),
+        form(du), form(dpregate), form(dpostgate), form(dhistory),
+    )  # fmt: skip
+    if call.clears:
         for grad in (du, dpregate, dpostgate, dhistory):
             if grad is not None:
                 grad.zero_()  # what no document reaches
-
-    units = _units(p, need_k or need_D)
-    samples = p.batch if units.batch == 1 else 1
-    for found in pieces:
-        if found.at.empty:
-            continue
-        rows = [u.new_empty(samples, p.channels, n, dtype=wide) for n in (found.taps, found.taps, 1)]
-        block = _program(p, found, units)
-        if k is not None:
-            block.move(program.TAPS, _filter_moves(p, found, k, D))
-        block.move(program.INPUT, _input_moves(found, u, pregate, history))
-        block.move(program.DZ, [Move(dy, postgate, found.result)])
-        dx = [Move(du, pregate, found.source)] if du is not None else []
-        dx += [Move(dpregate, u, found.source)] if dpregate is not None else []
-        dx += [Move(dhistory, None, found.past)] if dhistory is not None else []
-        block.move(program.DX, dx)
-        block.move(program.DPOSTGATE, [Move(dpostgate, dy, found.result)] if dpostgate is not None else [])
-        sums = [Move(rows[0], None, found.filter), Move(rows[1], None, found.filter_again)] if need_k else []
-        sums += [Move(rows[2], None, [found.zero_lag])] if need_D else []
-        block.move(program.DK, sums)
-        _run(kernels.backward, p, found, units, block, parts=4, transforms=5)
+    for found, launch in zip(call.layouts, call.launches, strict=True):
+        samples = _samples_of_sums(p, found, need_k or need_D)
+        sums = [u.new_empty(samples, p.channels, n, dtype=wide) for n in (found.taps, found.taps, 1)]
+        taps = None if k is None else _folded(p, found, k)
+        launch.run((u, taps, D, pregate, postgate, history, None, dy, du, dpregate, dpostgate, dhistory, *sums))
         if dk is not None:
             if found.filter_again:
-                rows[0][..., 1:] += rows[1][..., 1:]
-            dk += _filter_gradient(p, found, rows[0])
+                sums[0][..., 1:] += sums[1][..., 1:]
+            dk += _filter_gradient(p, found, sums[0])
         if dD is not None:
-            dD += _in_order(rows[2], 0).squeeze(-1)
+            dD += _in_order(sums[2], 0).squeeze(-1)
     dk = None if dk is None else dk.to(dtypes.named(p.filter_dtype))
     dD = None if dD is None or D is None else dD.to(D.dtype)
     return [grad for grad in (du, dk, dD, dpregate, dpostgate, dhistory) if grad is not None]
 
 
-def _program(p: Problem, found: Layout, units: Units) -> Program:
-    constants = tables(found.at.N, dtypes.name(_arithmetic(p)))
-    return Program(constants, _base(found.at.N), p.channels, units.rows, units.batch, units.chunks)
+# Calls: everything that is decided before a kernel runs, kept for tensors of the same strides.
+
+
+class Launch(Protocol):
+    def run(self, tensors: Sequence[Tensor | None]) -> None: ...
+
+
+@dataclass(frozen=True, eq=False)
+class Call:
+    """A launch for every layout that is not empty; `clears`: not everything is written, so that results begin as zeros."""
+
+    layouts: tuple[Layout, ...]
+    launches: tuple[Launch, ...]
+    clears: bool
+
+
+@dataclass(frozen=True, eq=False)
+class Tiles:
+    """A kernel of fused.py, or whole rows of six_step.py: independent units."""
+
+    block: Block
+    kernel: Any
+    like: Any
+    units: int
+    seconds: float
+    scratch_bytes: int
+
+    def run(self, tensors: Sequence[Tensor | None]) -> None:
+        filled = self.block.filled(tensors)
+        threads.run(self.kernel, address(filled), self.like, self.units, self.seconds, self.scratch_bytes)
+
+
+@dataclass(frozen=True, eq=False)
+class RowByRow:
+    """six_step.py with all threads in every step of one row after the other."""
+
+    block: Block
+    like: Any
+    script: tuple[tuple[int, int, int, int], ...]
+    units: tuple[int, ...]  # of a step
+    rows: tuple[tuple[int, int], ...]  # channels, and the sample that each begins with
+    samples: int
+    scratch_bytes: int
+    matrices_bytes: int
+
+    def run(self, tensors: Sequence[Tensor | None]) -> None:
+        block = self.block.filled(tensors)
+        matrices = pages.scratch(self.matrices_bytes, purpose="matrices")
+        block[words.MATRICES] = matrices.data_ptr()
+        for h, first in self.rows:
+            for b in range(first, first + self.samples):
+                for step, (when, *_) in enumerate(self.script):
+                    begins, finishes = b == first, b == first + self.samples - 1
+                    if when == words.EACH or (when == words.BEFORE and begins) or (when == words.AFTER and finishes):
+                        block[words.STEP], block[words.SAMPLE], block[words.CHANNEL] = step, b, h
+                        block[words.IS_FIRST] = int(begins)
+                        # The threads are awake after the first step: even a short one is shared.
+                        threads.run(
+                            six_step.step_of_one_row, address(block), self.like, self.units[step], math.inf, self.scratch_bytes
+                        )
+
+
+Lists = dict[int, list[Move]]
+
+
+@lru_cache(maxsize=1024)
+def _forward_call(
+    p: Problem,
+    workers: int,
+    u: Form,
+    k: Form,
+    D: Form | None,
+    pregate: Form | None,
+    postgate: Form | None,
+    history: Form | None,
+    y: Form,
+) -> Call:
+    pieces = layouts(p)
+    filled = [found for found in pieces if not found.at.empty]
+    launches: list[Launch] = []
+    for found in filled:
+        source, past = view(U, u), _maybe(HISTORY, history)
+        lists = {
+            words.TAPS: _filter_moves(p, found, k, D),
+            words.INPUT: _input_moves(found, source, _maybe(PREGATE, pregate), past),
+            words.OUTPUT: [Move(view(Y, y), _maybe(POSTGATE, postgate), found.result)],
+        }
+        if _long(found.at.N):
+            launches.append(_long_launch(p, found, workers, lists, FORWARD, 2, sums=False))
+            continue
+        units = _units(p, workers, False)
+        block = _program(p, found, units, lists)
+        block.stream(source, p.in_len - p.history)
+        launches.append(_tiles(p, found, fused.forward, units, block, parts=2, transforms=3))
+    # A document may have outputs and no inputs.
+    return Call(tuple(filled), tuple(launches), p.segments is not None or len(filled) < len(pieces))
+
+
+@lru_cache(maxsize=1024)
+def _backward_call(
+    p: Problem,
+    workers: int,
+    need_k: bool,
+    need_D: bool,
+    dy: Form,
+    u: Form,
+    k: Form | None,
+    D: Form | None,
+    pregate: Form | None,
+    postgate: Form | None,
+    history: Form | None,
+    du: Form | None,
+    dpregate: Form | None,
+    dpostgate: Form | None,
+    dhistory: Form | None,
+) -> Call:
+    pieces = layouts(p)
+    filled = [found for found in pieces if not found.at.empty]
+    launches: list[Launch] = []
+    for found in filled:
+        source, before, after = view(U, u), _maybe(PREGATE, pregate), _maybe(POSTGATE, postgate)
+        gradient = view(DY, dy)
+        lists = {
+            words.TAPS: [] if k is None else _filter_moves(p, found, k, D),
+            words.INPUT: _input_moves(found, source, before, _maybe(HISTORY, history)),
+            words.DZ: [Move(gradient, after, found.result)],
+            words.DX: [],
+            words.DPOSTGATE: [],
+            words.DK: [],
+        }
+        if du is not None:
+            lists[words.DX].append(Move(view(DU, du), before, found.source))
+        if dpregate is not None:
+            lists[words.DX].append(Move(view(DPREGATE, dpregate), source, found.source))
+        if dhistory is not None:
+            lists[words.DX].append(Move(view(DHISTORY, dhistory), None, found.past))
+        if dpostgate is not None:
+            lists[words.DPOSTGATE].append(Move(view(DPOSTGATE, dpostgate), gradient, found.result))
+        sums = need_k or need_D
+        for slot, n, segments in (
+            (DK, found.taps, found.filter if need_k else ()),
+            (DK_AGAIN, found.taps, found.filter_again if need_k else ()),
+            (DSKIP, 1, (found.zero_lag,) if need_D else ()),
+        ):
+            if segments:
+                per_sample = p.channels * n if _samples_of_sums(p, found, sums) > 1 else 0
+                lists[words.DK].append(Move(view(slot, (_arithmetic(p), (per_sample, n, 1))), None, segments))
+        if _long(found.at.N):
+            launches.append(_long_launch(p, found, workers, lists, _backward_script(lists), 4, sums))
+            continue
+        units = _units(p, workers, sums)
+        block = _program(p, found, units, lists)
+        launches.append(_tiles(p, found, fused.backward, units, block, parts=4, transforms=5))
+    return Call(tuple(filled), tuple(launches), p.segments is not None or len(filled) < len(pieces))
+
+
+def _samples_of_sums(p: Problem, found: Layout, sums: bool) -> int:
+    """Over how many samples of the batch a filter's gradient is summed afterwards, in order."""
+    if _long(found.at.N):
+        return p.batch if p.per_sample else 1
+    return p.batch if _units(p, 1, sums).batch == 1 else 1
+
+
+def _program(p: Problem, found: Layout, units: Units, lists: Lists) -> Program:
+    N = found.at.N
+    constants = tables.tables(N, dtypes.name(_arithmetic(p)), N)
+    block = Program(constants, _base(N), _like(p), CHANNELS=p.channels, ROWS=units.rows, BATCH=units.batch, CHUNKS=units.chunks)
+    for which, list_ in lists.items():
+        block.move(which, list_)
+    return block
+
+
+def _tiles(p: Problem, found: Layout, kernel: Any, units: Units, block: Program, *, parts: int, transforms: int) -> Tiles:
+    N = found.at.N
+    seconds = _seconds(N, transforms * units.count * -(-units.batch // units.chunks))
+    return Tiles(block.block(), kernel, _like(p), units.count, seconds, fused.scratch_bytes(N, parts))
+
+
+# Long rows. The steps of the script, as (when, kind, list, matrix).
+_FILTER = (
+    (words.BEFORE, words.COLUMNS_IN, words.TAPS, words.OF_TAPS),
+    (words.BEFORE, words.ROWS_FILTER, 0, words.OF_TAPS),
+)
+FORWARD = (
+    *_FILTER,
+    (words.EACH, words.COLUMNS_IN, words.INPUT, words.OF_INPUT),
+    (words.EACH, words.ROWS_MULTIPLY, 0, words.OF_INPUT),
+    (words.EACH, words.COLUMNS_OUT, words.OUTPUT, words.OF_INPUT),
+)
+
+
+def _backward_script(lists: Lists) -> tuple[tuple[int, int, int, int], ...]:
+    need_x, need_k, need_y = (bool(lists[which]) for which in (words.DX, words.DK, words.DPOSTGATE))
+    script = list(_FILTER) if need_x or need_y else []
+    if need_k or need_y:
+        script.append((words.EACH, words.COLUMNS_IN, words.INPUT, words.OF_INPUT))
+    if need_k or need_x:
+        script.append((words.EACH, words.COLUMNS_IN, words.DZ, words.OF_DZ))
+    script.append((words.EACH, words.ROWS_BACKWARD, 0, 0))
+    if need_x:
+        script.append((words.EACH, words.COLUMNS_OUT, words.DX, words.OF_DZ))
+    if need_y:
+        script.append((words.EACH, words.COLUMNS_OUT, words.DPOSTGATE, words.OF_INPUT))
+    if need_k:
+        script.append((words.AFTER, words.ROWS_LAST, 0, words.OF_SUM))
+        script.append((words.AFTER, words.COLUMNS_OUT, words.DK, words.OF_SUM))
+    return tuple(script)
+
+
+def _long(N: int) -> bool:
+    return N >= tables.SIX_STEP_FROM
+
+
+def _row_step(p: Problem, N: int) -> int:
+    """Bytes of a row of the matrix."""
+    return 2 * _arithmetic(p).itemsize * matrix_shape(N)[1] + six_step.PADDING
+
+
+def _matrix_bytes(p: Problem, N: int) -> int:
+    return matrix_shape(N)[0] * _row_step(p, N)
+
+
+def _rows_at_once(p: Problem, N: int, workers: int, matrices: int) -> int:
+    """Rows in flight: one a thread while their matrices fit into the caches together and there are enough rows, or one."""
+    fits = workers * matrices * _matrix_bytes(p, N) <= WHOLE_ROWS_BYTES
+    return workers if workers == 1 or (fits and p.batch * p.channels >= 2 * workers) else 1
+
+
+def _long_launch(
+    p: Problem,
+    found: Layout,
+    workers: int,
+    lists: Lists,
+    script: tuple[tuple[int, int, int, int], ...],
+    matrices: int,
+    sums: bool,
+) -> Launch:
+    N, dtype, W = found.at.N, dtypes.name(_arithmetic(p)), _width(p)
+    rows, columns = matrix_shape(N)
+    of_rows = Program(tables.tables(columns, dtype, 1), _base(columns), _like(p), COLUMNS=0)
+    of_rows.set(FIRST_LEVEL=0)
+    row_block = of_rows.block()
+    row_words = row_block.filled(())
+    factors_between, high, low = turns(N, dtype, W)
+    batch = 1 if p.per_sample else p.batch
+    chunks = 1 if sums else _chunks(batch, p.channels * (p.batch // batch), workers)
+    block = Program(
+        tables.tables(rows, dtype, N), _base(rows), _like(p), COLUMNS=columns, ROW_PROGRAM=address(row_words),
+        TURNS=factors_between.data_ptr(), TURNS_HIGH=high, TURNS_LOW=low, ROW_STEP=_row_step(p, N),
+        MATRIX_BYTES=_matrix_bytes(p, N), CHANNELS=p.channels, BATCH=batch, CHUNKS=chunks,
+    )  # fmt: skip
+    for which, list_ in lists.items():
+        block.move(which, list_)
+    block.script(script)
+    block.keep += [row_block, row_words, factors_between]
+    parts = fused.scratch_bytes(max(rows, columns), 2)
+    transform = _seconds(N, 1 / W)
+    if _rows_at_once(p, N, workers, matrices) == workers and not p.per_sample:
+        units = p.channels * chunks
+        seconds = transform * (matrices + 1) * p.channels * batch
+        scratch = parts + matrices * _matrix_bytes(p, N)
+        return Tiles(block.block(), six_step.whole_rows, _like(p), units, seconds, scratch)
+    by_columns = -(-(columns // W) // six_step.TOGETHER)
+    in_columns = (words.COLUMNS_IN, words.COLUMNS_OUT)
+    return RowByRow(
+        block=block.block(),
+        like=_like(p),
+        script=script,
+        units=tuple(by_columns if kind in in_columns else rows // W for _, kind, _, _ in script),
+        rows=tuple((h, b) for h in range(p.channels) for b in (range(p.batch) if p.per_sample else (0,))),
+        samples=batch,
+        scratch_bytes=parts,
+        matrices_bytes=matrices * _matrix_bytes(p, N),
+    )
 
 
 @lru_cache(maxsize=4096)
 def _base(N: int) -> int:
     """The largest block of a pass that is within BASE_BYTES (or the smallest there is)."""
-    n, rows = N, BASE_BYTES // kernels.ROW_BYTES
+    n, rows = N, BASE_BYTES // moves.ROW_BYTES
     for r in factors(N)[:-1]:
         if n <= rows:
             break
@@ -242,43 +519,46 @@ def _base(N: int) -> int:
     return n
 
 
-def _run(kernel: Any, p: Problem, found: Layout, units: Units, block: Program, *, parts: int, transforms: int) -> None:
-    like = np.float64(1) if _arithmetic(p) == torch.float64 else np.float32(1)
-    words = block.block()
-    N = found.at.N
-    seconds = _seconds(N, transforms * units.count * -(-units.batch // units.chunks))
-    threads.run(kernel, words.ctypes.data, like, units.count, seconds, kernels.scratch_bytes(N, parts))
-
-
-def _seconds(N: int, transforms: int) -> float:
+def _seconds(N: int, transforms: float) -> float:
     return 1e-9 * transforms * N * (NS_ROW + NS_ROW_LEVEL * math.log2(max(2, N)))
 
 
-def _input_moves(found: Layout, u: Tensor, pregate: Tensor | None, history: Tensor | None) -> list[Move]:
+def _maybe(slot: int, form: Form | None) -> View | None:
+    return None if form is None else view(slot, form)
+
+
+def _input_moves(found: Layout, u: View, pregate: View | None, history: View | None) -> list[Move]:
     moves = [Move(u, pregate, found.source)]
     return moves if history is None or not found.past else [*moves, Move(history, None, found.past)]
 
 
-def _filter_moves(p: Problem, found: Layout, k: Tensor, D: Tensor | None) -> list[Move]:
+def _ordered(p: Problem, k: Tensor) -> Tensor:
+    """The filters with their taps in order of rising lag."""
+    return k.flip(-1) if p.reverse else k
+
+
+def _filter_moves(p: Problem, found: Layout, k: Form, D: Form | None) -> list[Move]:
     """The taps at their lags, and D as one more tap at lag 0."""
-    repeats = p.channels // p.groups
-    k = k.flip(-1) if p.reverse else k
     if found.period:
-        k = _folded(p, k.to(_arithmetic(p)), found.period)
-    k = k[..., found.first_tap : found.first_tap + found.taps]
-    moves = [Move(k, None, found.filter, repeats)]
+        shape = (p.batch, p.groups, found.period)[0 if p.per_sample else 1 :]
+        k = (_arithmetic(p), tuple(math.prod(shape[i + 1 :]) for i in range(len(shape))))
+    taps = view(K, k, found.first_tap, p.channels // p.groups)
+    moves = [Move(taps, None, found.filter)]
     if found.filter_again:
-        moves.append(Move(k, None, found.filter_again, repeats))
+        moves.append(Move(taps, None, found.filter_again))
     if D is not None:
-        moves.append(Move(D.unsqueeze(-1), None, [found.zero_lag], add=True))
+        moves.append(Move(view(SKIP, D), None, [found.zero_lag], add=True))
     return moves
 
 
-def _folded(p: Problem, k: Tensor, L: int) -> Tensor:
-    """(…, L) with the tap of lag j modulo the period L at j, from taps in order of rising lag."""
+def _folded(p: Problem, found: Layout, k: Tensor) -> Tensor:
+    """The taps in order of rising lag; with a period L that they exceed, (…, L) with that of lag j modulo L at j."""
+    L = found.period
+    if not L:
+        return k
     turns = -(-p.taps // L)
-    padded = torch.nn.functional.pad(k, (0, turns * L - p.taps)).unflatten(-1, (turns, L))
-    return _in_order(padded.movedim(-2, 0), 0).roll(p.lags[0] % L, dims=-1)
+    padded = torch.nn.functional.pad(k.to(_arithmetic(p)), (0, turns * L - p.taps)).unflatten(-1, (turns, L))
+    return _in_order(padded.movedim(-2, 0), 0).roll(p.lags[0] % L, dims=-1).contiguous()
 
 
 def _filter_gradient(p: Problem, found: Layout, dk: Tensor) -> Tensor:
@@ -316,6 +596,16 @@ def _empty(p: Problem, length: int, like: Tensor) -> Tensor:
     if p.channels_last:
         return pages.with_large_pages(like.new_empty(p.batch, length, p.channels)).transpose(1, 2)
     return pages.with_large_pages(like.new_empty(p.batch, p.channels, length))
+
+
+def _width(p: Problem) -> int:
+    """Lanes of a vector."""
+    return vector_bytes() // _arithmetic(p).itemsize
+
+
+def _like(p: Problem) -> Any:
+    """A number of the arithmetic type, for the kernels."""
+    return np.float64(1) if _arithmetic(p) == torch.float64 else np.float32(1)
 
 
 def _arithmetic(p: Problem) -> torch.dtype:

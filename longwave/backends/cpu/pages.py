@@ -23,14 +23,15 @@ MADV_HUGEPAGE = 14
 _kept = threading.local()
 
 
-def scratch(size: int, threads: int = 1) -> Tensor:
-    """At least `size` bytes of this thread's own, for the use of so many threads; uninitialised, aligned to 64 bytes."""
+def scratch(size: int, threads: int = 1, purpose: str = "") -> Tensor:
+    """At least `size` bytes of this thread's own, for the use of so many threads, one piece a purpose; uninitialised, aligned
+    to 64 bytes."""
     if size > KEPT_BYTES * threads:
         return with_large_pages(torch.empty(size, dtype=torch.uint8))
-    found: Tensor | None = getattr(_kept, "memory", None)
-    if found is None or found.numel() < size:
-        found = _kept.memory = torch.empty(size, dtype=torch.uint8)
-    return found
+    kept: dict[str, Tensor] = _kept.__dict__
+    if purpose not in kept or kept[purpose].numel() < size:
+        kept[purpose] = torch.empty(size, dtype=torch.uint8)
+    return kept[purpose]
 
 
 def with_large_pages(x: Tensor) -> Tensor:

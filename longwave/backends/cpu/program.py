@@ -1,117 +1,161 @@
-"""What a kernel is told: one block of 64-bit integers, with the places of everything in it.
-
-header      sizes and addresses of tables
-levels      (rows n of a block, radix, address of its twiddles) a pass, outermost first
-lists       (first segment, number of segments, planes in use) for each kind of move
-views       tensors as addresses and strides in bytes, all of the shape (B, H, ·)
-segments    runs of samples that a move is made of
-"""
+"""Programs: what a kernel is told (words.py), made once for a problem and its strides, and run with any tensors' addresses."""
 
 from __future__ import annotations
 
+import ctypes
 import itertools
 import operator
 from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 from typing import Any, NamedTuple
 
-import numpy as np
 import torch
 from torch import Tensor
 
+from longwave.backends.cpu import jit, transform, words
 from longwave.backends.cpu.ring import Segment
-from longwave.backends.cpu.simd import BFLOAT16, FLOAT16, FLOAT32, FLOAT64
+from longwave.backends.cpu.simd import BFLOAT16, FLOAT16, FLOAT32, FLOAT64, STORED_BYTES
 from longwave.backends.cpu.tables import Tables
 
-INT = 8  # bytes
 # The longest row that is asked for before its turn: W of them fill half of a second-level cache of 512 KiB.
 AHEAD_BYTES = 2**15
 CODE = {torch.float64: FLOAT64, torch.float32: FLOAT32, torch.bfloat16: BFLOAT16, torch.float16: FLOAT16}
 
-# The header, in integers from the start.
-N, DEPTH, BASE, CHANNELS, ROWS, BATCH, CHUNKS, WEIGHTS, SCALED, VIEW_COUNT, AHEAD, AHEAD_LINES = range(12)
-LEVEL_WORDS, LIST_WORDS, VIEW_WORDS, SEGMENT_WORDS = 3, 3, 6, 8
-LEVELS = 16
-LISTS = LEVELS + 48 * LEVEL_WORDS
-# The lists.
-TAPS, INPUT, OUTPUT, DZ, DX, DPOSTGATE, DK = range(7)
-VIEWS = LISTS + 8 * LIST_WORDS
-MAX_VIEWS, MAX_SEGMENTS = 16, 16  # of a list
-SEGMENTS = VIEWS + MAX_VIEWS * VIEW_WORDS
-# Words of a view: address, strides in bytes, stored type, neighbouring channels that share a row.
-ADDRESS, STRIDE_B, STRIDE_H, STRIDE_T, STORED, REPEATS = range(VIEW_WORDS)
-# Words of a segment.
-VIEW, GATE, FIRST, COUNT, PLANE, ROW, SIGN, ADD = range(SEGMENT_WORDS)
+# A tensor's dtype and strides: with the problem, all that a program depends on.
+Form = tuple[torch.dtype, tuple[int, ...]]
+
+
+def form(x: Tensor | None) -> Form | None:
+    return None if x is None else (x.dtype, x.stride())
+
+
+class View(NamedTuple):
+    """The tensor number `slot` of a call, from a sample on, with strides in bytes along (batch, channels, time)."""
+
+    slot: int
+    start: int
+    strides: tuple[int, int, int]
+    code: int
+    repeats: int = 1
+
+
+def view(slot: int, form: Form, first: int = 0, repeats: int = 1) -> View:
+    """Of a (B, H, ·) tensor; one of (H, ·) is the same for the whole batch, and one of (H,) has one sample."""
+    dtype, strides = form
+    code = CODE[dtype]
+    size = STORED_BYTES[code]
+    padded = (0, *strides, 0) if len(strides) == 1 else (0,) * (3 - len(strides)) + strides
+    b, h, t = (size * stride for stride in padded)
+    return View(slot, first * t, (b, h, t), code, repeats)
 
 
 class Move(NamedTuple):
     """Samples of a tensor (times those of a gate) that enter or leave the ring in segments; `add` onto what is there."""
 
-    x: Tensor
-    gate: Tensor | None
+    x: View
+    gate: View | None
     segments: Sequence[Segment]
-    repeats: int = 1
     add: bool = False
 
 
 class Program:
-    """The block of integers for a kernel; keeps what it points to alive."""
+    """The block of words for a kernel, but for the addresses of tensors; keeps alive what it points to."""
 
-    def __init__(self, tables: Tables, base: int, channels: int, rows: int, batch: int, chunks: int) -> None:
-        self.tables = tables
+    def __init__(self, tables: Tables, base: int, like: Any, **header: int) -> None:
         self.keep: list[Any] = [tables]
-        self.views: dict[tuple[int, ...], int] = {}
+        self.tables = tables
+        self.views: dict[View, int] = {}
         self.segments: list[int] = []
-        self.words = [0] * SEGMENTS
-        self.words[:VIEW_COUNT] = [
-            tables.N, len(tables.radices), base, channels, rows, batch, chunks, tables.weights.ctypes.data,
-            tables.scaled_weights.ctypes.data,
-        ]  # fmt: skip
+        self.words = [0] * words.SEGMENTS
+        self.set(
+            N=tables.N,
+            DEPTH=len(tables.radices),
+            BASE=base,
+            FIRST_LEVEL=1,
+            WEIGHTS=tables.weights.ctypes.data,
+            SCALED=tables.scaled_weights.ctypes.data,
+            ENDS=jit.pointer(transform.ends, like),
+            WALK=jit.pointer(transform.walk, like),
+            **header,
+        )
         n = tables.N
         for level, r in enumerate(tables.radices):
             twiddles = tables.twiddles[level].ctypes.data if level < len(tables.twiddles) else 0
-            at = LEVELS + level * LEVEL_WORDS
-            self.words[at : at + LEVEL_WORDS] = [n, r, twiddles]
+            at = words.LEVELS + level * words.LEVEL_WORDS
+            self.words[at : at + words.LEVEL_WORDS] = [n, r, twiddles]
             n //= r
+
+    def set(self, **header: int) -> None:
+        """Write words of the header, by their names in words.py."""
+        for name, value in header.items():
+            self.words[getattr(words, name)] = value
 
     def move(self, which: int, moves: Iterable[Move]) -> None:
         """Fill one of the lists."""
-        first = len(self.segments) // SEGMENT_WORDS
+        first = len(self.segments) // words.SEGMENT_WORDS
         planes = 1
         for move in moves:
-            x = self._view(move.x, move.repeats)
-            gate = -1 if move.gate is None else self._view(move.gate, 1)
+            x = self._number(move.x)
+            gate = -1 if move.gate is None else self._number(move.gate)
             for s in move.segments:
                 planes = max(planes, s.plane + 1)
                 self.segments += [x, gate, s.i, s.length, s.plane, s.row, s.sign, int(move.add)]
-        count = len(self.segments) // SEGMENT_WORDS - first
-        at = LISTS + which * LIST_WORDS
-        self.words[at : at + LIST_WORDS] = [first, count, planes]
+        count = len(self.segments) // words.SEGMENT_WORDS - first
+        at = words.LISTS + which * words.LIST_WORDS
+        self.words[at : at + words.LIST_WORDS] = [first, count, planes]
 
-    def stream(self, x: Tensor, samples: int) -> None:
+    def stream(self, x: View, samples: int) -> None:
         """Say that x is read by the sample, `samples` of every row, so that the next rows can be brought before their turn."""
-        base, view = self.words[BASE], self._view(x, 1)
-        row_bytes, row_stride = samples * x.element_size(), self.words[VIEWS + view * VIEW_WORDS + STRIDE_T]
+        base, size = self.words[words.BASE], STORED_BYTES[x.code]
+        row_bytes = samples * size
         # Bursts of requests stand between the passes inside a block of the walk; what a cache cannot hold is not asked for.
-        passes = (
-            sum(n <= base for n in itertools.accumulate(self.tables.radices[:-2], operator.floordiv, initial=self.tables.N)) - 1
+        blocks = itertools.accumulate(self.tables.radices[:-2], operator.floordiv, initial=self.tables.N)
+        bursts = 2 * (sum(n <= base for n in blocks) - int(base >= self.tables.N)) * (self.tables.N // base)
+        if x.strides[2] == size and bursts > 0 and row_bytes <= AHEAD_BYTES:
+            self.set(AHEAD=self._number(x), AHEAD_LINES=-(-row_bytes // (transform.CACHE_LINE * bursts)))
+
+    def script(self, steps: Sequence[tuple[int, int, int, int]]) -> None:
+        """Fill the script: (when, kind, list, matrix) a step."""
+        for i, step in enumerate(steps):
+            at = words.SCRIPT + i * words.SCRIPT_WORDS
+            self.words[at : at + words.SCRIPT_WORDS] = step
+        self.set(STEPS=len(steps))
+
+    def block(self) -> Block:
+        """The finished block."""
+        self.set(VIEW_COUNT=len(self.views))
+        places = tuple(
+            (words.VIEWS + number * words.VIEW_WORDS + words.ADDRESS, x.slot, x.start) for x, number in self.views.items()
         )
-        bursts = 2 * passes * (self.tables.N // base)
-        if row_stride == x.element_size() and bursts > 0 and row_bytes <= AHEAD_BYTES:
-            self.words[AHEAD], self.words[AHEAD_LINES] = view, -(-row_bytes // (64 * bursts))
+        all_words = self.words + self.segments
+        kind = ctypes.c_int64 * len(all_words)
+        return Block(kind, bytes(kind(*all_words)), places, tuple(self.keep))
 
-    def block(self) -> Any:
-        """The finished block, as an array that must live while the kernel runs."""
-        self.words[VIEW_COUNT] = len(self.views)
-        return np.array(self.words + self.segments, dtype=np.int64)
+    def _number(self, x: View) -> int:
+        if x not in self.views:
+            at = words.VIEWS + len(self.views) * words.VIEW_WORDS
+            self.words[at : at + words.VIEW_WORDS] = [0, *x.strides, x.code, x.repeats]
+            self.views[x] = len(self.views)
+        return self.views[x]
 
-    def _view(self, x: Tensor, repeats: int) -> int:
-        """The number of a (B, H, ·) tensor's view; one of two dimensions, or with B = 1, is the same for the whole batch."""
-        size = x.element_size()
-        *batch, h, t = (0 if length == 1 else size * stride for length, stride in zip(x.shape, x.stride(), strict=True))
-        view = (x.data_ptr(), batch[0] if batch else 0, h, t, CODE[x.dtype], repeats)
-        if view not in self.views:
-            at = VIEWS + len(self.views) * VIEW_WORDS
-            self.words[at : at + VIEW_WORDS] = view
-            self.views[view] = len(self.views)
-            self.keep.append(x)
-        return self.views[view]
+
+@dataclass(frozen=True, eq=False)
+class Block:
+    """A program without addresses: `places` say which word takes the address of which tensor of a call, from which byte on."""
+
+    kind: Any
+    template: bytes
+    places: tuple[tuple[int, int, int], ...]
+    keep: tuple[Any, ...]
+
+    def filled(self, tensors: Sequence[Tensor | None]) -> Any:
+        """An array of integers, with the addresses of a call's tensors; it must live while the kernel runs."""
+        block = self.kind.from_buffer_copy(self.template)
+        for at, slot, start in self.places:
+            x = tensors[slot]
+            block[at] = 0 if x is None else x.data_ptr() + start
+        return block
+
+
+def address(block: Any) -> int:
+    return ctypes.addressof(block)

@@ -9,7 +9,8 @@ from __future__ import annotations
 from functools import lru_cache
 from typing import NamedTuple
 
-from longwave.planner import Placement, next_fast_len
+from longwave.backends.cpu.tables import transform_length
+from longwave.planner import Placement
 
 
 @lru_cache(maxsize=65536)
@@ -26,7 +27,7 @@ def place(in_start: int, in_len: int, out_start: int, out_len: int, lo: int, hi:
     extent = max(in_end, out_end) - origin
     if first > final:
         return Placement(1, 0, 0, 0, 0, 0)
-    N = next_fast_len((max(b - first + 1, final - a + 1, extent) + 1) // 2)
+    N = transform_length((max(b - first + 1, final - a + 1, extent) + 1) // 2)
     return Placement(N, in_start - origin, out_start - origin, first - lo, final - lo + 1, first)
 
 

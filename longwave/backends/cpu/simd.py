@@ -429,4 +429,5 @@ def _foreign(result: Any, count: int) -> Any:
 call_nothing = _foreign(types.void, 0)
 call_int = _foreign(types.int32, 0)
 call_bool = _foreign(types.boolean, 2)
-call_kernel = _foreign(types.void, 5)
+call_with_4 = _foreign(types.void, 5)  # integers, and a number of the arithmetic type
+call_with_6 = _foreign(types.void, 7)

@@ -169,6 +169,59 @@ def clear(t: Lanes, stage: Address, count: Address) -> None:
         t.store(stage + i * t.plane, t.constant(0.0), aligned=True)
 
 
+# Matrices of `six_step`: rows of `step` bytes, each of `t.row` bytes for W columns: real parts, then imaginary parts.
+
+
+@traced
+def turn(t: Lanes, x: Address, matrix: Address, step: Address, turns: Address, high: Address, low: Address) -> None:
+    """W transformed columns, of high·low rows, into the matrix, times their turns: an entry of one table and one of another."""
+    with t.loop(0, high) as i:
+        outer = t.load_complex(turns + i * t.row)
+        with t.loop(0, low) as j:
+            row = i * low + j
+            factor = outer * t.load_complex(turns + (high + j) * t.row)
+            t.prefetch(matrix + (row + 4) * step, to_write=True)
+            t.store_complex(matrix + row * step, t.load_complex(x + row * t.row) * factor)
+
+
+@traced
+def turn_back(t: Lanes, x: Address, matrix: Address, step: Address, turns: Address, high: Address, low: Address) -> None:
+    """The adjoint of `turn`: W columns of the matrix to x, times their turns' conjugates."""
+    with t.loop(0, high) as i:
+        outer = t.load_complex(turns + i * t.row)
+        with t.loop(0, low) as j:
+            row = i * low + j
+            factor = outer * t.load_complex(turns + (high + j) * t.row)
+            t.prefetch(matrix + (row + 8) * step)
+            t.store_complex(x + row * t.row, t.load_complex(matrix + row * step).times_conj(factor))
+
+
+@traced
+def gather(t: Lanes, x: Address, matrix: Address, step: Address, points: Address) -> None:
+    """W rows of the matrix, of `points` columns, one to a lane."""
+    with t.loop(0, points // t.width) as block:
+        for plane in range(2):
+            at = matrix + block * t.row + plane * t.plane
+            for q, v in enumerate(t.transposed([t.load(at + lane * step, True) for lane in range(t.width)])):
+                t.store(x + (block * t.width + q) * t.row + plane * t.plane, v, True)
+
+
+@traced
+def scatter(t: Lanes, x: Address, matrix: Address, step: Address, points: Address) -> None:
+    """The inverse of `gather`."""
+    with t.loop(0, points // t.width) as block:
+        for plane in range(2):
+            rows = [t.load(x + (block * t.width + q) * t.row + plane * t.plane, True) for q in range(t.width)]
+            for lane, v in enumerate(t.transposed(rows)):
+                t.store(matrix + block * t.row + plane * t.plane + lane * step, v, True)
+
+
+@traced
+def copy(t: Lanes, to: Address, x: Address, points: Address) -> None:
+    with t.loop(0, points) as i:
+        t.store_complex(to + i * t.row, t.load_complex(x + i * t.row))
+
+
 # Moves. `table` holds the addresses of sample 0 of the W rows, and `gates` those of a factor's rows, or is 0.
 
 
@@ -177,12 +230,11 @@ def _loaded(t: Lanes, lane: int | Address, at: Address, table: Address, gates: A
     return x * t.load_stored(t.read_int(gates + lane * 8) + at, code) if gated else x
 
 
-def _ahead(t: Lanes, table: Address, i: Address, code: int, to_write: bool) -> None:
+def _ahead(t: Lanes, table: Address, offset: Address, code: int, to_write: bool) -> None:
     """Ask for what follows: so many rows at a time, at distances of powers of two, are more than prefetchers follow."""
-    size = STORED_BYTES[code]
     for lane in range(t.width):
-        at = t.read_int(table + lane * 8) + i * size
-        for line in range(STAGED * size // 64):
+        at = t.read_int(table + lane * 8) + offset
+        for line in range(STAGED * STORED_BYTES[code] // 64):
             t.prefetch(at + line * 64, to_write)
 
 
@@ -201,20 +253,20 @@ def _blocks(t: Lanes, count: Address) -> Address:
 
 @traced
 def fetch_rows(
-    t: Lanes, stage: Address, table: Address, gates: Address, has_gate: Address, code: Address, i: Address, count: Address,
-    sign: Address,
+    t: Lanes, stage: Address, table: Address, gates: Address, has_gate: Address, code: Address, offset: Address,
+    count: Address, sign: Address,
 ) -> None:  # fmt: skip
-    """Samples i … i + count - 1 of W rows that are contiguous in time, to one plane of `count` rows; count >= W.
+    """`count` >= W samples of W rows that are contiguous in time, from `offset` bytes on, to rows of one plane.
 
     The last block is moved back to overlap the one before, so that no sample is read alone.
     """
     for stored in t.cases(code, CODES[t.code]):
         for gated in t.cases(has_gate, (0, 1)):
             factor = t.from_int(sign)
-            _ahead(t, table, i + STAGED, stored, False)
+            _ahead(t, table, offset + STAGED * STORED_BYTES[stored], stored, False)
             with t.loop(0, _blocks(t, count)) as block:
                 j = (block * t.width).at_most(count - t.width)
-                at = (i + j) * STORED_BYTES[stored]
+                at = offset + j * STORED_BYTES[stored]
                 rows = [_loaded(t, lane, at, table, gates, stored, gated) * factor for lane in range(t.width)]
                 for q, x in enumerate(t.transposed(rows)):
                     t.store(stage + (j + q) * t.plane, x, aligned=True)
@@ -222,50 +274,53 @@ def fetch_rows(
 
 @traced
 def fetch_lanes(
-    t: Lanes, stage: Address, table: Address, gates: Address, has_gate: Address, code: Address, stride: Address, i: Address,
-    count: Address, sign: Address,
+    t: Lanes, stage: Address, table: Address, gates: Address, has_gate: Address, code: Address, offset: Address,
+    stride: Address, count: Address, sign: Address,
 ) -> None:  # fmt: skip
     """As `fetch_rows`, for W rows that are contiguous in the channels."""
     for stored in t.cases(code, CODES[t.code]):
         for gated in t.cases(has_gate, (0, 1)):
             factor = t.from_int(sign)
             with t.loop(0, count) as j:
-                x = _loaded(t, 0, (i + j) * stride, table, gates, stored, gated)
+                at = offset + j * stride
+                t.prefetch(t.read_int(table) + at + STAGED * stride)
+                x = _loaded(t, 0, at, table, gates, stored, gated)
                 t.store(stage + j * t.plane, x * factor, aligned=True)
 
 
 @traced
 def fetch_singly(
-    t: Lanes, stage: Address, table: Address, gates: Address, has_gate: Address, code: Address, stride: Address,
-    gate_stride: Address, i: Address, count: Address, sign: Address, add: Address,
+    t: Lanes, stage: Address, table: Address, gates: Address, has_gate: Address, code: Address, offset: Address,
+    stride: Address, gate_offset: Address, gate_stride: Address, count: Address, sign: Address, start: Address, stop: Address,
+    add: Address,
 ) -> None:  # fmt: skip
-    """As `fetch_rows`, with any strides; with `add` onto what is there."""
+    """As `fetch_rows`, with any strides, for the lanes start … stop - 1; with `add` onto what is there."""
     one = t.one_lane()
     for stored in t.cases(code, CODES[t.code]):
-        with t.loop(0, count) as j, t.loop(0, t.width) as lane:
-            x = one.load_stored(t.read_int(table + lane * 8) + (i + j) * stride, stored) * one.from_int(sign)
+        with t.loop(0, count) as j, t.loop(start, stop) as lane:
+            x = one.load_stored(t.read_int(table + lane * 8) + offset + j * stride, stored) * one.from_int(sign)
             at = stage + j * t.plane + lane * t.E
             for gated in t.cases(has_gate, (0, 1)):
                 y = x
                 if gated:
-                    y = x * one.load_stored(t.read_int(gates + lane * 8) + (i + j) * gate_stride, stored)
+                    y = x * one.load_stored(t.read_int(gates + lane * 8) + gate_offset + j * gate_stride, stored)
                 for onto in t.cases(add, (0, 1)):
                     one.store(at, one.load(at) + y if onto else y)
 
 
 @traced
 def put_rows(
-    t: Lanes, stage: Address, table: Address, gates: Address, has_gate: Address, code: Address, i: Address, count: Address,
-    sign: Address,
+    t: Lanes, stage: Address, table: Address, gates: Address, has_gate: Address, code: Address, offset: Address,
+    count: Address, sign: Address,
 ) -> None:  # fmt: skip
-    """One plane of `count` >= W rows to the samples i … i + count - 1 of W rows that are contiguous in time."""
+    """`count` >= W rows of one plane to samples of W rows that are contiguous in time, from `offset` bytes on."""
     for stored in t.cases(code, CODES[t.code]):
         for gated in t.cases(has_gate, (0, 1)):
             factor = t.from_int(sign)
-            _ahead(t, table, i + STAGED, stored, True)
+            _ahead(t, table, offset + STAGED * STORED_BYTES[stored], stored, True)
             with t.loop(0, _blocks(t, count)) as block:
                 j = (block * t.width).at_most(count - t.width)
-                at = (i + j) * STORED_BYTES[stored]
+                at = offset + j * STORED_BYTES[stored]
                 rows = [t.load(stage + (j + q) * t.plane, aligned=True) for q in range(t.width)]
                 for lane, x in enumerate(t.transposed(rows)):
                     x = x * factor
@@ -276,8 +331,8 @@ def put_rows(
 
 @traced
 def put_lanes(
-    t: Lanes, stage: Address, table: Address, gates: Address, has_gate: Address, code: Address, stride: Address, i: Address,
-    count: Address, sign: Address,
+    t: Lanes, stage: Address, table: Address, gates: Address, has_gate: Address, code: Address, offset: Address,
+    stride: Address, count: Address, sign: Address,
 ) -> None:  # fmt: skip
     """As `put_rows`, for W rows that are contiguous in the channels."""
     for stored in t.cases(code, CODES[t.code]):
@@ -285,24 +340,26 @@ def put_lanes(
             factor = t.from_int(sign)
             with t.loop(0, count) as j:
                 x = t.load(stage + j * t.plane, aligned=True) * factor
+                at = offset + j * stride
+                t.prefetch(t.read_int(table) + at + STAGED * stride, to_write=True)
                 if gated:
-                    x = x * t.load_stored(t.read_int(gates) + (i + j) * stride, stored)
-                t.store_stored(t.read_int(table) + (i + j) * stride, x, stored)
+                    x = x * t.load_stored(t.read_int(gates) + at, stored)
+                t.store_stored(t.read_int(table) + at, x, stored)
 
 
 @traced
 def put_singly(
-    t: Lanes, stage: Address, table: Address, gates: Address, has_gate: Address, code: Address, stride: Address,
-    gate_stride: Address, i: Address, count: Address, sign: Address,
+    t: Lanes, stage: Address, table: Address, gates: Address, has_gate: Address, code: Address, offset: Address,
+    stride: Address, gate_offset: Address, gate_stride: Address, count: Address, sign: Address, start: Address, stop: Address,
 ) -> None:  # fmt: skip
-    """As `put_rows`, with any strides."""
+    """As `put_rows`, with any strides, for the lanes start … stop - 1."""
     one = t.one_lane()
     for stored in t.cases(code, CODES[t.code]):
-        with t.loop(0, count) as j, t.loop(0, t.width) as lane:
+        with t.loop(0, count) as j, t.loop(start, stop) as lane:
             x = one.load(stage + j * t.plane + lane * t.E) * one.from_int(sign)
-            at = t.read_int(table + lane * 8) + (i + j) * stride
+            at = t.read_int(table + lane * 8) + offset + j * stride
             for gated in t.cases(has_gate, (0, 1)):
                 y = x
                 if gated:
-                    y = x * one.load_stored(t.read_int(gates + lane * 8) + (i + j) * gate_stride, stored)
+                    y = x * one.load_stored(t.read_int(gates + lane * 8) + gate_offset + j * gate_stride, stored)
                 one.store_stored(at, y, stored)

@@ -7,6 +7,10 @@ from functools import lru_cache
 from typing import Any
 
 import numpy as np
+import torch
+from torch import Tensor
+
+from longwave.planner import next_fast_len
 
 
 @lru_cache(maxsize=4096)
@@ -26,7 +30,7 @@ def factors(N: int) -> tuple[int, ...]:
 
 @dataclass(frozen=True, eq=False)
 class Tables:
-    """Arrays in the arithmetic type, complex numbers as pairs: weights exp(-iπn/2N), the same over N, twiddles a level."""
+    """Arrays in the arithmetic type, complex numbers as pairs: weights exp(-iπn/2N), the same scaled, twiddles a level."""
 
     N: int
     radices: tuple[int, ...]
@@ -40,8 +44,8 @@ def _pairs(z: Any, dtype: str) -> Any:
 
 
 @lru_cache(maxsize=64)
-def tables(N: int, dtype: str) -> Tables:
-    """The tables of a transform of N complex points in arithmetic `dtype`."""
+def tables(N: int, dtype: str, scale: int) -> Tables:
+    """The tables of a transform of N complex points in arithmetic `dtype`; the scaled weights are those over `scale`."""
     weights = np.exp(-0.5j * np.pi * np.arange(N) / N)
     twiddles, n = [], N
     radices = factors(N)
@@ -51,4 +55,49 @@ def tables(N: int, dtype: str) -> Tables:
         turns = np.outer(np.arange(m), np.arange(1, r)) % n
         twiddles.append(_pairs(np.exp(-2j * np.pi * turns / n), dtype))
         n = m
-    return Tables(N, radices, _pairs(weights, dtype), _pairs(weights / N, dtype), tuple(twiddles))
+    return Tables(N, radices, _pairs(weights, dtype), _pairs(weights / scale, dtype), tuple(twiddles))
+
+
+# Transforms from this length on go by six steps. Rows and columns of their matrix are multiples of GRAIN, so that every width
+# of vectors divides them.
+SIX_STEP_FROM, GRAIN = 2**16, 16
+
+
+@lru_cache(maxsize=65536)
+def transform_length(n: int) -> int:
+    """The smallest length of a transform that is at least n."""
+    N = next_fast_len(n)
+    return N if N < SIX_STEP_FROM else GRAIN**2 * next_fast_len(-(-n // GRAIN**2))
+
+
+@lru_cache(maxsize=4096)
+def matrix_shape(N: int) -> tuple[int, int]:
+    """(rows, columns) of the matrix of a long row: the most even multiples of GRAIN whose product is N."""
+    columns = min((c for c in range(GRAIN, N // GRAIN + 1, GRAIN) if N % (c * GRAIN) == 0 and c * c >= N), default=0)
+    return N // columns, columns
+
+
+def _frequencies(N: int) -> Any:
+    """The frequency that a transform of N points leaves at each place."""
+    places, step, block = np.zeros(1, dtype=np.int64), 1, N
+    for r in factors(N):
+        places = (places[:, None] + step * np.arange(r)).ravel()
+        step, block = step * r, block // r
+    return places
+
+
+@lru_cache(maxsize=16)
+def turns(N: int, dtype: str, width: int) -> tuple[Tensor, int, int]:
+    """The factors exp(-2πi·n2·(k1 + 1/4)/N) between columns and rows of `six_step`, as products of two: for every tile of
+    `width` columns, `high` and then `low` rows of that many real and as many imaginary parts. A column's places are
+    low·i + j, and their frequencies the sum of one for i and one for j."""
+    rows, columns = matrix_shape(N)
+    radices, low = factors(rows), 1
+    while radices and low * low < rows:
+        low, radices = low * radices[-1], radices[:-1]
+    k1 = _frequencies(rows).reshape(rows // low, low)
+    n2 = np.arange(columns).reshape(-1, 1, width)
+    quarters = np.concatenate([4 * k1[:, 0] + 1, 4 * (k1[0] - k1[0, 0])]).reshape(1, -1, 1)
+    z = np.exp(-0.5j * np.pi * ((n2 * quarters) % (4 * N)) / N)
+    # A tensor of PyTorch's, because its memory is aligned to any vector.
+    return torch.from_numpy(np.stack([z.real, z.imag], axis=2).astype(dtype)).clone(), rows // low, low

@@ -28,7 +28,7 @@ import torch
 
 from longwave.backends.cpu import pages
 from longwave.backends.cpu.jit import kernel, part, pointer
-from longwave.backends.cpu.simd import call_bool, call_int, call_kernel, call_nothing, peek
+from longwave.backends.cpu.simd import call_bool, call_int, call_nothing, call_with_4, peek
 
 # Below this much work a call runs where it is: waking threads that sleep costs more.
 INLINE_SECONDS = 0.1e-3
@@ -83,7 +83,7 @@ def _region(region: int, like: Any) -> None:
     first = peek(region + SCRATCH * 8) + number * peek(region + SCRATCH_BYTES * 8)
     end, scratch = first + 8, first + RANGE_BYTES
     while call_bool(peek(region + NEXT_RANGE * 8), first, end):
-        call_kernel(peek(region + WORK * 8), peek(region + PROGRAM * 8), scratch, peek(first), peek(end), like)
+        call_with_4(peek(region + WORK * 8), peek(region + PROGRAM * 8), scratch, peek(first), peek(end), like)
     call_nothing(peek(region + END_LOOP * 8))
 
 

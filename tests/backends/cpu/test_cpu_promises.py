@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 import longwave
-from longwave.backends.cpu import jit, threads
+from longwave.backends.cpu import engine, jit, threads
 from longwave.bench.tolerances import bound, relative_l2
 
 
@@ -56,6 +56,29 @@ def test_a_row_alone_has_the_bits_it_has_in_any_batch(L: int, threads_set: Calla
     for a, b in zip(whole, last, strict=True):
         assert torch.equal(a[4:, 39:], b)
     assert not torch.equal(whole[0], longwave.long_conv(u, k.double().to(k.dtype), D, backend="plain"))  # equal() can fail
+
+
+@pytest.mark.usefixtures("by_six_steps", "always_on_threads")
+def test_a_row_alone_has_the_same_bits_by_six_steps_too(
+    threads_set: Callable[[int], None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Rows that threads take whole, and rows that they share."""
+    L = 700
+    u, gate, k, D = torch.randn(5, 20, L), torch.randn(5, 20, L), torch.randn(20, L), torch.randn(20)
+    threads_set(1)
+    whole = _everything(u, k, D, gate, needs_k=True)
+    for together in (0, 2**40):
+        monkeypatch.setattr(engine, "WHOLE_ROWS_BYTES", together)
+        engine._forward_call.cache_clear()
+        engine._backward_call.cache_clear()
+        for B, H in ((5, 20), (1, 1), (1, 3), (5, 1), (2, 7)):
+            for count in (1, 2, 3):
+                threads_set(count)
+                part = _everything(u[:B, :H], k[:H], D[:H], gate[:B, :H], needs_k=True)
+                for a, b in zip(whole[:4], part[:4], strict=True):
+                    assert torch.equal(a[:B, :H], b)
+                if B == 5:
+                    assert torch.equal(whole[4][:H], part[4])
 
 
 @pytest.mark.parametrize("H", [1, 16, 70])
@@ -232,8 +255,8 @@ def test_the_cache_folder_changes_with_every_file(tmp_path: Path) -> None:
 def test_compiled_code_is_found_again() -> None:
     code = """
 longwave.long_conv(u, k, backend="cpu")
-from longwave.backends.cpu import kernels
-print(sum(kernels.forward.stats.cache_hits.values()), sum(kernels.forward.stats.cache_misses.values()))
+from longwave.backends.cpu import fused
+print(sum(fused.forward.stats.cache_hits.values()), sum(fused.forward.stats.cache_misses.values()))
 """
     _python(code)
     assert _python(code) == "1 0"
@@ -256,10 +279,6 @@ def test_numba_is_recent_enough() -> None:
     assert tuple(map(int, numba.__version__.split(".")[:2])) >= (0, 62)
 
 
-def test_auto_leaves_the_longest_rows_to_another_and_a_name_does_not() -> None:
-    """Beyond a million points the one algorithm there is so far measured slower than torch.fft."""
-    assert longwave.plan((1, 1, 2**20), (1, 2**20)).backend == "cpu"
-    long = longwave.plan((1, 1, 2**22), (1, 2**22))
-    assert long.backend == "plain"
-    assert any("not cpu: its one algorithm is slower" in reason for reason in long.why)
-    assert longwave.plan((1, 1, 2**22), (1, 2**22), backend="cpu").backend == "cpu"
+def test_the_longest_rows_are_taken_by_auto() -> None:
+    """They were left to torch.fft until rows could be taken apart."""
+    assert longwave.plan((1, 1, 2**24), (1, 2**24)).backend == "cpu"

@@ -52,6 +52,21 @@ def test_value_and_gradients_equal_the_direct_sum(case: Case) -> None:
     _compare(case)
 
 
+@pytest.mark.parametrize("case", TAKEN, ids=str)
+@pytest.mark.usefixtures("by_six_steps")
+def test_value_and_gradients_by_six_steps(case: Case) -> None:
+    """Every option at every place in the matrix: segments begin and end inside a vector's columns."""
+    _compare(case)
+
+
+@pytest.mark.parametrize("L", [300, 2000, 2600])
+@pytest.mark.parametrize("filters", ["channel", "group", "sample"])
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32], ids=str)
+@pytest.mark.usefixtures("by_six_steps", "whole_rows")
+def test_whole_rows_by_six_steps(L: int, filters: str, dtype: torch.dtype) -> None:
+    _compare(Case(B=3, H=6, L=L, K=L - 7, P=9, filters=filters, dtype=dtype, **EVERYTHING))
+
+
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16, torch.float16], ids=str)
 @pytest.mark.parametrize("filter_dtype", [None, torch.float32], ids=["own", "float32"])
 @pytest.mark.parametrize("mode", ["causal", "circular", "same", "full"])

@@ -1,0 +1,219 @@
+"""Between tensors and scratch memory: where W rows stand, which samples a pass needs next, and the widest way to move them.
+
+A *unit* of `fused` has W rows (one a lane, neighbouring channels); rows beyond the last one repeat it, and so compute and
+store the same bits once more: no lane is masked. A unit of `six_step` has W neighbouring columns of one row that is laid out
+as a matrix, n = n1·COLUMNS + n2.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from longwave.backends.cpu import steps, words
+from longwave.backends.cpu.jit import part
+from longwave.backends.cpu.simd import STORED_BYTES, lanes_of, peek, poke, vector_bytes
+from longwave.backends.cpu.words import INT
+
+# A row of scratch memory: W real parts and W imaginary parts, in either arithmetic type.
+PLANE_BYTES = vector_bytes()
+ROW_BYTES = 2 * PLANE_BYTES
+
+# How an entry's samples travel: W rows that are contiguous in time, W neighbours in memory, one sample at a time, or zeros.
+BY_ROWS, BY_LANES, SINGLY, ZEROS = range(4)
+# Words of an entry: what one point of the butterfly of the first or last pass exchanges with one tensor, for a run of j.
+(
+    WAY, STAGE, TABLE, GATES, GATED, CODE, STRIDE, GATE_STRIDE, OFFSET, GATE_OFFSET, FACTOR, ONTO, LANE_START, LANE_STOP,
+    ENTRY_WORDS,
+) = range(15)  # fmt: skip
+# Words of a run: the segment, its rows, and the lanes that it has there.
+SEGMENT, START, STOP, RUN_LANE_START, RUN_LANE_STOP, RUN_WORDS = range(6)
+
+# What a thread's scratch memory begins with: the unit's first column, the addresses of W rows for every view, the runs of a
+# list, the entries of a piece, and the stage.
+COLUMN_AT = 0
+TABLES_AT = 64
+RUNS_AT = TABLES_AT + words.MAX_VIEWS * INT * 16
+ENTRIES_AT = RUNS_AT + 3 * words.MAX_SEGMENTS * RUN_WORDS * INT
+STAGE_AT = ENTRIES_AT + max(steps.RADICES) * 3 * words.MAX_SEGMENTS * ENTRY_WORDS * INT
+PARTS_AT = STAGE_AT + 2 * max(steps.RADICES) * steps.STAGED * PLANE_BYTES
+
+
+@part
+def word(p: int, index: int) -> int:
+    return peek(p + index * INT)
+
+
+@part
+def aim(p: int, scratch: int, b: int, tile: int, like: Any) -> None:
+    """Write the addresses of W channels, for every view."""
+    W, tables = lanes_of(like), scratch + TABLES_AT
+    H, rows = word(p, words.CHANNELS), word(p, words.ROWS)
+    poke(scratch + COLUMN_AT, 0)
+    for view in range(word(p, words.VIEW_COUNT)):
+        v = p + (words.VIEWS + view * words.VIEW_WORDS) * INT
+        start, sb, sh = word(v, words.ADDRESS), word(v, words.STRIDE_B), word(v, words.STRIDE_H)
+        repeats = word(v, words.REPEATS)
+        for lane in range(W):
+            h, sample = min(tile * W + lane, rows - 1), b
+            if h >= H:
+                sample, h = b + h // H, h % H
+            if repeats != 1:
+                h = h // repeats
+            poke(tables + (view * W + lane) * INT, start + sample * sb + h * sh)
+
+
+@part
+def aim_at_columns(p: int, scratch: int, b: int, h: int, tile: int, like: Any) -> None:
+    """Write the addresses of W neighbouring columns of one row, for every view."""
+    W, tables = lanes_of(like), scratch + TABLES_AT
+    poke(scratch + COLUMN_AT, tile * W)
+    for view in range(word(p, words.VIEW_COUNT)):
+        v = p + (words.VIEWS + view * words.VIEW_WORDS) * INT
+        start = word(v, words.ADDRESS) + b * word(v, words.STRIDE_B) + h // word(v, words.REPEATS) * word(v, words.STRIDE_H)
+        for lane in range(W):
+            poke(tables + (view * W + lane) * INT, start + (tile * W + lane) * word(v, words.STRIDE_T))
+
+
+@part
+def runs(p: int, scratch: int, which: int, like: Any) -> int:
+    """Write the runs of a list: its segments, cut where not all lanes have a sample in a row of the matrix; their number."""
+    W, columns, column, count = lanes_of(like), word(p, words.COLUMNS), peek(scratch + COLUMN_AT), 0
+    about = words.LISTS + which * words.LIST_WORDS
+    for i in range(word(p, about), word(p, about) + word(p, about + 1)):
+        s = p + (words.SEGMENTS + i * words.SEGMENT_WORDS) * INT
+        begin = word(s, words.ROW)
+        end = begin + word(s, words.COUNT)
+        if columns == 0:
+            count = _add_run(scratch, count, s, begin, end, 0, W)
+            continue
+        begin, end = begin - column, end - column  # of lane 0
+        some, every = max(0, -((W - 1 - begin) // columns)), max(0, -(-begin // columns))
+        last_every, last_some = max(0, -((W - 1 - end) // columns)), max(0, -(-end // columns))
+        count = _add_run(scratch, count, s, every, last_every, 0, W)
+        for start, stop in ((some, min(every, last_some)), (max(every, last_every), last_some)):
+            low, high = max(0, begin - start * columns), min(W, end - start * columns)
+            count = _add_run(scratch, count, s, start, stop, low, high)
+    return count
+
+
+@part
+def _add_run(scratch: int, count: int, s: int, start: int, stop: int, low: int, high: int) -> int:
+    if start >= stop or low >= high:
+        return count
+    run = scratch + RUNS_AT + count * RUN_WORDS * INT
+    poke(run + SEGMENT * INT, s)
+    poke(run + START * INT, start)
+    poke(run + STOP * INT, stop)
+    poke(run + RUN_LANE_START * INT, low)
+    poke(run + RUN_LANE_STOP * INT, high)
+    return count + 1
+
+
+@part
+def _side_by_side(table: int, size: int, W: int) -> bool:
+    """Whether the W rows of a view are neighbours in memory."""
+    start, lane = peek(table), 1
+    while lane < W and peek(table + lane * INT) == start + lane * size:
+        lane += 1
+    return lane == W
+
+
+@part
+def _describe(p: int, scratch: int, run: int, base: int, entry: int, stage: int, like: Any) -> None:
+    """Write the entry for a run; `base` is the row of j = 0."""
+    W, s = lanes_of(like), word(run, SEGMENT)
+    view, gate = word(s, words.VIEW), word(s, words.GATE)
+    v = p + (words.VIEWS + view * words.VIEW_WORDS) * INT
+    code, sample = word(v, words.STORED), word(v, words.STRIDE_T)
+    gate_sample = sample if gate < 0 else word(p, words.VIEWS + gate * words.VIEW_WORDS + words.STRIDE_T)
+    rows = max(1, word(p, words.COLUMNS))
+    size, before = STORED_BYTES[code], word(s, words.FIRST) - word(s, words.ROW)
+    table, gates = scratch + TABLES_AT + view * W * INT, scratch + TABLES_AT + gate * W * INT
+    way = SINGLY
+    if word(s, words.ADD) == 0 and sample == gate_sample and word(run, RUN_LANE_STOP) - word(run, RUN_LANE_START) == W:
+        if sample * rows == size:
+            way = BY_ROWS
+        elif _side_by_side(table, size, W) and (gate < 0 or _side_by_side(gates, size, W)):
+            way = BY_LANES
+    poke(entry + WAY * INT, way)
+    poke(entry + STAGE * INT, stage)
+    poke(entry + TABLE * INT, table)
+    poke(entry + GATES * INT, gates)
+    poke(entry + GATED * INT, 1 if gate >= 0 else 0)
+    poke(entry + CODE * INT, code)
+    poke(entry + STRIDE * INT, rows * sample)
+    poke(entry + GATE_STRIDE * INT, rows * gate_sample)
+    poke(entry + OFFSET * INT, (before + base * rows) * sample)
+    poke(entry + GATE_OFFSET * INT, (before + base * rows) * gate_sample)
+    poke(entry + FACTOR * INT, word(s, words.SIGN))
+    poke(entry + ONTO * INT, word(s, words.ADD))
+    poke(entry + LANE_START * INT, word(run, RUN_LANE_START))
+    poke(entry + LANE_STOP * INT, word(run, RUN_LANE_STOP))
+
+
+@part
+def piece(p: int, scratch: int, count: int, planes: int, j: int, m: int, radix: int, store: bool, like: Any) -> tuple[int, int]:
+    """Write the entries that hold from row j of every point of the butterfly on; their number, and the j where they end."""
+    entries, stage, end = 0, scratch + STAGE_AT, m
+    for plane in range(planes):
+        for q in range(radix):
+            row = q * m + j
+            covered = store
+            # First the runs that fill their rows, or zeros; then those that add something or have some of the lanes.
+            for later in range(2):
+                for i in range(count):
+                    run = scratch + RUNS_AT + i * RUN_WORDS * INT
+                    s, start, stop = word(run, SEGMENT), word(run, START), word(run, STOP)
+                    if word(s, words.PLANE) == plane and row < stop:
+                        end = min(end, j + (stop if start <= row else start) - row)
+                        whole = word(run, RUN_LANE_STOP) - word(run, RUN_LANE_START) == lanes_of(like)
+                        if start <= row and (whole and word(s, words.ADD) == 0) == (later == 0):
+                            entry = scratch + ENTRIES_AT + entries * ENTRY_WORDS * INT
+                            _describe(p, scratch, run, q * m, entry, stage, like)
+                            entries += 1
+                            covered = True
+                if not covered:
+                    entry = scratch + ENTRIES_AT + entries * ENTRY_WORDS * INT
+                    poke(entry + WAY * INT, ZEROS)
+                    poke(entry + STAGE * INT, stage)
+                    entries += 1
+                    covered = True
+            stage += steps.STAGED * PLANE_BYTES
+    return entries, end
+
+
+@part
+def exchange(scratch: int, entries: int, j: int, count: int, store: bool, like: Any) -> None:
+    """Fetch the samples of all entries for j … j + count - 1 to the stage (or store them), each by the widest way there is."""
+    for number in range(entries):
+        e = scratch + ENTRIES_AT + number * ENTRY_WORDS * INT
+        way, stage = word(e, WAY), word(e, STAGE)
+        if way == ZEROS:
+            steps.clear(like, stage, count)
+            continue
+        table, gates, gated, code, sign = word(e, TABLE), word(e, GATES), word(e, GATED), word(e, CODE), word(e, FACTOR)
+        stride = word(e, STRIDE)
+        offset = word(e, OFFSET) + j * stride
+        if way == BY_ROWS and count >= lanes_of(like):
+            if store:
+                steps.put_rows(like, stage, table, gates, gated, code, offset, count, sign)
+            else:
+                steps.fetch_rows(like, stage, table, gates, gated, code, offset, count, sign)
+        elif way == BY_LANES:
+            if store:
+                steps.put_lanes(like, stage, table, gates, gated, code, offset, stride, count, sign)
+            else:
+                steps.fetch_lanes(like, stage, table, gates, gated, code, offset, stride, count, sign)
+        else:
+            gate_stride = word(e, GATE_STRIDE)
+            gate_offset = word(e, GATE_OFFSET) + j * gate_stride
+            start, stop = word(e, LANE_START), word(e, LANE_STOP)
+            if store:
+                steps.put_singly(
+                    like, stage, table, gates, gated, code, offset, stride, gate_offset, gate_stride, count, sign, start, stop
+                )
+            else:
+                steps.fetch_singly(
+                    like, stage, table, gates, gated, code, offset, stride, gate_offset, gate_stride, count, sign, start, stop,
+                    word(e, ONTO),
+                )  # fmt: skip

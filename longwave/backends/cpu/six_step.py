@@ -1,0 +1,156 @@
+"""`six_step`: one long row at a time as a matrix, n = n1·COLUMNS + n2, with its own samples in the lanes.
+
+    A_N(x)[k1 + N1·k2] = Σ_n2 exp(-2πi·n2·k2/N2) · exp(-2πi·n2·(k1 + 1/4)/N) · A_N1(x[·, n2])[k1]
+
+Columns are right-angle transforms of length N1, W neighbouring ones at a time: contiguous in memory. The factor between is a
+*turn*, the product of two table entries. Rows are plain transforms of length N2, W at a time, by transposing in registers. A
+matrix is kept in scratch memory as rows of ROW_STEP bytes, W real and W imaginary parts after each other; a transformed
+filter stays as tiles of W rows, one a lane. The steps that make a convolution or its gradients are a script in the program;
+a row is taken through it by one thread, or all threads take part in every step.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from longwave.backends.cpu import moves, steps, words
+from longwave.backends.cpu.fused import ends, scratch_bytes, scratch_part, walk
+from longwave.backends.cpu.jit import kernel, part
+from longwave.backends.cpu.moves import ROW_BYTES, word
+from longwave.backends.cpu.simd import lanes_of
+from longwave.backends.cpu.words import (
+    COLUMNS_IN,
+    COLUMNS_OUT,
+    DK,
+    DPOSTGATE,
+    DX,
+    INT,
+    LIST_WORDS,
+    LISTS,
+    OF_DZ,
+    OF_INPUT,
+    OF_SUM,
+    OF_TAPS,
+    ROW_STEP,
+    ROWS_FILTER,
+    ROWS_LAST,
+    ROWS_MULTIPLY,
+    SCALED,
+    TAPS,
+    WEIGHTS,
+)  # fmt: skip
+
+# Columns that a launch hands out at a time: whole cache lines of a row.
+TOGETHER = 2
+# Bytes between the rows of a matrix beyond their length, so that neighbours do not share a set of the cache.
+PADDING = 128
+
+
+def matrix_bytes(rows: int, row_step: int) -> int:
+    return rows * row_step
+
+
+def whole_scratch_bytes(longest: int, matrices: int, each: int) -> int:
+    """The scratch memory of a thread that takes rows through all steps alone."""
+    return scratch_bytes(longest, 2) + matrices * each
+
+
+@part
+def _columns(p: int, scratch: int, x: int, b: int, h: int, kind: int, which: int, matrix: int, tile: int, like: Any) -> None:
+    high, low, step = word(p, words.TURNS_HIGH), word(p, words.TURNS_LOW), word(p, ROW_STEP)
+    turns = word(p, words.TURNS) + tile * (high + low) * ROW_BYTES
+    weights = SCALED if which in (TAPS, DK) else WEIGHTS
+    moves.aim_at_columns(p, scratch, b, h, tile, like)
+    if kind == COLUMNS_IN:
+        ends(p, scratch, which, 0, x, weights, like)
+        walk(p, x, x, words.TRANSFORM, scratch, 0, like)
+        steps.turn(like, x, matrix + tile * ROW_BYTES, step, turns, high, low)
+    else:
+        steps.turn_back(like, x, matrix + tile * ROW_BYTES, step, turns, high, low)
+        walk(p, x, x, words.INVERT_ALONE, scratch, 0, like)
+        ends(p, scratch, which, 1, x, weights, like)
+
+
+@part
+def _rows(p: int, scratch: int, x: int, z: int, matrices: int, kind: int, is_first: int, tile: int, like: Any) -> None:
+    r, step, each = word(p, words.ROW_PROGRAM), word(p, ROW_STEP), word(p, words.MATRIX_BYTES)
+    points = word(r, words.N)
+    at = matrices + tile * lanes_of(like) * step
+    s, v, dz, total = at + OF_TAPS * each, at + OF_INPUT * each, at + OF_DZ * each, at + OF_SUM * each
+    if kind == ROWS_FILTER:
+        steps.gather(like, x, s, step, points)
+        walk(r, x, x, words.TRANSFORM, scratch, 0, like)
+        steps.copy(like, s, x, points)
+    elif kind == ROWS_MULTIPLY:
+        steps.gather(like, x, v, step, points)
+        walk(r, x, s, words.MULTIPLY, scratch, 0, like)
+        steps.scatter(like, x, v, step, points)
+    elif kind == ROWS_LAST:
+        walk(r, total, total, words.INVERT_ALONE, scratch, 0, like)
+        steps.copy(like, x, total, points)
+        steps.scatter(like, x, total, step, points)
+    else:
+        need_x = word(p, LISTS + DX * LIST_WORDS + 1) > 0
+        need_k = word(p, LISTS + DK * LIST_WORDS + 1) > 0
+        need_y = word(p, LISTS + DPOSTGATE * LIST_WORDS + 1) > 0
+        if need_k or need_y:
+            steps.gather(like, x, v, step, points)
+            walk(r, x, x, words.TRANSFORM, scratch, 0, like)
+        if need_k or need_x:
+            steps.gather(like, z, dz, step, points)
+            walk(r, z, z, words.TRANSFORM, scratch, 0, like)
+        if need_k:
+            if is_first != 0:
+                steps.clear(like, total, 2 * points)
+            steps.accumulate(like, total, z, x, points)
+        if need_x:
+            walk(r, z, s, words.INVERT_CONJUGATE, scratch, 0, like)
+            steps.scatter(like, z, dz, step, points)
+        if need_y:
+            walk(r, x, s, words.INVERT_PRODUCT, scratch, 0, like)
+            steps.scatter(like, x, v, step, points)
+
+
+@part
+def _step(p: int, scratch: int, matrices: int, b: int, h: int, step: int, begins: int, low: int, high: int, like: Any) -> None:
+    """One step of the script for a row, for some of its tiles."""
+    longest = max(word(p, words.N), word(word(p, words.ROW_PROGRAM), words.N))
+    x, z = scratch_part(scratch, 0, longest), scratch_part(scratch, 1, longest)
+    line = p + (words.SCRIPT + step * words.SCRIPT_WORDS) * INT
+    kind, which = word(line, words.KIND), word(line, words.LIST)
+    matrix = matrices + word(line, words.MATRIX) * word(p, words.MATRIX_BYTES)
+    for tile in range(low, high):
+        if kind in (COLUMNS_IN, COLUMNS_OUT):
+            _columns(p, scratch, x, b, h, kind, which, matrix, tile, like)
+        else:
+            _rows(p, scratch, x, z, matrices, kind, begins, tile, like)
+
+
+@kernel
+def step_of_one_row(p: int, scratch: int, begin: int, end: int, like: Any) -> None:
+    """The tiles of one step for one row: units are TOGETHER column tiles, or one row tile."""
+    step = word(p, words.STEP)
+    kind = word(p, words.SCRIPT + step * words.SCRIPT_WORDS + words.KIND)
+    low, high = begin, end
+    if kind in (COLUMNS_IN, COLUMNS_OUT):
+        low, high = begin * TOGETHER, min(end * TOGETHER, word(p, words.COLUMNS) // lanes_of(like))
+    b, h = word(p, words.SAMPLE), word(p, words.CHANNEL)
+    _step(p, scratch, word(p, words.MATRICES), b, h, step, word(p, words.IS_FIRST), low, high, like)
+
+
+@kernel
+def whole_rows(p: int, scratch: int, begin: int, end: int, like: Any) -> None:
+    """All steps for the rows of the units begin … end - 1: a channel and a part of the batch each."""
+    W, batch, chunks = lanes_of(like), word(p, words.BATCH), word(p, words.CHUNKS)
+    length, columns = word(p, words.N), word(p, words.COLUMNS)
+    matrices = scratch_part(scratch, 2, max(length, columns))
+    for unit in range(begin, end):
+        h, chunk = unit // chunks, unit % chunks
+        first, last = batch * chunk // chunks, batch * (chunk + 1) // chunks
+        for b in range(first, last):
+            for step in range(word(p, words.STEPS)):
+                line = p + (words.SCRIPT + step * words.SCRIPT_WORDS) * INT
+                when, kind = word(line, words.WHEN), word(line, words.KIND)
+                if when == words.EACH or (when == words.BEFORE and b == first) or (when == words.AFTER and b == last - 1):
+                    tiles = (columns if kind in (COLUMNS_IN, COLUMNS_OUT) else length) // W
+                    _step(p, scratch, matrices, b, h, step, 1 if b == first else 0, 0, tiles, like)

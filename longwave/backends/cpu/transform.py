@@ -1,0 +1,84 @@
+"""The passes of a transform, compiled once for each arithmetic type; kernels call them through the addresses in a program.
+
+Code that is called from many places would otherwise be compiled again in each of them.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from longwave.backends.cpu import moves, steps, words
+from longwave.backends.cpu.jit import kernel
+from longwave.backends.cpu.moves import ROW_BYTES, word
+from longwave.backends.cpu.simd import lanes_of
+from longwave.backends.cpu.words import INT, INVERT_ALONE, INVERT_CONJUGATE, LEVEL_WORDS, LEVELS, MULTIPLY, TRANSFORM
+
+CACHE_LINE = 64
+
+
+@kernel
+def ends(p: int, scratch: int, which: int, store: int, x: int, weights: int, like: Any) -> None:
+    """The first pass on the samples of a list, or the last one and storing them: through a stage in the first cache."""
+    n, radix, twiddles = word(p, LEVELS), word(p, LEVELS + 1), word(p, LEVELS + 2)
+    planes = word(p, words.LISTS + which * words.LIST_WORDS + 2)
+    stage, count = scratch + moves.STAGE_AT, moves.runs(p, scratch, which, like)
+    W, m, begin = lanes_of(like), n // radix, 0
+    while begin < m:
+        entries, end = moves.piece(p, scratch, count, planes, begin, m, radix, store != 0, like)
+        j = begin
+        while j < end:
+            # The last rows of a piece are done with those before them, twice, where they would not fill a vector.
+            if end - j < W and end - begin >= W:
+                j = end - W
+            some = min(end - j, steps.STAGED)
+            if store != 0:
+                steps.last(like, x, stage, j, some, n, radix, weights, twiddles, planes)
+                moves.exchange(scratch, entries, j, some, True, like)
+            else:
+                moves.exchange(scratch, entries, j, some, False, like)
+                steps.first(like, x, stage, j, some, n, radix, weights, twiddles, planes)
+            j += some
+        begin = end
+
+
+@kernel
+def walk(p: int, x: int, s: int, kind: int, scratch: int, ahead: int, like: Any) -> None:
+    """All passes from FIRST_LEVEL on and back, block by block: what a block needs is done while a cache holds it.
+
+    The blocks of BASE rows come in order. Before one, the `dif` passes of all larger blocks that begin there are made, from
+    the largest; after one, the `dit` passes of those that end there, from the smallest. What memory is idle for meanwhile: to
+    bring the rows that lie `ahead` bytes further than those of the view AHEAD (with 0, nothing is asked for).
+    """
+    depth, base, points, outermost = word(p, words.DEPTH), word(p, words.BASE), word(p, words.N), word(p, words.FIRST_LEVEL)
+    radix = word(p, LEVELS + (depth - 1) * LEVEL_WORDS + 1)
+    lines = word(p, words.AHEAD_LINES) if ahead != 0 else 0
+    table = scratch + moves.TABLES_AT + word(p, words.AHEAD) * lanes_of(like) * INT
+    for row in range(0, points, base):
+        at, spectrum = x + row * ROW_BYTES, s + row * ROW_BYTES
+        if kind <= TRANSFORM:
+            for level in range(outermost, depth - 1):
+                v = p + (LEVELS + level * LEVEL_WORDS) * INT
+                n = word(v, 0)
+                if lines > 0 and n <= base:
+                    steps.ahead(like, table, ahead, lines)
+                    ahead += lines * CACHE_LINE
+                if n <= base or row % n == 0:
+                    steps.dif(like, at, max(n, base), n, word(v, 1), word(v, 2))
+        if kind == MULTIPLY:
+            steps.middle(like, at, spectrum, base, radix)
+        elif kind == TRANSFORM:
+            steps.innermost(like, at, base, radix)
+        else:
+            how = steps.ALONE if kind == INVERT_ALONE else steps.CONJUGATE if kind == INVERT_CONJUGATE else steps.PRODUCT
+            steps.inverse(like, at, spectrum, base, radix, how)
+        if kind != TRANSFORM:
+            for level in range(depth - 2, outermost - 1, -1):
+                v = p + (LEVELS + level * LEVEL_WORDS) * INT
+                n = word(v, 0)
+                if n <= base:
+                    if lines > 0:
+                        steps.ahead(like, table, ahead, lines)
+                        ahead += lines * CACHE_LINE
+                    steps.dit(like, at, base, n, word(v, 1), word(v, 2))
+                elif (row + base) % n == 0:
+                    steps.dit(like, x + (row + base - n) * ROW_BYTES, n, n, word(v, 1), word(v, 2))

@@ -1,0 +1,48 @@
+"""What a kernel is told: the layout of a program, one block of 64-bit integers with the places of everything in it.
+
+header      sizes and addresses of tables
+levels      (rows n of a block, radix, address of its twiddles) a pass, outermost first
+lists       (first segment, number of segments, planes in use) for each kind of move
+script      (when, kind, list, matrix) for each step of `six_step`
+views       tensors as addresses and strides in bytes, all of the shape (B, H, ·)
+segments    runs of samples that a move is made of
+"""
+
+from __future__ import annotations
+
+INT = 8  # bytes
+
+# The header, in integers from the start. `AHEAD`: a view whose rows are asked for before their turn, so many cache lines at
+# a time; `ENDS` and `WALK`: the compiled functions of transform.py.
+N, DEPTH, BASE, FIRST_LEVEL, CHANNELS, ROWS, BATCH, CHUNKS, VIEW_COUNT, AHEAD, AHEAD_LINES, ENDS, WALK = range(13)
+WEIGHTS, SCALED = range(13, 15)
+# Of `six_step`: columns of the matrix (0: there is none), the program for its rows, the table of turns and its two lengths,
+# bytes between rows of a matrix and between matrices, their address (0: in the thread's scratch memory), the number of
+# steps, and the step, sample and channel of a launch that makes one step alone.
+COLUMNS, ROW_PROGRAM, TURNS, TURNS_HIGH, TURNS_LOW, ROW_STEP, MATRIX_BYTES, MATRICES, STEPS, STEP = range(15, 25)
+SAMPLE, CHANNEL, IS_FIRST = range(25, 28)
+HEADER = 32
+
+LEVEL_WORDS, LIST_WORDS, SCRIPT_WORDS, VIEW_WORDS, SEGMENT_WORDS = 3, 3, 4, 6, 8
+MAX_LEVELS, MAX_LISTS, MAX_STEPS, MAX_VIEWS, MAX_SEGMENTS = 48, 8, 12, 16, 16  # segments of one list
+LEVELS = HEADER
+LISTS = LEVELS + MAX_LEVELS * LEVEL_WORDS
+SCRIPT = LISTS + MAX_LISTS * LIST_WORDS
+VIEWS = SCRIPT + MAX_STEPS * SCRIPT_WORDS
+SEGMENTS = VIEWS + MAX_VIEWS * VIEW_WORDS
+
+# The lists.
+TAPS, INPUT, OUTPUT, DZ, DX, DPOSTGATE, DK = range(7)
+# Words of a view: address, strides in bytes, stored type, neighbouring channels that share a row.
+ADDRESS, STRIDE_B, STRIDE_H, STRIDE_T, STORED, REPEATS = range(VIEW_WORDS)
+# Words of a segment: `COUNT` samples from `FIRST` on, in the rows from `ROW` on of a plane, times `SIGN`.
+VIEW, GATE, FIRST, COUNT, PLANE, ROW, SIGN, ADD = range(SEGMENT_WORDS)
+# Words of a step, when it is made (before the first sample, for each, after the last), and its kinds.
+WHEN, KIND, LIST, MATRIX = range(SCRIPT_WORDS)
+BEFORE, EACH, AFTER = range(3)
+COLUMNS_IN, COLUMNS_OUT, ROWS_FILTER, ROWS_MULTIPLY, ROWS_BACKWARD, ROWS_LAST = range(6)
+# The matrices: of the filters, of the input, of the gradient that comes in, of the filters' gradient.
+OF_TAPS, OF_INPUT, OF_DZ, OF_SUM = range(4)
+
+# What a walk through the frequencies does: multiply, transform only, or the inverse with one of the products.
+MULTIPLY, TRANSFORM, INVERT_PRODUCT, INVERT_CONJUGATE, INVERT_ALONE = range(5)
