@@ -19,6 +19,7 @@ from longwave.backends.cpu.program import Block, Form, Move, Program, View, addr
 from longwave.backends.cpu.ring import Segment
 from longwave.backends.cpu.simd import vector_bytes
 from longwave.backends.cpu.tables import factors, matrix_shape, turns
+from longwave.backends.cpu.transform import CACHE_LINE
 from longwave.planner import Placement, Plan
 from longwave.problem import Problem
 
@@ -107,17 +108,23 @@ class Units:
     rows: int
     batch: int
     chunks: int
+    sides: int
     count: int
 
 
-def _units(p: Problem, workers: int, sums_over_batch: bool) -> Units:
-    """Whole batches where a filter's gradient sums over them; this depends on the problem alone there, as its order does."""
+def _units(p: Problem, workers: int, sums_over_batch: bool, neighbours: bool = False) -> Units:
+    """Whole batches where a filter's gradient sums over them; this depends on the problem alone there, as its order does.
+
+    Where the `neighbours` of a sample in memory are those of other channels, two tiles share its cache line and a unit.
+    """
     W = _width(p)
     if p.per_sample or p.channels < (FEW_CHANNELS if sums_over_batch else W):
-        return Units(p.batch * p.channels, 1, 1, -(-p.batch * p.channels // W))
-    tiles = -(-p.channels // W)
+        return Units(p.batch * p.channels, 1, 1, 1, -(-p.batch * p.channels // W))
+    line = CACHE_LINE // dtypes.named(p.dtype).itemsize
+    sides = 2 if neighbours and line > W and p.channels > W else 1
+    tiles = -(-p.channels // (W * sides))
     chunks = 1 if sums_over_batch else _chunks(p.batch, tiles, workers)
-    return Units(p.channels, p.batch, chunks, tiles * chunks)
+    return Units(p.channels, p.batch, chunks, sides, tiles * chunks)
 
 
 def _chunks(batch: int, tiles: int, workers: int) -> int:
@@ -322,7 +329,7 @@ def _forward_call(
         if _long(found.at.N):
             launches.append(_long_launch(p, found, workers, lists, FORWARD, 2, sums=False))
             continue
-        units = _units(p, workers, False)
+        units = _units(p, workers, False, _neighbours(u))
         block = _program(p, found, units, lists)
         block.stream(source, p.in_len - p.history)
         launches.append(_tiles(p, found, fused.forward, units, block, parts=2, transforms=3))
@@ -382,10 +389,15 @@ def _backward_call(
         if _long(found.at.N):
             launches.append(_long_launch(p, found, workers, lists, _backward_script(lists), 4, sums))
             continue
-        units = _units(p, workers, sums)
+        units = _units(p, workers, sums, _neighbours(u))
         block = _program(p, found, units, lists)
         launches.append(_tiles(p, found, fused.backward, units, block, parts=4, transforms=5))
     return Call(tuple(filled), tuple(launches), p.segments is not None or len(filled) < len(pieces))
+
+
+def _neighbours(u: Form) -> bool:
+    _dtype, (*_, h, t) = u
+    return h == 1 and t != 1
 
 
 def _samples_of_sums(p: Problem, found: Layout, sums: bool) -> int:
@@ -399,6 +411,7 @@ def _program(p: Problem, found: Layout, units: Units, lists: Lists) -> Program:
     N = found.at.N
     constants = tables.tables(N, dtypes.name(_arithmetic(p)), N)
     block = Program(constants, _base(N), _like(p), CHANNELS=p.channels, ROWS=units.rows, BATCH=units.batch, CHUNKS=units.chunks)
+    block.set(SIDES=units.sides, SIDE_BYTES=fused.side_bytes(N))
     for which, list_ in lists.items():
         block.move(which, list_)
     return block
@@ -406,8 +419,8 @@ def _program(p: Problem, found: Layout, units: Units, lists: Lists) -> Program:
 
 def _tiles(p: Problem, found: Layout, kernel: Any, units: Units, block: Program, *, parts: int, transforms: int) -> Tiles:
     N = found.at.N
-    seconds = _seconds(N, transforms * units.count * -(-units.batch // units.chunks))
-    return Tiles(block.block(), kernel, _like(p), units.count, seconds, fused.scratch_bytes(N, parts))
+    seconds = _seconds(N, transforms * units.count * units.sides * -(-units.batch // units.chunks))
+    return Tiles(block.block(), kernel, _like(p), units.count, seconds, fused.scratch_bytes(N, parts, units.sides))
 
 
 # Long rows. The steps of the script, as (when, kind, list, matrix).

@@ -14,14 +14,20 @@ from longwave.backends.cpu.words import DK, DPOSTGATE, DX, DZ, INPUT, LIST_WORDS
 GAP_BYTES = 2048
 
 
-def scratch_bytes(points: int, parts: int) -> int:
-    """The scratch memory of one thread: what it begins with, and `parts` transforms of `points` rows."""
-    return moves.PARTS_AT + parts * (points * ROW_BYTES + GAP_BYTES)
+def side_bytes(points: int) -> int:
+    """From the transform of one side of a unit to that of the next."""
+    return points * ROW_BYTES + GAP_BYTES
+
+
+def scratch_bytes(points: int, parts: int, sides: int = 1) -> int:
+    """The scratch memory of one thread: what it begins with, and `parts` transforms of `points` rows, for every side."""
+    return sides * (moves.PARTS_AT + parts * side_bytes(points))
 
 
 @part
-def scratch_part(scratch: int, number: int, points: int) -> int:
-    return scratch + moves.PARTS_AT + number * (points * ROW_BYTES + GAP_BYTES)
+def scratch_part(p: int, scratch: int, number: int, points: int) -> int:
+    sides = word(p, words.SIDES)
+    return scratch + sides * (moves.PARTS_AT + number * (points * ROW_BYTES + GAP_BYTES))
 
 
 @part
@@ -34,24 +40,38 @@ def walk(p: int, x: int, s: int, kind: int, scratch: int, ahead: int, like: Any)
     call_with_6(word(p, words.WALK), p, x, s, kind, scratch, ahead, like)
 
 
+@part
+def aim(p: int, scratch: int, b: int, unit: int, like: Any) -> None:
+    sides = word(p, words.SIDES)
+    for side in range(sides):
+        moves.aim(p, scratch + side * moves.PARTS_AT, b, unit * sides + side, like)
+
+
+@part
+def all_sides(p: int, x: int, s: int, kind: int, scratch: int, ahead: int, like: Any) -> None:
+    for side in range(word(p, words.SIDES)):
+        apart = side * word(p, words.SIDE_BYTES)
+        walk(p, x + apart, s + apart, kind, scratch, ahead, like)
+
+
 @kernel
 def forward(p: int, scratch: int, begin: int, end: int, like: Any) -> None:
     """The convolution of the units begin … end - 1: a tile of channels and a part of the batch each."""
     points, batch, chunks = word(p, words.N), word(p, words.BATCH), word(p, words.CHUNKS)
-    x, s = scratch_part(scratch, 0, points), scratch_part(scratch, 1, points)
+    x, s = scratch_part(p, scratch, 0, points), scratch_part(p, scratch, 1, points)
     sample_bytes = word(p, words.VIEWS + word(p, words.AHEAD) * words.VIEW_WORDS + words.STRIDE_B)
     known = -1
     for unit in range(begin, end):
         tile, chunk = unit // chunks, unit % chunks
         last = batch * (chunk + 1) // chunks
         for b in range(batch * chunk // chunks, last):
-            moves.aim(p, scratch, b, tile, like)
+            aim(p, scratch, b, tile, like)
             if known != tile:
                 ends(p, scratch, TAPS, 0, s, SCALED, like)
-                walk(p, s, s, words.TRANSFORM, scratch, 0, like)
+                all_sides(p, s, s, words.TRANSFORM, scratch, 0, like)
                 known = tile
             ends(p, scratch, INPUT, 0, x, WEIGHTS, like)
-            walk(p, x, s, words.MULTIPLY, scratch, sample_bytes if b + 1 < last else 0, like)
+            all_sides(p, x, s, words.MULTIPLY, scratch, sample_bytes if b + 1 < last else 0, like)
             ends(p, scratch, OUTPUT, 1, x, WEIGHTS, like)
 
 
@@ -59,8 +79,8 @@ def forward(p: int, scratch: int, begin: int, end: int, like: Any) -> None:
 def backward(p: int, scratch: int, begin: int, end: int, like: Any) -> None:
     """The gradients of the units begin … end - 1: those whose lists are not empty."""
     points, batch, chunks = word(p, words.N), word(p, words.BATCH), word(p, words.CHUNKS)
-    x, s = scratch_part(scratch, 0, points), scratch_part(scratch, 1, points)
-    z, total = scratch_part(scratch, 2, points), scratch_part(scratch, 3, points)
+    x, s = scratch_part(p, scratch, 0, points), scratch_part(p, scratch, 1, points)
+    z, total = scratch_part(p, scratch, 2, points), scratch_part(p, scratch, 3, points)
     need_x = word(p, LISTS + DX * LIST_WORDS + 1) > 0
     need_k = word(p, LISTS + DK * LIST_WORDS + 1) > 0
     need_y = word(p, LISTS + DPOSTGATE * LIST_WORDS + 1) > 0
@@ -68,27 +88,30 @@ def backward(p: int, scratch: int, begin: int, end: int, like: Any) -> None:
         tile, chunk = unit // chunks, unit % chunks
         low, high = batch * chunk // chunks, batch * (chunk + 1) // chunks
         for b in range(low, high):
-            moves.aim(p, scratch, b, tile, like)
+            aim(p, scratch, b, tile, like)
             if b == low:
                 if need_x or need_y:
                     ends(p, scratch, TAPS, 0, s, SCALED, like)
-                    walk(p, s, s, words.TRANSFORM, scratch, 0, like)
+                    all_sides(p, s, s, words.TRANSFORM, scratch, 0, like)
                 if need_k:
-                    steps.clear(like, total, 2 * points)
+                    for side in range(word(p, words.SIDES)):
+                        steps.clear(like, total + side * word(p, words.SIDE_BYTES), 2 * points)
             if need_k or need_y:
                 ends(p, scratch, INPUT, 0, x, WEIGHTS, like)
-                walk(p, x, x, words.TRANSFORM, scratch, 0, like)
+                all_sides(p, x, x, words.TRANSFORM, scratch, 0, like)
             if need_k or need_x:
                 ends(p, scratch, DZ, 0, z, WEIGHTS, like)
-                walk(p, z, z, words.TRANSFORM, scratch, 0, like)
+                all_sides(p, z, z, words.TRANSFORM, scratch, 0, like)
             if need_k:
-                steps.accumulate(like, total, z, x, points)
+                for side in range(word(p, words.SIDES)):
+                    apart = side * word(p, words.SIDE_BYTES)
+                    steps.accumulate(like, total + apart, z + apart, x + apart, points)
             if need_x:
-                walk(p, z, s, words.INVERT_CONJUGATE, scratch, 0, like)
+                all_sides(p, z, s, words.INVERT_CONJUGATE, scratch, 0, like)
                 ends(p, scratch, DX, 1, z, WEIGHTS, like)
             if need_y:
-                walk(p, x, s, words.INVERT_PRODUCT, scratch, 0, like)
+                all_sides(p, x, s, words.INVERT_PRODUCT, scratch, 0, like)
                 ends(p, scratch, DPOSTGATE, 1, x, WEIGHTS, like)
         if need_k:  # 1/N came with the filter's spectrum so far
-            walk(p, total, total, words.INVERT_ALONE, scratch, 0, like)
+            all_sides(p, total, total, words.INVERT_ALONE, scratch, 0, like)
             ends(p, scratch, DK, 1, total, SCALED, like)

@@ -28,8 +28,8 @@ BY_ROWS, BY_LANES, SINGLY, ZEROS = range(4)
 # Words of a run: the segment, its rows, and the lanes that it has there.
 SEGMENT, START, STOP, RUN_LANE_START, RUN_LANE_STOP, RUN_WORDS = range(6)
 
-# What a thread's scratch memory begins with: the unit's first column, the addresses of W rows for every view, the runs of a
-# list, the entries of a piece, and the stage.
+# What a thread's scratch memory begins with, for every side of a unit: the unit's first column, the addresses of W rows for
+# every view, the runs of a list, the entries of a piece, and the stage.
 COLUMN_AT = 0
 TABLES_AT = 64
 RUNS_AT = TABLES_AT + words.MAX_VIEWS * INT * 16
@@ -152,9 +152,11 @@ def _describe(p: int, scratch: int, run: int, base: int, entry: int, stage: int,
 
 
 @part
-def piece(p: int, scratch: int, count: int, planes: int, j: int, m: int, radix: int, store: bool, like: Any) -> tuple[int, int]:
+def piece(
+    p: int, scratch: int, count: int, planes: int, j: int, m: int, radix: int, stage: int, store: bool, like: Any
+) -> tuple[int, int]:
     """Write the entries that hold from row j of every point of the butterfly on; their number, and the j where they end."""
-    entries, stage, end = 0, scratch + STAGE_AT, m
+    entries, end = 0, m
     for plane in range(planes):
         for q in range(radix):
             row = q * m + j

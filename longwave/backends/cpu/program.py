@@ -72,6 +72,7 @@ class Program:
             DEPTH=len(tables.radices),
             BASE=base,
             FIRST_LEVEL=1,
+            SIDES=1,
             WEIGHTS=tables.weights.ctypes.data,
             SCALED=tables.scaled_weights.ctypes.data,
             ENDS=jit.pointer(transform.ends, like),

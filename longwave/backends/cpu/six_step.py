@@ -115,7 +115,7 @@ def _rows(p: int, scratch: int, x: int, z: int, matrices: int, kind: int, is_fir
 def _step(p: int, scratch: int, matrices: int, b: int, h: int, step: int, begins: int, low: int, high: int, like: Any) -> None:
     """One step of the script for a row, for some of its tiles."""
     longest = max(word(p, words.N), word(word(p, words.ROW_PROGRAM), words.N))
-    x, z = scratch_part(scratch, 0, longest), scratch_part(scratch, 1, longest)
+    x, z = scratch_part(p, scratch, 0, longest), scratch_part(p, scratch, 1, longest)
     line = p + (words.SCRIPT + step * words.SCRIPT_WORDS) * INT
     kind, which = word(line, words.KIND), word(line, words.LIST)
     matrix = matrices + word(line, words.MATRIX) * word(p, words.MATRIX_BYTES)
@@ -143,7 +143,7 @@ def whole_rows(p: int, scratch: int, begin: int, end: int, like: Any) -> None:
     """All steps for the rows of the units begin … end - 1: a channel and a part of the batch each."""
     W, batch, chunks = lanes_of(like), word(p, words.BATCH), word(p, words.CHUNKS)
     length, columns = word(p, words.N), word(p, words.COLUMNS)
-    matrices = scratch_part(scratch, 2, max(length, columns))
+    matrices = scratch_part(p, scratch, 2, max(length, columns))
     for unit in range(begin, end):
         h, chunk = unit // chunks, unit % chunks
         first, last = batch * chunk // chunks, batch * (chunk + 1) // chunks

@@ -18,25 +18,35 @@ CACHE_LINE = 64
 
 @kernel
 def ends(p: int, scratch: int, which: int, store: int, x: int, weights: int, like: Any) -> None:
-    """The first pass on the samples of a list, or the last one and storing them: through a stage in the first cache."""
-    n, radix, twiddles = word(p, LEVELS), word(p, LEVELS + 1), word(p, LEVELS + 2)
+    """The first pass on the samples of a list, or the last one and storing them: through a stage in the first cache.
+
+    All SIDES of a unit take turns, so that what they read of one cache line they read at one time.
+    """
+    n, radix, twiddles, sides = word(p, LEVELS), word(p, LEVELS + 1), word(p, LEVELS + 2), word(p, words.SIDES)
     planes = word(p, words.LISTS + which * words.LIST_WORDS + 2)
-    stage, count = scratch + moves.STAGE_AT, moves.runs(p, scratch, which, like)
+    stage, count = scratch + moves.STAGE_AT, 0
+    for side in range(sides):
+        count = moves.runs(p, scratch + side * moves.PARTS_AT, which, like)
     W, m, begin = lanes_of(like), n // radix, 0
     while begin < m:
-        entries, end = moves.piece(p, scratch, count, planes, begin, m, radix, store != 0, like)
+        entries, end = 0, m
+        for side in range(sides):
+            at = scratch + side * moves.PARTS_AT
+            entries, end = moves.piece(p, at, count, planes, begin, m, radix, stage, store != 0, like)
         j = begin
         while j < end:
             # The last rows of a piece are done with those before them, twice, where they would not fill a vector.
             if end - j < W and end - begin >= W:
                 j = end - W
             some = min(end - j, steps.STAGED)
-            if store != 0:
-                steps.last(like, x, stage, j, some, n, radix, weights, twiddles, planes)
-                moves.exchange(scratch, entries, j, some, True, like)
-            else:
-                moves.exchange(scratch, entries, j, some, False, like)
-                steps.first(like, x, stage, j, some, n, radix, weights, twiddles, planes)
+            for side in range(sides):
+                at, to = scratch + side * moves.PARTS_AT, x + side * word(p, words.SIDE_BYTES)
+                if store != 0:
+                    steps.last(like, to, stage, j, some, n, radix, weights, twiddles, planes)
+                    moves.exchange(at, entries, j, some, True, like)
+                else:
+                    moves.exchange(at, entries, j, some, False, like)
+                    steps.first(like, to, stage, j, some, n, radix, weights, twiddles, planes)
             j += some
         begin = end
 

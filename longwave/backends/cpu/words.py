@@ -16,6 +16,9 @@ INT = 8  # bytes
 # a time; `ENDS` and `WALK`: the compiled functions of transform.py.
 N, DEPTH, BASE, FIRST_LEVEL, CHANNELS, ROWS, BATCH, CHUNKS, VIEW_COUNT, AHEAD, AHEAD_LINES, ENDS, WALK = range(13)
 WEIGHTS, SCALED = range(13, 15)
+# Tiles that a unit of `fused` takes together, side by side in one cache line of a tensor, and the bytes from one's transform
+# to the next one's.
+SIDES, SIDE_BYTES = range(28, 30)
 # Of `six_step`: columns of the matrix (0: there is none), the program for its rows, the table of turns and its two lengths,
 # bytes between rows of a matrix and between matrices, their address (0: in the thread's scratch memory), the number of
 # steps, and the step, sample and channel of a launch that makes one step alone.
