@@ -28,8 +28,8 @@ def _twiddles(t: Lanes, tw: Address, j: Address, r: int) -> Iterator[Complex]:
 
 
 # Rows of one plane that stand between memory and a butterfly of the first or last pass, for every point of the butterfly.
-# Whole cache lines of every lane, and few enough for the first cache.
-STAGED = 32
+# A cache line of float32 of every lane, and few enough for the first cache. Measured: 8, 16 and 32.
+STAGED = 16
 
 
 def stage_bytes(t: Lanes) -> int:
@@ -283,7 +283,7 @@ def fetch_lanes(
             factor = t.from_int(sign)
             with t.loop(0, count) as j:
                 at = offset + j * stride
-                t.prefetch(t.read_int(table) + at + STAGED * stride)
+                t.prefetch(t.read_int(table) + at + 8 * stride)
                 x = _loaded(t, 0, at, table, gates, stored, gated)
                 t.store(stage + j * t.plane, x * factor, aligned=True)
 
@@ -341,7 +341,7 @@ def put_lanes(
             with t.loop(0, count) as j:
                 x = t.load(stage + j * t.plane, aligned=True) * factor
                 at = offset + j * stride
-                t.prefetch(t.read_int(table) + at + STAGED * stride, to_write=True)
+                t.prefetch(t.read_int(table) + at + 8 * stride, to_write=True)
                 if gated:
                     x = x * t.load_stored(t.read_int(gates) + at, stored)
                 t.store_stored(t.read_int(table) + at, x, stored)
