@@ -89,6 +89,13 @@ def choose(problem: Problem, name: str) -> tuple[Backend, tuple[str, ...]]:
 
     Raises ArgumentError for an unknown name and UnsupportedError where the named backend cannot run the problem.
     """
+    if not isinstance(name, str):
+        load(name)  # raises
+    return _chosen(problem, name)
+
+
+@lru_cache(maxsize=1024)
+def _chosen(problem: Problem, name: str) -> tuple[Backend, tuple[str, ...]]:
     if name != "auto":
         backend = load(name)
         reason = backend.missing() or backend.refuses(problem)
@@ -98,7 +105,6 @@ def choose(problem: Problem, name: str) -> tuple[Backend, tuple[str, ...]]:
     return _choose_auto(problem)
 
 
-@lru_cache(maxsize=256)
 def _choose_auto(problem: Problem) -> tuple[Backend, tuple[str, ...]]:
     passed_over: list[str] = []
     for candidate in sorted(names(), key=lambda name: -load(name).PRIORITY):

@@ -87,8 +87,10 @@ def long_conv(
     elif is_traced():
         y = _op(*tensors, cu_seqlens, *call)
         y = y.transpose(1, 2) if a.channels_last else y
-    else:
+    elif torch.is_grad_enabled() and any(x is not None and x.requires_grad for x in tensors):
         y = _LongConv.apply(call, cu_seqlens, *tensors)
+    else:
+        y = _in_layout(call, _run_forward(call, tensors, cu_seqlens))
     return y if u.dim() == 3 else y.squeeze(0)
 
 
@@ -147,6 +149,11 @@ def _run_forward(call: Call, tensors: Tensors, cu_seqlens: Tensor | None) -> Ten
     return engine.forward(problem, *tensors)
 
 
+def _in_layout(call: Call, y: Tensor) -> Tensor:
+    """A result as the caller's own tensor, not as a view of one in another layout."""
+    return y.transpose(1, 2).detach() if call.channels_last else y
+
+
 def _run_backward(call: Call, needs: Sequence[bool], dy: Tensor, tensors: Tensors, cu_seqlens: Tensor | None) -> list[Tensor]:
     problem = problem_of(call, tensors, cu_seqlens)
     engine, _ = backends.choose(problem, call.backend)
@@ -203,8 +210,7 @@ class _LongConv(torch.autograd.Function):
     def forward(ctx: Any, call: Call, cu_seqlens: Tensor | None, *tensors: Any) -> Tensor:
         ctx.call = call
         ctx.save_for_backward(cu_seqlens, *tensors)
-        y = _run_forward(call, tensors, cu_seqlens)
-        return y.transpose(1, 2).detach() if call.channels_last else y
+        return _in_layout(call, _run_forward(call, tensors, cu_seqlens))
 
     @staticmethod
     def backward(ctx: Any, dy: Tensor) -> tuple[Tensor | None, ...]:

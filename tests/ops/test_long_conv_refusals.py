@@ -98,14 +98,14 @@ def test_the_right_call_beside_them_runs() -> None:
 def test_a_named_backend_is_refused_rather_than_replaced(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in backends.names():
         monkeypatch.setattr(backends.load(name), "refuses", lambda problem: "it takes no float32")
-    backends._choose_auto.cache_clear()
+    backends._chosen.cache_clear()
     with pytest.raises(
         UnsupportedError, match=r"backend='plain' cannot run this call: it takes no float32; use backend='auto'"
     ):
         _call(backend="plain")
     with pytest.raises(UnsupportedError, match=r"no backend takes this call: .*not plain: it takes no float32"):
         _call()
-    backends._choose_auto.cache_clear()
+    backends._chosen.cache_clear()
 
 
 PLANS: list[tuple[dict[str, Any], str]] = [
