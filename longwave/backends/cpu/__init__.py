@@ -2,7 +2,7 @@
 
 `fused`: a tile of channels, one a vector lane, is loaded (times its gate), transformed, multiplied by the spectrum of its
 filters, transformed back and stored (times its gate) while it is in the caches. `six_step`: a long row is taken apart into a
-matrix, its columns in the lanes. The algebra of both:
+matrix, its columns in the lanes. `windows`: a filter much shorter than the signal, in overlapping stretches. The algebra:
 
     with w[n] = exp(-iπn/2N), A(z) = DFT(w·z) maps products of real polynomials modulo x^2N + 1 to products in C^N,
     with x^N = -i,

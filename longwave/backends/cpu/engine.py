@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import Any, Protocol
 
@@ -27,6 +27,9 @@ from longwave.problem import Problem
 BASE_BYTES = 2**14
 # While the matrices of all threads' rows are within this, they stay in the caches: every thread takes rows of its own.
 WHOLE_ROWS_BYTES = 10 * 2**20
+# Windows are taken where they are expected to cost at most so much of one transform for everything, which costs so much more
+# where it goes by six steps; their transforms stay in the caches, and are long enough for the work around them.
+WINDOWS_GAIN, LONG_COST, SHORTEST_WINDOW, LONGEST_WINDOW = 1.1, 1.5, 256, 2**13
 # Below this many channels the lanes hold rows of all samples of the batch, and each has its own copy of the filter.
 FEW_CHANNELS = 64
 # Nanoseconds a vector row and transform: a constant part (load, store) and one a factor of two. For threads and `plan`.
@@ -45,11 +48,18 @@ class Layout:
     filter_again: tuple[Segment, ...]  # circular: the same taps, one period earlier
     first_tap: int
     taps: int
-    period: int  # of a circular convolution whose taps must be folded to it, or 0
+    period: int = 0  # of a circular convolution whose taps must be folded to it, or 0
+    # Of `windows`: how many there are, samples from one to the next, those that lie wholly inside, where lag 0 stands, and
+    # where everything stands for the gradients.
+    windows: int = 0
+    hop: int = 0
+    inside: tuple[int, int] = (0, 0)
+    zero_row: int = 0
+    backward: Layout | None = None
 
     @property
     def zero_lag(self) -> Segment:
-        return Segment(0, 1, 0, 0, 1)
+        return Segment(0, 1, 0, self.zero_row, 1)
 
 
 @lru_cache(maxsize=4096)
@@ -82,6 +92,8 @@ def _layout(p: Problem, zero: int, in_start: int, in_len: int, out_start: int, o
         first_lag, last_lag = max(lo, at.lag), min(hi, at.lag + at.tap_stop - at.tap_start - 1)
         first_tap, taps = first_lag - lo, max(0, last_lag - first_lag + 1)
         filter_ = ring.segments(at.N, first_lag, taps)
+        if N := _window_length(at.N, max(in_len, out_len), wide[1] - wide[0] + 1):
+            return _windowed(p, N, wide, in_start, in_len, out_start, out_len)
     first = in_start - p.in_start  # counts history and u as one row
     past = max(0, min(p.history - first, in_len))
     return Layout(
@@ -95,6 +107,54 @@ def _layout(p: Problem, zero: int, in_start: int, in_len: int, out_start: int, o
         taps=taps,
         period=period,
     )
+
+
+@lru_cache(maxsize=65536)
+def _window_length(N: int, samples: int, lags: int) -> int:
+    """The best transform for `samples` results in windows, or 0 where one transform of N points is better for all of them."""
+    best, least = 0, WINDOWS_GAIN * _seconds(N, 1) * (LONG_COST if _long(N) else 1)
+    for parts in range(2, 33):
+        length = tables.transform_length(-(-lags * parts // 4))
+        hop = 2 * length - lags + 1
+        if SHORTEST_WINDOW <= length <= LONGEST_WINDOW and lags <= hop < samples / 2:
+            seconds = -(-samples // hop) * _seconds(length, 1)
+            if seconds < least:
+                best, least = length, seconds
+    return best
+
+
+def _windowed(p: Problem, N: int, lags: tuple[int, int], in_start: int, in_len: int, out_start: int, out_len: int) -> Layout:
+    """The stretch in windows of 2N samples: each begins `hop` after the one before, and the first hi - lo of its results are
+    not exact. The gradients' windows have 2N samples of that of the result and give `hop` of that of the input."""
+    lo, hi = lags
+    hop = 2 * N - (hi - lo)
+    P, first, y_low = p.history, in_start - p.in_start, out_start - p.out_start
+    u_low, u_high, y_high = max(0, first - P), first + in_len - P, y_low + out_len
+    filter_ = tuple(ring.segments(N, p.lags[0] - lo, p.taps))
+
+    def layout(start: int, length: int, y: int, y_position: int, y_length: int, windows: int) -> Layout:
+        """With `length` samples of the input from `start` on at 0 …, and those of the result from `y` on at `y_position` …"""
+        i = start - p.in_start - P
+        inside_from = max(-(-(u_low - i) // hop), -(-(y_low - y) // hop), 0)
+        inside_to = min((u_high - i - length) // hop, (y_high - y - y_length) // hop) + 1
+        return Layout(
+            at=Placement(N, 0, y_position, 0, p.taps, p.lags[0]),
+            source=tuple(ring.segments(N, 0, length, i, u_low, u_high)),
+            past=tuple(ring.segments(N, 0, length, i + P, 0, P)) if first < P else (),
+            result=tuple(ring.segments(N, y_position, y_length, y, y_low, y_high)),
+            filter=filter_,
+            filter_again=(),
+            first_tap=0,
+            taps=p.taps,
+            windows=windows,
+            hop=hop,
+            inside=(inside_from, max(inside_from, inside_to)),
+            zero_row=-lo,
+        )
+
+    back = layout(in_start, hop, in_start + lo - p.out_start, 0, 2 * N, -(-in_len // hop))
+    ahead = layout(out_start - hi, 2 * N, y_low, hi - lo, hop, -(-out_len // hop))
+    return replace(ahead, backward=back)
 
 
 # The tensors of a call, by their places.
@@ -138,7 +198,7 @@ def plan(problem: Problem) -> Plan:
     p = problem
     found = layouts(p)
     N, itemsize = max((piece.at.N for piece in found), default=1), _arithmetic(p).itemsize
-    rows = sum(piece.at.N for piece in found) or 1
+    rows = sum(piece.at.N * max(1, piece.windows) for piece in found) or 1
     W = _width(p)
     workers = threads.width()
     long = _long(N)
@@ -150,9 +210,11 @@ def plan(problem: Problem) -> Plan:
         in_flight = (together, together)
         scratch = workers * fused.scratch_bytes(max(shape), 2) + together * 2 * _matrix_bytes(p, N) + 2 * itemsize * N // 16
     else:
-        workers = min(workers, _units(p, workers, False).count)
+        windows = max((piece.windows for piece in found), default=0)
+        workers = min(workers, _units(p, workers, False).count * max(1, windows))
         product = "·".join(map(str, factors(N)))
-        algorithm = f"fused, right-angle transforms of {product} in {dtypes.name(_arithmetic(p))}, {W} lanes"
+        name = f"{windows:,} windows" if windows else "fused"
+        algorithm = f"{name}, right-angle transforms of {product} in {dtypes.name(_arithmetic(p))}, {W} lanes"
         in_flight = (min(p.batch, workers), min(p.channels, workers * W))
         scratch = workers * fused.scratch_bytes(N, 2) + 2 * itemsize * N * 3
     tiles = p.batch * p.channels / W if long else p.batch * -(-p.channels // W)
@@ -224,10 +286,13 @@ def backward(
             if grad is not None:
                 grad.zero_()  # what no document reaches
     for found, launch in zip(call.layouts, call.launches, strict=True):
-        samples = _samples_of_sums(p, found, need_k or need_D)
-        sums = [u.new_empty(samples, p.channels, n, dtype=wide) for n in (found.taps, found.taps, 1)]
+        samples, windows = _sums(p, found, need_k or need_D)
+        apart, lengths = found.backward.hop if found.backward else 0, (found.taps, found.taps, 1)
+        sums = [u.new_empty(samples, p.channels, windows * apart if windows > 1 else n, dtype=wide) for n in lengths]
         taps = None if k is None else _folded(p, found, k)
         launch.run((u, taps, D, pregate, postgate, history, None, dy, du, dpregate, dpostgate, dhistory, *sums))
+        if windows > 1:
+            sums = [_in_order(x.unflatten(-1, (windows, apart))[..., :n], 2) for x, n in zip(sums, lengths, strict=True)]
         if dk is not None:
             if found.filter_again:
                 sums[0][..., 1:] += sums[1][..., 1:]
@@ -269,6 +334,15 @@ class Tiles:
     def run(self, tensors: Sequence[Tensor | None]) -> None:
         filled = self.block.filled(tensors)
         threads.run(self.kernel, address(filled), self.like, self.units, self.seconds, self.scratch_bytes)
+
+
+@dataclass(frozen=True, eq=False)
+class Several:
+    launches: tuple[Launch, ...]
+
+    def run(self, tensors: Sequence[Tensor | None]) -> None:
+        for launch in self.launches:
+            launch.run(tensors)
 
 
 @dataclass(frozen=True, eq=False)
@@ -320,12 +394,16 @@ def _forward_call(
     filled = [found for found in pieces if not found.at.empty]
     launches: list[Launch] = []
     for found in filled:
-        source, past = view(U, u), _maybe(HISTORY, history)
+        moves = found.windows > 0
+        source, past = view(U, u, moves=moves), _maybe(HISTORY, history, moves)
         lists = {
             words.TAPS: _filter_moves(p, found, k, D),
-            words.INPUT: _input_moves(found, source, _maybe(PREGATE, pregate), past),
-            words.OUTPUT: [Move(view(Y, y), _maybe(POSTGATE, postgate), found.result)],
+            words.INPUT: _input_moves(found, source, _maybe(PREGATE, pregate, moves), past),
+            words.OUTPUT: [Move(view(Y, y, moves=moves), _maybe(POSTGATE, postgate, moves), found.result)],
         }
+        if moves:
+            launches.append(_windows_launch(p, found, workers, lists, fused.forward, _neighbours(u), sums=False))
+            continue
         if _long(found.at.N):
             launches.append(_long_launch(p, found, workers, lists, FORWARD, 2, sums=False))
             continue
@@ -359,24 +437,29 @@ def _backward_call(
     filled = [found for found in pieces if not found.at.empty]
     launches: list[Launch] = []
     for found in filled:
-        source, before, after = view(U, u), _maybe(PREGATE, pregate), _maybe(POSTGATE, postgate)
-        gradient = view(DY, dy)
+        moves, back = found.windows > 0, found.backward or found
+        source, gradient = view(U, u, moves=moves), view(DY, dy, moves=moves)
+        before, after = _maybe(PREGATE, pregate, moves), _maybe(POSTGATE, postgate, moves)
+        past = _maybe(HISTORY, history, moves)
+        taps = [] if k is None else _filter_moves(p, found, k, D)
         lists = {
-            words.TAPS: [] if k is None else _filter_moves(p, found, k, D),
-            words.INPUT: _input_moves(found, source, before, _maybe(HISTORY, history)),
-            words.DZ: [Move(gradient, after, found.result)],
+            words.TAPS: taps,
+            words.INPUT: _input_moves(back, source, before, past),
+            words.DZ: [Move(gradient, after, back.result)],
             words.DX: [],
             words.DPOSTGATE: [],
             words.DK: [],
         }
         if du is not None:
-            lists[words.DX].append(Move(view(DU, du), before, found.source))
+            lists[words.DX].append(Move(view(DU, du, moves=moves), before, back.source))
         if dpregate is not None:
-            lists[words.DX].append(Move(view(DPREGATE, dpregate), source, found.source))
+            lists[words.DX].append(Move(view(DPREGATE, dpregate, moves=moves), source, back.source))
         if dhistory is not None:
-            lists[words.DX].append(Move(view(DHISTORY, dhistory), None, found.past))
+            lists[words.DX].append(Move(view(DHISTORY, dhistory, moves=moves), None, back.past))
+        of_postgate = []
         if dpostgate is not None:
-            lists[words.DPOSTGATE].append(Move(view(DPOSTGATE, dpostgate), gradient, found.result))
+            of_postgate = [Move(view(DPOSTGATE, dpostgate, moves=moves), gradient, found.result)]
+            lists[words.DPOSTGATE] = [] if moves else of_postgate
         sums = need_k or need_D
         for slot, n, segments in (
             (DK, found.taps, found.filter if need_k else ()),
@@ -384,8 +467,19 @@ def _backward_call(
             (DSKIP, 1, (found.zero_lag,) if need_D else ()),
         ):
             if segments:
-                per_sample = p.channels * n if _samples_of_sums(p, found, sums) > 1 else 0
-                lists[words.DK].append(Move(view(slot, (_arithmetic(p), (per_sample, n, 1))), None, segments))
+                samples, windows = _sums(p, found, sums)
+                row = windows * back.hop if windows > 1 else n
+                strides = (p.channels * row if samples > 1 else 0, row, 1)
+                lists[words.DK].append(Move(view(slot, (_arithmetic(p), strides), moves=windows > 1), None, segments))
+        if moves:
+            parts = []
+            if lists[words.DX] or lists[words.DK]:
+                parts.append(_windows_launch(p, back, workers, lists, fused.backward, _neighbours(u), sums))
+            if of_postgate:  # its windows are those of the convolution itself
+                lists = {words.TAPS: taps, words.INPUT: _input_moves(found, source, before, past), words.OUTPUT: of_postgate}
+                parts.append(_windows_launch(p, found, workers, lists, fused.forward, _neighbours(u), sums=False))
+            launches.append(Several(tuple(parts)))
+            continue
         if _long(found.at.N):
             launches.append(_long_launch(p, found, workers, lists, _backward_script(lists), 4, sums))
             continue
@@ -400,11 +494,13 @@ def _neighbours(u: Form) -> bool:
     return h == 1 and t != 1
 
 
-def _samples_of_sums(p: Problem, found: Layout, sums: bool) -> int:
-    """Over how many samples of the batch a filter's gradient is summed afterwards, in order."""
+def _sums(p: Problem, found: Layout, sums: bool) -> tuple[int, int]:
+    """Over how many samples of the batch, and over how many windows, a filter's gradient is summed afterwards, in order."""
     if _long(found.at.N):
-        return p.batch if p.per_sample else 1
-    return p.batch if _units(p, 1, sums).batch == 1 else 1
+        return (p.batch if p.per_sample else 1), 1
+    samples = p.batch if _units(p, 1, sums).rows == p.batch * p.channels else 1
+    back = found.backward
+    return samples, back.windows if sums and back and p.batch * p.channels < FEW_CHANNELS else 1
 
 
 def _program(p: Problem, found: Layout, units: Units, lists: Lists) -> Program:
@@ -421,6 +517,36 @@ def _tiles(p: Problem, found: Layout, kernel: Any, units: Units, block: Program,
     N = found.at.N
     seconds = _seconds(N, transforms * units.count * units.sides * -(-units.batch // units.chunks))
     return Tiles(block.block(), kernel, _like(p), units.count, seconds, fused.scratch_bytes(N, parts, units.sides))
+
+
+def _windows_launch(p: Problem, found: Layout, workers: int, lists: Lists, kernel: Any, neighbours: bool, sums: bool) -> Launch:
+    """Windows are samples of the batch to the kernels; where there are few channels, those inside go into the lanes. Where
+    each has a gradient of the filter of its own, it is a unit of its own."""
+    units, W = _units(p, workers, sums, neighbours), _width(p)
+    backward = kernel is fused.backward
+    inside_from, inside_to = found.inside
+    # (rows, samples, windows in the loop, in the lanes, and the first of them)
+    launches = [(units.rows, units.batch, found.windows, 1, 0)]
+    apart = sums and p.batch * p.channels < FEW_CHANNELS
+    if units.rows == p.batch * p.channels and (apart or not sums) and inside_to - inside_from > W:
+        inside = inside_to - inside_from
+        launches = [
+            (units.rows, 1, inside_from, 1, 0),
+            (units.rows * inside, 1, 1, inside, inside_from),
+            (units.rows, 1, found.windows - inside_to, 1, inside_to),
+        ]
+    parts = []
+    for rows, samples, in_loop, in_lanes, first in launches:
+        if in_loop == 0:
+            continue
+        tiles, batch = -(-rows // (W * units.sides)), samples * in_loop
+        chunks = batch if apart else 1 if sums else _chunks(batch, tiles, workers)
+        dealt = Units(rows, batch, chunks, units.sides, tiles * chunks)
+        block = _program(p, found, dealt, lists)
+        block.set(LOOP_WINDOWS=in_loop, LANE_WINDOWS=in_lanes, FIRST_WINDOW=first, HOP=found.hop)
+        count = {"parts": 4, "transforms": 5} if backward else {"parts": 2, "transforms": 3}
+        parts.append(_tiles(p, found, kernel, dealt, block, **count))
+    return Several(tuple(parts))
 
 
 # Long rows. The steps of the script, as (when, kind, list, matrix).
@@ -536,8 +662,8 @@ def _seconds(N: int, transforms: float) -> float:
     return 1e-9 * transforms * N * (NS_ROW + NS_ROW_LEVEL * math.log2(max(2, N)))
 
 
-def _maybe(slot: int, form: Form | None) -> View | None:
-    return None if form is None else view(slot, form)
+def _maybe(slot: int, form: Form | None, moves: bool = False) -> View | None:
+    return None if form is None else view(slot, form, moves=moves)
 
 
 def _input_moves(found: Layout, u: View, pregate: View | None, history: View | None) -> list[Move]:

@@ -7,7 +7,7 @@ from typing import Any
 from longwave.backends.cpu import moves, steps, words
 from longwave.backends.cpu.jit import kernel, part
 from longwave.backends.cpu.moves import ROW_BYTES, word
-from longwave.backends.cpu.simd import call_with_6
+from longwave.backends.cpu.simd import call_with_6, poke
 from longwave.backends.cpu.words import DK, DPOSTGATE, DX, DZ, INPUT, LIST_WORDS, LISTS, OUTPUT, SCALED, TAPS, WEIGHTS
 
 # Between the parts of a thread's scratch memory, so that their equal rows do not share a set of the cache.
@@ -60,16 +60,15 @@ def forward(p: int, scratch: int, begin: int, end: int, like: Any) -> None:
     points, batch, chunks = word(p, words.N), word(p, words.BATCH), word(p, words.CHUNKS)
     x, s = scratch_part(p, scratch, 0, points), scratch_part(p, scratch, 1, points)
     sample_bytes = word(p, words.VIEWS + word(p, words.AHEAD) * words.VIEW_WORDS + words.STRIDE_B)
-    known = -1
+    poke(scratch + moves.KNOWN_AT, 0)
     for unit in range(begin, end):
         tile, chunk = unit // chunks, unit % chunks
         last = batch * (chunk + 1) // chunks
         for b in range(batch * chunk // chunks, last):
             aim(p, scratch, b, tile, like)
-            if known != tile:
+            if not moves.is_known(p, scratch, like):
                 ends(p, scratch, TAPS, 0, s, SCALED, like)
                 all_sides(p, s, s, words.TRANSFORM, scratch, 0, like)
-                known = tile
             ends(p, scratch, INPUT, 0, x, WEIGHTS, like)
             all_sides(p, x, s, words.MULTIPLY, scratch, sample_bytes if b + 1 < last else 0, like)
             ends(p, scratch, OUTPUT, 1, x, WEIGHTS, like)

@@ -28,10 +28,12 @@ BY_ROWS, BY_LANES, SINGLY, ZEROS = range(4)
 # Words of a run: the segment, its rows, and the lanes that it has there.
 SEGMENT, START, STOP, RUN_LANE_START, RUN_LANE_STOP, RUN_WORDS = range(6)
 
-# What a thread's scratch memory begins with, for every side of a unit: the unit's first column, the addresses of W rows for
-# every view, the runs of a list, the entries of a piece, and the stage.
-COLUMN_AT = 0
-TABLES_AT = 64
+# What a thread's scratch memory begins with, for every side of a unit: the unit's first column, the samples that its window is
+# moved by, the addresses of the filters whose spectrum is known, those of W rows for every view, the runs of a list, the
+# entries of a piece, and the stage.
+COLUMN_AT, SHIFT_AT = 0, 8
+KNOWN_AT = 64
+TABLES_AT = KNOWN_AT + words.MAX_SEGMENTS * INT * 16
 RUNS_AT = TABLES_AT + words.MAX_VIEWS * INT * 16
 ENTRIES_AT = RUNS_AT + 3 * words.MAX_SEGMENTS * RUN_WORDS * INT
 STAGE_AT = ENTRIES_AT + max(steps.RADICES) * 3 * words.MAX_SEGMENTS * ENTRY_WORDS * INT
@@ -45,21 +47,44 @@ def word(p: int, index: int) -> int:
 
 @part
 def aim(p: int, scratch: int, b: int, tile: int, like: Any) -> None:
-    """Write the addresses of W channels, for every view."""
+    """Write the addresses of W rows, for every view; `b` counts samples and their windows."""
     W, tables = lanes_of(like), scratch + TABLES_AT
-    H, rows = word(p, words.CHANNELS), word(p, words.ROWS)
-    poke(scratch + COLUMN_AT, 0)
+    H, rows, in_loop, in_lanes = (
+        word(p, words.CHANNELS), word(p, words.ROWS), word(p, words.LOOP_WINDOWS), word(p, words.LANE_WINDOWS),
+    )  # fmt: skip
+    shift = 0
     for view in range(word(p, words.VIEW_COUNT)):
         v = p + (words.VIEWS + view * words.VIEW_WORDS) * INT
         start, sb, sh = word(v, words.ADDRESS), word(v, words.STRIDE_B), word(v, words.STRIDE_H)
-        repeats = word(v, words.REPEATS)
+        repeats, moves = word(v, words.REPEATS), word(v, words.MOVES) * word(v, words.STRIDE_T)
         for lane in range(W):
-            h, sample = min(tile * W + lane, rows - 1), b
+            h, sample, window = min(tile * W + lane, rows - 1), b, 0
+            if in_loop != 1:
+                sample, window = b // in_loop, b % in_loop
+            if in_lanes != 1:
+                h, window = h // in_lanes, h % in_lanes
             if h >= H:
-                sample, h = b + h // H, h % H
+                sample, h = sample + h // H, h % H
             if repeats != 1:
                 h = h // repeats
-            poke(tables + (view * W + lane) * INT, start + sample * sb + h * sh)
+            shift = (word(p, words.FIRST_WINDOW) + window) * word(p, words.HOP)
+            poke(tables + (view * W + lane) * INT, start + sample * sb + h * sh + shift * moves)
+    poke(scratch + COLUMN_AT, 0)
+    poke(scratch + SHIFT_AT, shift)
+
+
+@part
+def is_known(p: int, scratch: int, like: Any) -> bool:
+    """Whether the filters (and what is added to them) are those of the last time; they are from now on."""
+    W, same, about = lanes_of(like), True, words.LISTS + words.TAPS * words.LIST_WORDS
+    for i in range(word(p, about + 1)):
+        segment = p + (words.SEGMENTS + (word(p, about) + i) * words.SEGMENT_WORDS) * INT
+        table = scratch + TABLES_AT + word(segment, words.VIEW) * W * INT
+        known = scratch + KNOWN_AT + i * W * INT
+        for lane in range(W):
+            same = same and peek(known + lane * INT) == peek(table + lane * INT)
+            poke(known + lane * INT, peek(table + lane * INT))
+    return same
 
 
 @part
@@ -81,8 +106,11 @@ def runs(p: int, scratch: int, which: int, like: Any) -> int:
     about = words.LISTS + which * words.LIST_WORDS
     for i in range(word(p, about), word(p, about) + word(p, about + 1)):
         s = p + (words.SEGMENTS + i * words.SEGMENT_WORDS) * INT
-        begin = word(s, words.ROW)
-        end = begin + word(s, words.COUNT)
+        begin, skipped, length = word(s, words.ROW), 0, word(s, words.COUNT)
+        if word(s, words.HIGH) > 0:
+            first = word(s, words.FIRST) + peek(scratch + SHIFT_AT)
+            skipped, length = max(0, word(s, words.LOW) - first), min(length, word(s, words.HIGH) - first)
+        begin, end = begin + skipped, begin + length
         if columns == 0:
             count = _add_run(scratch, count, s, begin, end, 0, W)
             continue

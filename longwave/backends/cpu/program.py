@@ -37,16 +37,17 @@ class View(NamedTuple):
     strides: tuple[int, int, int]
     code: int
     repeats: int = 1
+    moves: bool = False  # with the window
 
 
-def view(slot: int, form: Form, first: int = 0, repeats: int = 1) -> View:
+def view(slot: int, form: Form, first: int = 0, repeats: int = 1, moves: bool = False) -> View:
     """Of a (B, H, ·) tensor; one of (H, ·) is the same for the whole batch, and one of (H,) has one sample."""
     dtype, strides = form
     code = CODE[dtype]
     size = STORED_BYTES[code]
     padded = (0, *strides, 0) if len(strides) == 1 else (0,) * (3 - len(strides)) + strides
     b, h, t = (size * stride for stride in padded)
-    return View(slot, first * t, (b, h, t), code, repeats)
+    return View(slot, first * t, (b, h, t), code, repeats, moves)
 
 
 class Move(NamedTuple):
@@ -73,6 +74,8 @@ class Program:
             BASE=base,
             FIRST_LEVEL=1,
             SIDES=1,
+            LOOP_WINDOWS=1,
+            LANE_WINDOWS=1,
             WEIGHTS=tables.weights.ctypes.data,
             SCALED=tables.scaled_weights.ctypes.data,
             ENDS=jit.pointer(transform.ends, like),
@@ -100,7 +103,7 @@ class Program:
             gate = -1 if move.gate is None else self._number(move.gate)
             for s in move.segments:
                 planes = max(planes, s.plane + 1)
-                self.segments += [x, gate, s.i, s.length, s.plane, s.row, s.sign, int(move.add)]
+                self.segments += [x, gate, s.i, s.length, s.plane, s.row, s.sign, int(move.add), s.low, s.high]
         count = len(self.segments) // words.SEGMENT_WORDS - first
         at = words.LISTS + which * words.LIST_WORDS
         self.words[at : at + words.LIST_WORDS] = [first, count, planes]
@@ -135,7 +138,7 @@ class Program:
     def _number(self, x: View) -> int:
         if x not in self.views:
             at = words.VIEWS + len(self.views) * words.VIEW_WORDS
-            self.words[at : at + words.VIEW_WORDS] = [0, *x.strides, x.code, x.repeats]
+            self.words[at : at + words.VIEW_WORDS] = [0, *x.strides, x.code, x.repeats, int(x.moves)]
             self.views[x] = len(self.views)
         return self.views[x]
 

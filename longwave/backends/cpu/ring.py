@@ -32,16 +32,22 @@ def place(in_start: int, in_len: int, out_start: int, out_len: int, lo: int, hi:
 
 
 class Segment(NamedTuple):
-    """A run of samples: `length` of them from index `i`, in rows n … of plane 0 (real) or 1 (imaginary), times `sign`."""
+    """A run of samples: `length` of them from index `i`, in rows n … of plane 0 (real) or 1 (imaginary), times `sign`.
+
+    With `high` > 0, `i` is that of the first window and moves with the windows, and only samples from `low` to `high` - 1 are
+    there.
+    """
 
     i: int
     length: int
     plane: int
     row: int
     sign: int
+    low: int = 0
+    high: int = 0
 
 
-def segments(N: int, position: int, count: int, i: int = 0) -> list[Segment]:
+def segments(N: int, position: int, count: int, i: int = 0, low: int = 0, high: int = 0) -> list[Segment]:
     """`count` samples that stand at `position` … in the ring, cut where the plane or the sign changes."""
     found = []
     while count > 0:
@@ -49,6 +55,6 @@ def segments(N: int, position: int, count: int, i: int = 0) -> list[Segment]:
         plane, row = divmod(p, N)
         run = min(count, N - row)
         sign = (-1) ** (turn % 2) * (-1 if plane else 1)
-        found.append(Segment(i, run, plane, row, sign))
+        found.append(Segment(i, run, plane, row, sign, low, high))
         position, count, i = position + run, count - run, i + run
     return found

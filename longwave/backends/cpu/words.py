@@ -19,14 +19,17 @@ WEIGHTS, SCALED = range(13, 15)
 # Tiles that a unit of `fused` takes together, side by side in one cache line of a tensor, and the bytes from one's transform
 # to the next one's.
 SIDES, SIDE_BYTES = range(28, 30)
+# Of `windows`: how many the loop over the batch has for each sample, how many the lanes have for each row (1: theirs is the
+# loop's), the first of them, and the samples from one to the next.
+LOOP_WINDOWS, LANE_WINDOWS, FIRST_WINDOW, HOP = range(30, 34)
 # Of `six_step`: columns of the matrix (0: there is none), the program for its rows, the table of turns and its two lengths,
 # bytes between rows of a matrix and between matrices, their address (0: in the thread's scratch memory), the number of
 # steps, and the step, sample and channel of a launch that makes one step alone.
 COLUMNS, ROW_PROGRAM, TURNS, TURNS_HIGH, TURNS_LOW, ROW_STEP, MATRIX_BYTES, MATRICES, STEPS, STEP = range(15, 25)
 SAMPLE, CHANNEL, IS_FIRST = range(25, 28)
-HEADER = 32
+HEADER = 40
 
-LEVEL_WORDS, LIST_WORDS, SCRIPT_WORDS, VIEW_WORDS, SEGMENT_WORDS = 3, 3, 4, 6, 8
+LEVEL_WORDS, LIST_WORDS, SCRIPT_WORDS, VIEW_WORDS, SEGMENT_WORDS = 3, 3, 4, 7, 10
 MAX_LEVELS, MAX_LISTS, MAX_STEPS, MAX_VIEWS, MAX_SEGMENTS = 48, 8, 12, 16, 16  # segments of one list
 LEVELS = HEADER
 LISTS = LEVELS + MAX_LEVELS * LEVEL_WORDS
@@ -36,10 +39,12 @@ SEGMENTS = VIEWS + MAX_VIEWS * VIEW_WORDS
 
 # The lists.
 TAPS, INPUT, OUTPUT, DZ, DX, DPOSTGATE, DK = range(7)
-# Words of a view: address, strides in bytes, stored type, neighbouring channels that share a row.
-ADDRESS, STRIDE_B, STRIDE_H, STRIDE_T, STORED, REPEATS = range(VIEW_WORDS)
-# Words of a segment: `COUNT` samples from `FIRST` on, in the rows from `ROW` on of a plane, times `SIGN`.
-VIEW, GATE, FIRST, COUNT, PLANE, ROW, SIGN, ADD = range(SEGMENT_WORDS)
+# Words of a view: address, strides in bytes, stored type, neighbouring channels that share a row, and whether it moves with
+# the window.
+ADDRESS, STRIDE_B, STRIDE_H, STRIDE_T, STORED, REPEATS, MOVES = range(VIEW_WORDS)
+# Words of a segment: `COUNT` samples from `FIRST` on, in the rows from `ROW` on of a plane, times `SIGN`; with HIGH > 0,
+# `FIRST` moves with the window, and only samples from LOW to HIGH - 1 are there.
+VIEW, GATE, FIRST, COUNT, PLANE, ROW, SIGN, ADD, LOW, HIGH = range(SEGMENT_WORDS)
 # Words of a step, when it is made (before the first sample, for each, after the last), and its kinds.
 WHEN, KIND, LIST, MATRIX = range(SCRIPT_WORDS)
 BEFORE, EACH, AFTER = range(3)

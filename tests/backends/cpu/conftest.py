@@ -30,6 +30,18 @@ def by_six_steps(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 
 
 @pytest.fixture
+def by_windows(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Filters that are shorter than their signal go in windows, however short those are."""
+    monkeypatch.setattr(engine, "WINDOWS_GAIN", 1e9)
+    monkeypatch.setattr(engine, "SHORTEST_WINDOW", 1)
+    monkeypatch.setattr(engine, "LONGEST_WINDOW", 64)
+    _forget_plans()
+    yield
+    monkeypatch.undo()
+    _forget_plans()
+
+
+@pytest.fixture
 def whole_rows(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """Every thread takes rows of its own, and their matrices may be of any size."""
     monkeypatch.setattr(engine, "WHOLE_ROWS_BYTES", 2**40)

@@ -58,6 +58,19 @@ def test_a_row_alone_has_the_bits_it_has_in_any_batch(L: int, threads_set: Calla
     assert not torch.equal(whole[0], longwave.long_conv(u, k.double().to(k.dtype), D, backend="plain"))  # equal() can fail
 
 
+@pytest.mark.usefixtures("by_windows", "always_on_threads")
+def test_a_row_alone_has_the_same_bits_in_windows_too(threads_set: Callable[[int], None]) -> None:
+    u, gate, k, D = torch.randn(3, 20, 900), torch.randn(3, 20, 900), torch.randn(20, 19), torch.randn(20)
+    threads_set(1)
+    whole = _everything(u, k, D, gate)
+    for B, H in ((1, 1), (1, 3), (3, 1), (2, 7), (3, 20)):
+        for count in (1, 2, 3):
+            threads_set(count)
+            part = _everything(u[:B, :H], k[:H], D[:H], gate[:B, :H])
+            for a, b in zip(whole, part, strict=True):
+                assert torch.equal(a[:B, :H], b)
+
+
 @pytest.mark.usefixtures("by_six_steps", "always_on_threads")
 def test_a_row_alone_has_the_same_bits_by_six_steps_too(
     threads_set: Callable[[int], None], monkeypatch: pytest.MonkeyPatch

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 import torch
 from arguments import Case, arguments, floating, truth_of
@@ -12,6 +14,7 @@ from torch import Tensor
 
 import longwave
 from longwave.backends import cpu
+from longwave.backends.cpu import engine
 from longwave.bench.tolerances import bound, relative_l2
 
 TAKEN = [case for case in CASES if not case.dtype.is_complex]
@@ -57,6 +60,25 @@ def test_value_and_gradients_equal_the_direct_sum(case: Case) -> None:
 def test_value_and_gradients_by_six_steps(case: Case) -> None:
     """Every option at every place in the matrix: segments begin and end inside a vector's columns."""
     _compare(case)
+
+
+@pytest.mark.parametrize("case", TAKEN, ids=str)
+@pytest.mark.usefixtures("by_windows")
+def test_value_and_gradients_in_windows(case: Case) -> None:
+    _compare(case)
+
+
+@pytest.mark.parametrize("mode", ["causal", "same", "full"])
+@pytest.mark.parametrize(("H", "filters"), [(1, "channel"), (20, "channel"), (6, "group"), (3, "sample")])
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.bfloat16], ids=str)
+@pytest.mark.parametrize("layout", ["BHL", "BLH"])
+@pytest.mark.usefixtures("by_windows")
+def test_short_filters_of_long_signals_in_windows(mode: str, H: int, filters: str, dtype: torch.dtype, layout: str) -> None:
+    P = 21 if mode == "causal" else 0
+    case = Case(mode=mode, B=2, H=H, L=2400, K=37, P=P, filters=filters, dtype=dtype, layout=layout, D=H > 3)
+    (found,) = engine.layouts(longwave.plan((2, H, 2400), (H, 37), mode=mode, backend="cpu").problem)
+    assert found.windows > 20
+    _compare(replace(case, pregate=True, postgate=True))
 
 
 @pytest.mark.parametrize("L", [300, 2000, 2600])
@@ -168,6 +190,8 @@ def test_auto_takes_the_engine_where_it_can() -> None:
 def test_any_length_at_its_own_cost() -> None:
     """One transform of L complex points for L samples and L taps: no padding to 2L, nor to a power of two."""
     assert longwave.plan((1, 1, 14113), (1, 14113), backend="cpu").N == 14400
-    assert longwave.plan((1, 1, 14113), (1, 100), backend="cpu").N == 7200
+    assert longwave.plan((1, 1, 14113), (1, 5000), backend="cpu").N == 9600
+    (in_windows,) = engine.layouts(longwave.plan((1, 1, 14113), (1, 100), backend="cpu").problem)
+    assert in_windows.windows * in_windows.at.N <= 1.2 * 14113 / 2
     assert longwave.plan((1, 1, 14113), (1, 14113), mode="circular", backend="cpu").N == 14400
     assert longwave.plan((1, 1, 14113), (1, 14113), mode="full", backend="cpu").N == 14400
