@@ -20,9 +20,10 @@ from pathlib import Path
 from torch import Tensor
 
 from longwave.planner import Plan
-from longwave.problem import Problem
+from longwave.problem import Problem, ShortCall
 
 PRIORITY = 10
+SHORT_DEVICES = ("cpu",)
 
 LONGEST_FUSED = 2**20
 SIGNALS = ("float32", "float64", "bfloat16", "float16")
@@ -88,6 +89,18 @@ def backward(
     from longwave.backends.cpu import engine
 
     return engine.backward(problem, needs, dy, u, k, D, pregate, postgate, history)
+
+
+def short_forward(call: ShortCall) -> Tensor:
+    from longwave.backends.cpu import short
+
+    return short.forward(call)
+
+
+def short_backward(needs: tuple[bool, ...], dy: Tensor, call: ShortCall) -> list[Tensor]:
+    from longwave.backends.cpu import short
+
+    return short.backward(needs, dy, call)
 
 
 def cache_folder() -> Path:
