@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from longwave import dtypes
-from longwave.backends.cpu import kernels, pages, program, ring, threads
+from longwave.backends.cpu import direct, kernels, pages, program, ring, threads
 from longwave.backends.cpu.program import Move, Program
 from longwave.backends.cpu.ring import Segment
 from longwave.backends.cpu.simd import vector_bytes
@@ -118,6 +118,8 @@ def _units(p: Problem, sums_over_batch: bool) -> Units:
 @lru_cache(maxsize=4096)
 def plan(problem: Problem) -> Plan:
     p = problem
+    if direct.takes(p):
+        return direct.plan(p)
     found = layouts(p)
     N, itemsize = max((piece.at.N for piece in found), default=1), _arithmetic(p).itemsize
     rows = sum(piece.at.N for piece in found) or 1
@@ -152,6 +154,8 @@ def forward(
     history: Tensor | None,
 ) -> Tensor:
     p = problem
+    if direct.takes(p):
+        return direct.forward(p, u, k, D, pregate, postgate, history)
     y = _empty(p, p.out_len, u)
     if p.segments is not None:
         y.zero_()  # a document may have outputs and no inputs
@@ -180,6 +184,8 @@ def backward(
     history: Tensor | None,
 ) -> list[Tensor]:
     p = problem
+    if direct.takes(p):
+        return direct.backward(p, needs, dy, u, k, D, pregate, postgate, history)
     need_u, need_k, need_D, need_pregate, need_postgate, need_history = needs
     wide = _arithmetic(p)
     du = _empty(p, p.in_len - p.history, u) if need_u else None

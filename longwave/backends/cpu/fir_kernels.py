@@ -54,6 +54,7 @@ from longwave.backends.cpu.fir_program import (
     STRIDE_H,
     STRIDE_T,
     STRIP,
+    SUM_LANES,
     TABLE_ROW,
     TAP_COUNT,
     TAPS,
@@ -66,8 +67,6 @@ from longwave.backends.cpu.jit import kernel, part
 from longwave.backends.cpu.simd import STORED_BYTES, lanes_of, peek, vector_bytes
 
 VECTOR_BYTES = vector_bytes()
-# Sums over time go by this many samples: whole lanes of either arithmetic type.
-SUM_LANES = 16
 
 
 @part
@@ -188,7 +187,7 @@ def forward(p: int, scratch: int, begin: int, end: int, like: Any) -> None:
         n = min(strip, word(p, CHANNELS) - h)
         start = out_first + unit % chunks * chunk
         count = min(chunk, out_last - start)
-        if known != h or word(p, PER_SAMPLE) != 0:
+        if given(p, TAPS) and (known != h or word(p, PER_SAMPLE) != 0):
             fetch_taps(p, scratch, b, h, n, like)
             known = h
         fetch_input(p, b, h, n, start - high, count + K - 1, x, spare, like)
@@ -230,7 +229,7 @@ def backward(p: int, scratch: int, begin: int, end: int, like: Any) -> None:
         n = min(strip, word(p, CHANNELS) - h)
         span_start = word(p, FIRST) + span * word(p, SPAN)
         span_end = min(span_start + word(p, SPAN), word(p, LAST))
-        if known != h or word(p, PER_SAMPLE) != 0:
+        if given(p, TAPS) and (known != h or word(p, PER_SAMPLE) != 0):
             fetch_taps(p, scratch, b, h, n, like)
             known = h
         totals = partial(p, b, h, span)
@@ -312,14 +311,3 @@ def gather(p: int, scratch: int, begin: int, end: int, like: Any) -> None:
                     gather_one(p, DSKIP, low + K - 1, samples, h, scratch, like)
                 if given(p, DBIAS):
                     gather_one(p, DBIAS, word(p, PARTIAL_ROW) // INT - 1, samples, h, scratch, like)
-
-
-def row_bytes(length: int, E: int) -> int:
-    """A row of `length` samples with room for whole vectors and taps beyond; neighbours do not share a set of a cache."""
-    size = -(-(length + 2 * SUM_LANES) * E // 64) * 64
-    return size + 64 if size % 128 == 0 else size
-
-
-def partial_row(K: int) -> int:
-    """The bytes of a channel's totals: those of all taps that are summed at once, and the bias."""
-    return (-(-K // fir.TAPS_AT_ONCE) * fir.TAPS_AT_ONCE + 1) * INT

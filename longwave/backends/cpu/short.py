@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from array import array
 from functools import lru_cache
 from typing import Any, NamedTuple
 
@@ -13,19 +12,12 @@ from torch import Tensor
 from longwave.backends.cpu import fir_kernels as kernels
 from longwave.backends.cpu import fir_program as program
 from longwave.backends.cpu import pages, threads
-from longwave.backends.cpu.fir_program import Program
+from longwave.backends.cpu.fir_program import Header, Program, Sums
 from longwave.backends.cpu.functions import GELU, NO_ACTIVATION, SILU
-from longwave.backends.cpu.simd import vector_bytes
 from longwave.problem import ShortCall
 
 DOUBLE, SINGLE = np.float64(1), np.float32(1)
 ACTIVATIONS = {None: NO_ACTIVATION, "silu": SILU, "gelu": GELU}
-# Samples of a row that are summed while a first-level cache holds them, and the ones that a unit of a filter's gradient has.
-CHUNK, SPAN = 1024, 4096
-# Channels of a strip where neighbours in memory are channels: two lines of a cache in float32.
-STRIP = 32
-# Nanoseconds a unit, and a sample of the arithmetic with so many taps, on one thread: for `threads`.
-NS_UNIT, NS_SAMPLE, NS_TAP, NS_ACTIVATION = 300.0, 0.6, 0.04, 1.5
 
 
 class Shape(NamedTuple):
@@ -41,39 +33,30 @@ class Shape(NamedTuple):
     itemsize: int  # of the arithmetic type
 
 
-class Header(NamedTuple):
-    """The words that no address is in, and what `threads` is told."""
-
-    words: array[int]
-    units: int
-    spans: int
-    seconds: float
-    scratch_bytes: int
-
-
 @lru_cache(maxsize=1024)
 def _header(s: Shape, gradient: bool) -> Header:
-    first = -s.past if gradient else 0
-    length = s.length - first
-    span = SPAN if gradient else CHUNK
-    spans = -(-length // span)
-    strip = min(STRIP if s.side_by_side else max(1, 512 // length), s.channels)
-    strips = -(-s.channels // strip)
-    reach = min(CHUNK, length) + _reach(s, gradient)
-    row, table = kernels.row_bytes(reach, s.itemsize), kernels.row_bytes(s.taps, s.itemsize)
-    words = program.header(
-        s.channels, 0, s.taps, 1, 1, ACTIVATIONS[s.activation], -s.past, 0, 0, -s.past, s.length, 0, s.length, first, s.length,
-        CHUNK, span, spans, strip, row, table, 0, kernels.partial_row(s.taps), s.batch, s.channels, 0,
-    )  # fmt: skip
-    units = s.batch * strips * spans
-    work = NS_SAMPLE + NS_TAP * s.taps * s.itemsize / vector_bytes() * 8 + NS_ACTIVATION * (s.activation is not None)
-    seconds = 1e-9 * (units * NS_UNIT + s.batch * s.channels * length * work * (3 if gradient else 1))
-    return Header(words, units, spans, seconds, strip * (table + 3 * row))
-
-
-def _reach(s: Shape, gradient: bool) -> int:
-    """How far a row of scratch memory reaches beyond a chunk: into its past, and for gradients its future."""
-    return (2 * s.taps if gradient else s.taps) + kernels.SUM_LANES
+    return program.header(
+        Sums(
+            batch=s.batch,
+            channels=s.channels,
+            low=0,
+            taps=s.taps,
+            falling=True,
+            groups=s.channels,
+            per_sample=False,
+            past_start=-s.past,
+            u_start=0,
+            out_start=0,
+            in_first=-s.past,
+            in_last=s.length,
+            out_first=0,
+            out_last=s.length,
+            itemsize=s.itemsize,
+            side_by_side=s.side_by_side,
+            activation=ACTIVATIONS[s.activation],
+        ),
+        gradient,
+    )
 
 
 def forward(call: ShortCall) -> Tensor:
@@ -98,7 +81,7 @@ def backward(needs: tuple[bool, ...], dy: Tensor, call: ShortCall) -> list[Tenso
     like = _like(call.x)
     partials = None
     if dw is not None or dbias is not None:
-        partials = torch.empty(shape.batch * shape.channels * header.spans * kernels.partial_row(shape.taps), dtype=torch.uint8)
+        partials = torch.empty(header.partials_bytes, dtype=torch.uint8)
         block.words[program.PARTIALS] = partials.data_ptr()
         if dw is not None:
             block.view(program.DTAPS, dw, 0, shape.taps, 1)
