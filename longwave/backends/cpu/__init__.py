@@ -1,8 +1,9 @@
 """Exact long convolutions on CPUs at about the cost of moving the tensor: right-angle transforms in Numba.
 
 Few taps are summed as they stand (`direct`, with `fir`, `fir_program`, `fir_kernels`; `short` and `functions` for
-`short_conv`). Everything else is the algorithm `fused`: a tile of channels, one a vector lane, is loaded (times its gate), transformed, multiplied by
-the spectrum of its filters, transformed back and stored (times its gate) while it is in the caches. The algebra:
+`short_conv`). Everything else is the algorithm `fused`: a tile of channels, one a vector lane, is loaded (times its gate),
+transformed, multiplied by the spectrum of its filters, transformed back and stored (times its gate) while it is in the
+caches. The algebra:
 
     with w[n] = exp(-iπn/2N), A(z) = DFT(w·z) maps products of real polynomials modulo x^2N + 1 to products in C^N,
     with x^N = -i,
