@@ -157,7 +157,7 @@ class Plan:
             f"{p.out_start + p.out_len - 1:,}{', with ' + ', '.join(parts) if parts else ''}",
             f"  backend    {self.backend}",
             *(f"             {reason}" for reason in self.why),
-            f"  algorithm  {self.algorithm}, N = {self.N:,}",
+            f"  algorithm  {self.algorithm}" + (f", N = {self.N:,}" if self.N else ""),
             f"  in flight  {self.samples_in_flight} of {p.batch} samples × {self.channels_in_flight} of {p.channels} channels",
             f"  memory     {_size(self.result_bytes)} result + {_size(self.scratch_bytes)} scratch",
             f"  work       {self.flop / 1e9:.3g} Gflop",

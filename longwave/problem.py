@@ -350,3 +350,19 @@ def _shape(B: int, H: int, length: int | str, channels_last: bool, batched: bool
 
 def _names(values: Sequence[str | None] | dict[str, Mode]) -> str:
     return ", ".join(repr(v) for v in values)
+
+
+class ShortCall(NamedTuple):
+    """A checked call of `longwave.short_conv`: x and state are (…, H, ·), or (…, ·, H) if `channels_last`."""
+
+    x: Tensor
+    w: Tensor
+    bias: Tensor | None
+    state: Tensor | None
+    activation: str | None
+    channels_last: bool
+
+    @property
+    def tensors(self) -> tuple[Tensor, Tensor, Tensor | None, Tensor | None]:
+        """Those that have gradients, in their order."""
+        return self[:4]

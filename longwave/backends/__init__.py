@@ -12,7 +12,13 @@ A backend offers, beside its docstring,
 
 with u, gates and dy of shape (B, H, ·) in any strides, k with its lags in order, and gradients for the tensors whose place
 in `needs` is True, in the order u, k, D, pregate, postgate, history. `problem.segments` is read by the backend; nothing
-above it loops over documents. Running decides nothing: it follows `plan(problem)`.
+above it loops over documents. Running decides nothing: it follows `plan(problem)`. For `short_conv`
+
+    SHORT_DEVICES                   the types of device whose short convolutions it runs, or None for all
+    short_forward(call) -> y
+    short_backward(needs, dy, call) -> [gradients]
+
+with contiguous results, and gradients in the order x, w, bias, state.
 """
 
 from __future__ import annotations
@@ -26,12 +32,13 @@ from torch import Tensor
 
 from longwave.errors import ArgumentError, UnsupportedError
 from longwave.planner import Plan
-from longwave.problem import Problem
+from longwave.problem import Problem, ShortCall
 
 
 class Backend(Protocol):
     __name__: str
     PRIORITY: int
+    SHORT_DEVICES: tuple[str, ...] | None
 
     def missing(self) -> str | None: ...
 
@@ -64,6 +71,10 @@ class Backend(Protocol):
         postgate: Tensor | None,
         history: Tensor | None,
     ) -> list[Tensor]: ...
+
+    def short_forward(self, call: ShortCall) -> Tensor: ...
+
+    def short_backward(self, needs: tuple[bool, ...], dy: Tensor, call: ShortCall) -> list[Tensor]: ...
 
 
 @lru_cache(maxsize=1)
@@ -114,3 +125,10 @@ def _choose_auto(problem: Problem) -> tuple[Backend, tuple[str, ...]]:
             return backend, (*passed_over, "chosen by 'auto': the fastest that takes this problem here")
         passed_over.append(f"not {candidate}: {reason}")
     raise UnsupportedError(f"no backend takes this call: {'; '.join(passed_over)}")
+
+
+@lru_cache(maxsize=16)
+def for_short_conv(device: str) -> Backend:
+    """The backend that runs short convolutions on this type of device, here."""
+    able = [b for b in map(load, names()) if b.missing() is None and (b.SHORT_DEVICES is None or device in b.SHORT_DEVICES)]
+    return max(able, key=lambda backend: backend.PRIORITY)

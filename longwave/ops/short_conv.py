@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from typing import Any
+
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
-from longwave import dtypes
+from longwave import backends, dtypes
+from longwave.backends import plain
+from longwave.dtypes import resolved
 from longwave.errors import ArgumentError
-from longwave.ops.transforms import without_autocast
-from longwave.problem import LAYOUTS, check_tensor
+from longwave.ops.transforms import is_traced, must_be_seen_through, refuse_forward_mode, without_autocast
+from longwave.problem import LAYOUTS, ShortCall, check_tensor
 
 MAX_TAPS = 256
 REAL_DTYPES = tuple(dtype for dtype in dtypes.SIGNAL_DTYPES if not dtype.is_complex)
-ACTIVATIONS = {None: lambda y: y, "silu": F.silu, "gelu": F.gelu}
+ACTIVATIONS = (None, "silu", "gelu")
 
 
 def short_conv(
@@ -51,18 +55,100 @@ def short_conv(
     Source: the depthwise convolutions of Poli et al. 2023, arXiv 2302.10866, section 3.
     """
     _check(x, w, bias, activation, layout, state)
-    wide = dtypes.arithmetic(x.dtype)
-    K = w.shape[1]
-    signal = x.transpose(-2, -1) if layout == "BLH" else x
-    if state is None:
-        signal = F.pad(signal.to(wide), (K - 1, 0))
+    tensors = [None if t is None else resolved(t) for t in (x, w, bias, state)]
+    call = ShortCall(*tensors, activation, layout == "BLH")  # type: ignore[call-arg, arg-type]
+    if must_be_seen_through():
+        return _formula(call)
+    if is_traced():
+        return _op(*call)
+    engine = backends.for_short_conv(x.device.type)
+    if engine is plain:
+        return _formula(call)  # which autograd differentiates by itself
+    if torch.is_grad_enabled() and any(t is not None and t.requires_grad for t in call.tensors):
+        return _ShortConv.apply(*call)
+    return engine.short_forward(call)
+
+
+def _formula(call: ShortCall) -> Tensor:
+    with without_autocast(call.x.device):
+        return plain.short_forward(call)
+
+
+def _run_backward(needs: Sequence[bool], dy: Tensor, call: ShortCall) -> list[Tensor]:
+    engine = backends.for_short_conv(dy.device.type)
+    if engine is plain:
+        return _differentiable_backward(needs, resolved(dy), call)
+    return engine.short_backward(tuple(needs), resolved(dy), call)
+
+
+def _differentiable_backward(needs: Sequence[bool], dy: Tensor, call: ShortCall) -> list[Tensor]:
+    with without_autocast(dy.device):
+        return plain.short_backward(tuple(needs), dy, call)
+
+
+class _ShortConv(torch.autograd.Function):
+    """The eager path: cheaper a call than the registered operator, which tracing takes."""
+
+    @staticmethod
+    def forward(ctx: Any, *arguments: Any) -> Tensor:
+        call = ShortCall(*arguments)
+        ctx.options = call[4:]
+        ctx.save_for_backward(*call.tensors)
+        return backends.for_short_conv(call.x.device.type).short_forward(call)
+
+    @staticmethod
+    def backward(ctx: Any, dy: Tensor) -> tuple[Tensor | None, ...]:
+        needs = ctx.needs_input_grad[:4]
+        run = _differentiable_backward if torch.is_grad_enabled() or must_be_seen_through(dy) else _run_backward
+        grads = iter(run(needs, dy, ShortCall(*ctx.saved_tensors, *ctx.options)))
+        return *(next(grads) if need else None for need in needs), None, None
+
+
+_ARGUMENTS = "Tensor x, Tensor w, Tensor? bias, Tensor? state, str? activation, bool channels_last"
+
+
+@torch.library.custom_op("longwave::short_conv", mutates_args=(), schema=f"({_ARGUMENTS}) -> Tensor")
+def _op(*arguments: Any) -> Tensor:
+    refuse_forward_mode("short_conv")
+    call = ShortCall(*arguments)
+    with without_autocast(call.x.device):
+        return backends.for_short_conv(call.x.device.type).short_forward(call)
+
+
+@_op.register_fake
+def _(x: Tensor, *_: Any) -> Tensor:
+    return x.new_empty(x.shape)
+
+
+@torch.library.custom_op(
+    "longwave::short_conv_backward", mutates_args=(), schema=f"(bool[] needs, Tensor dy, {_ARGUMENTS}) -> Tensor[]"
+)
+def _backward_op(needs: list[bool], dy: Tensor, *arguments: Any) -> list[Tensor]:
+    refuse_forward_mode("short_conv")
+    return _run_backward(needs, dy, ShortCall(*arguments))
+
+
+@_backward_op.register_fake
+def _(needs: list[bool], dy: Tensor, *arguments: Any) -> list[Tensor]:
+    return [t.new_empty(t.shape) for need, t in zip(needs, arguments[:4], strict=True) if need and t is not None]
+
+
+def _op_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
+    ctx.options = inputs[4:]
+    ctx.save_for_backward(*inputs[:4])
+
+
+def _op_backward(ctx: Any, dy: Tensor) -> tuple[Any, ...]:
+    needs = list(ctx.needs_input_grad[:4])
+    call = ShortCall(*ctx.saved_tensors, *ctx.options)
+    if torch.is_grad_enabled() or must_be_seen_through(dy):
+        grads = iter(_differentiable_backward(needs, dy, call))
     else:
-        before = state.transpose(-2, -1) if layout == "BLH" else state
-        signal = torch.cat([before.to(wide), signal.to(wide)], dim=-1)
-    with without_autocast(x.device):
-        y = F.conv1d(signal, w.to(wide).unsqueeze(1), None if bias is None else bias.to(wide), groups=w.shape[0])
-        y = ACTIVATIONS[activation](y).to(x.dtype)
-    return y.transpose(-2, -1).contiguous() if layout == "BLH" else y.contiguous()
+        grads = iter(_backward_op(needs, resolved(dy), *call))
+    return *(next(grads) if need else None for need in needs), None, None
+
+
+_op.register_autograd(_op_backward, setup_context=_op_context)
 
 
 def _check(x: Tensor, w: Tensor, bias: Tensor | None, activation: str | None, layout: str, state: Tensor | None) -> None:

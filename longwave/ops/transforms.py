@@ -26,11 +26,11 @@ def is_traced() -> bool:
     return torch.compiler.is_compiling() or torch._C._len_torch_dispatch_stack() > 0
 
 
-def refuse_forward_mode() -> None:
+def refuse_forward_mode(operator: str = "long_conv") -> None:
     """For the body of a registered operator, which forward mode passes by without an error and with zeros."""
     if forward_ad._current_level >= 0:
         raise UnsupportedError(
-            "a compiled or exported long_conv cannot be differentiated in forward mode; call longwave.long_conv itself "
+            f"a compiled or exported {operator} cannot be differentiated in forward mode; call longwave.{operator} itself "
             "under jvp or dual_level"
         )
 

@@ -2,15 +2,22 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import pytest
 import torch
 import torch.nn.functional as F
 from torch.func import jvp, vmap
 
 import longwave
+from longwave import backends
+from longwave.backends import plain
 from longwave.bench.tolerances import bound, relative_l2
 from longwave.errors import ArgumentError
 from longwave.reference import short_conv_ref
+
+DTYPES = (torch.float64, torch.float32, torch.bfloat16, torch.float16)
+ACTIVATIONS = (None, "silu", "gelu")
 
 
 @pytest.mark.parametrize("layout", ["BHL", "BLH"])
@@ -86,6 +93,217 @@ def test_derivatives_transforms_and_autocast() -> None:
     torch._dynamo.reset()
     compiled = torch.compile(call, fullgraph=True, dynamic=True, backend="aot_eager")
     torch.testing.assert_close(compiled(*inputs), call(*inputs))
+
+
+def _inputs(H: int, K: int, L: int, dtype: torch.dtype, layout: str, *, state: bool) -> dict[str, torch.Tensor]:
+    wide = torch.float64 if dtype == torch.float64 else torch.float32
+    turned = (lambda t: t) if layout == "BHL" else (lambda t: t.transpose(1, 2).contiguous())
+    inputs = {"x": turned(torch.randn(2, H, L).to(dtype)), "w": torch.randn(H, K, dtype=wide) * K**-0.5}
+    inputs["bias"] = torch.randn(H, dtype=wide)
+    if state:
+        inputs["state"] = turned(torch.randn(2, H, K - 1).to(dtype))
+    return inputs
+
+
+# Around the blocks of the engine: vectors, chains of 32 taps, chunks of 1,024 samples, spans of 4,096, strips of 32 channels.
+@pytest.mark.parametrize(("L", "H"), [(1, 35), (9, 3), (64, 35), (1023, 3), (1041, 33), (4100, 2)])
+@pytest.mark.parametrize("K", [1, 2, 3, 4, 7, 31, 64, 65, 255, 256])
+@pytest.mark.parametrize("layout", ["BHL", "BLH"])
+def test_values_and_gradients_equal_the_direct_sum(L: int, H: int, K: int, layout: str) -> None:
+    for dtype in DTYPES:
+        for activation in ACTIVATIONS:
+            inputs = _inputs(H, K, L, dtype, layout, state=activation != "silu")
+            leaves = {name: t.clone().requires_grad_() for name, t in inputs.items()}
+            exact = {name: t.double().requires_grad_() for name, t in inputs.items()}
+            y = longwave.short_conv(**leaves, activation=activation, layout=layout)
+            truth = short_conv_ref(**exact, activation=activation, layout=layout)
+            dy = torch.randn(y.shape).to(dtype)
+            got = torch.autograd.grad(y, list(leaves.values()), dy)
+            want = torch.autograd.grad(truth, list(exact.values()), dy.double(), materialize_grads=True)
+            for name, a, b in zip(["y", *inputs], [y, *got], [truth, *want], strict=True):
+                about = f"{name}: {dtype} {activation}"
+                assert a.dtype == (dtype if name == "y" else inputs[name].dtype), about
+                assert a.is_contiguous(), about
+                if not b.any():  # a state that no tap reaches, or none
+                    assert not a.any()
+                    continue
+                # Slopes of an activation are taken at a rounded place, and sums over time may cancel.
+                slack = 1.0 if activation is None and b.numel() > 100 else 4.0
+                slack *= max(1.0, (dy.double().norm() / b.norm()).item()) if name in ("w", "bias") else 1.0
+                assert relative_l2(a, b) <= slack * bound(a.dtype, L + K, "cpu", truth=b if a.itemsize == 2 else None), about
+
+
+@pytest.mark.parametrize("activation", ACTIVATIONS)
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32], ids=str)
+def test_activations_are_those_of_pytorch_everywhere(activation: str | None, dtype: torch.dtype) -> None:
+    """One tap of 1 gives the activation itself, from the smallest numbers to where it is flat, infinity and NaN."""
+    scale = torch.logspace(-30, 2.3, 4001, dtype=torch.float64).to(dtype)
+    special = torch.tensor([0.0, -0.0, float("inf"), -float("inf"), float("nan"), 1e30, -1e30], dtype=dtype)
+    x = torch.cat([scale, -scale, special])[None, None].requires_grad_()
+    one = torch.ones(1, 1, dtype=dtype)
+    y = longwave.short_conv(x, one, activation=activation)
+    wide = x.detach().double().requires_grad_()
+    want = (
+        short_conv_ref(wide, one, activation=activation)
+        if activation != "gelu"
+        else wide * torch.special.erfc(wide * -(0.5**0.5)) / 2
+    )
+    assert torch.equal(y.isnan(), want.to(dtype).isnan())
+    finite = want.to(dtype).isfinite()
+    eps = torch.finfo(dtype).eps
+    # A Gaussian's tail is off by the rounding of its exponent, which is x²/2.
+    unit = eps * (8 + 2 * wide.detach() ** 2) if activation == "gelu" else torch.full_like(wide, 3 * eps)
+    tiny = 100 * torch.finfo(dtype).smallest_normal  # where exp(-x) is infinite
+    allowed = want.abs() * unit + tiny
+    wrong = finite & ((y - want).abs() > allowed)
+    assert not wrong.any(), (x[wrong], y[wrong], want[wrong])
+    (slope,) = torch.autograd.grad(y.sum(), x)
+    (exact,) = torch.autograd.grad(want.sum(), wide)
+    inside = x.detach().abs() < 1e4
+    torch.testing.assert_close(slope[inside].double(), exact[inside], rtol=8 * eps, atol=8 * eps)
+
+
+@pytest.mark.parametrize("K", [3, 64])
+@pytest.mark.parametrize("L", [1, 40, 5000])
+def test_a_row_has_the_same_bits_in_any_company(K: int, L: int) -> None:
+    """Alone, in a batch, in either layout, through any strides, on any number of threads."""
+    x, w, bias = torch.randn(3, 37, L), torch.randn(37, K), torch.randn(37)
+    dy = torch.randn(3, 37, L)
+
+    def run(rows: slice, channels: slice, layout: str = "BHL") -> list[torch.Tensor]:
+        given = [t[rows, channels] for t in (x, dy)]
+        if layout == "BLH":
+            given = [t.transpose(1, 2).contiguous() for t in given]
+        elif layout == "strided":
+            given = [torch.stack([t, t.flip(-1)], dim=-1).flatten(-2)[..., ::2] for t in given]
+        leaves = [given[0].requires_grad_(), w[channels].clone().requires_grad_(), bias[channels].clone().requires_grad_()]
+        y = longwave.short_conv(*leaves, activation="gelu", layout="BLH" if layout == "BLH" else "BHL")
+        dx, dw, dbias = torch.autograd.grad(y, leaves, given[1])
+        signals = [t.transpose(1, 2) if layout == "BLH" else t for t in (y.detach(), dx)]
+        return [*signals, dw, dbias]
+
+    everything = slice(None)
+    whole = run(everything, everything)
+    before = torch.get_num_threads()
+    try:
+        for threads in (1, 2, 3):
+            torch.set_num_threads(threads)
+            for layout in ("BHL", "BLH", "strided"):
+                for a, b in zip(whole, run(everything, everything, layout), strict=True):
+                    assert torch.equal(a, b)
+    finally:
+        torch.set_num_threads(before)
+    for b, h in ((0, 0), (2, 36), (1, 17)):
+        y, dx, *_ = run(slice(b, b + 1), slice(h, h + 1))
+        assert torch.equal(y[0, 0], whole[0][b, h])
+        assert torch.equal(dx[0, 0], whole[1][b, h])
+    moved = longwave.short_conv(x, w, bias, activation="gelu").roll(1, -1)
+    assert L == 1 or not torch.equal(moved, whole[0])  # equal() can fail
+
+
+@pytest.mark.parametrize("bad", [float("nan"), float("inf"), 1e30])
+@pytest.mark.parametrize("layout", ["BHL", "BLH"])
+def test_a_bad_row_reaches_no_other(bad: float, layout: str) -> None:
+    x, w = torch.randn(2, 19, 300), torch.randn(19, 31)
+    dirty = x.clone()
+    dirty[1, 18, 7] = bad
+    others = torch.ones(2, 19, dtype=torch.bool)
+    others[1, 18] = False
+    found = []
+    for t in (x, dirty):
+        leaf, taps = (t if layout == "BHL" else t.transpose(1, 2)).clone().requires_grad_(), w.clone().requires_grad_()
+        y = longwave.short_conv(leaf, taps, activation="silu", layout=layout)
+        dx, dw = torch.autograd.grad(y.sum(), [leaf, taps])
+        found.append([v if layout == "BHL" else v.transpose(1, 2) for v in (y.detach(), dx)] + [dw])
+    (y, dx, dw), (dirty_y, dirty_dx, dirty_dw) = found
+    assert torch.equal(y[others], dirty_y[others])
+    assert torch.equal(dx[others], dirty_dx[others])
+    assert torch.equal(dw[:18], dirty_dw[:18])
+    assert not torch.equal(y[1, 18], dirty_y[1, 18])
+    assert torch.equal(y[1, 18, :7], dirty_y[1, 18, :7])
+    assert torch.equal(y[1, 18, 38:], dirty_y[1, 18, 38:])
+
+
+def test_gradients_of_some_arguments_are_those_of_all() -> None:
+    inputs = _inputs(5, 4, 50, torch.float32, "BLH", state=True)
+    dy = torch.randn(2, 50, 5)
+
+    def grads(wanted: list[str]) -> dict[str, torch.Tensor]:
+        leaves = {name: t.clone().requires_grad_(name in wanted) for name, t in inputs.items()}
+        y = longwave.short_conv(**leaves, activation="silu", layout="BLH")
+        return dict(zip(wanted, torch.autograd.grad(y, [leaves[name] for name in wanted], dy), strict=True))
+
+    whole = grads(list(inputs))
+    for wanted in (["x"], ["w"], ["bias"], ["state"], ["w", "state"], ["x", "bias"]):
+        for name, grad in grads(wanted).items():
+            assert torch.equal(grad, whole[name])
+
+
+def test_expanded_and_unbatched_and_batched_gradients() -> None:
+    w = torch.randn(4, 3)
+    row = torch.randn(1, 1, 20)
+    assert torch.equal(longwave.short_conv(row.expand(2, 4, 20), w), longwave.short_conv(row.repeat(2, 4, 1), w))
+    x = torch.randn(4, 20, dtype=torch.float64, requires_grad=True)
+    assert longwave.short_conv(x.detach(), w).shape == (4, 20)
+    y = longwave.short_conv(x, w.double(), activation="silu")
+    every = torch.eye(80, dtype=torch.float64).view(80, 4, 20)
+    (batched,) = torch.autograd.grad(y, x, every, is_grads_batched=True, retain_graph=True)
+    single = [torch.autograd.grad(y, x, one, retain_graph=True)[0] for one in every]
+    torch.testing.assert_close(batched, torch.stack(single))
+
+
+def test_a_result_may_be_written_to() -> None:
+    x, w = torch.randn(2, 3, 9, requires_grad=True), torch.randn(3, 2)
+    for layout in ("BHL", "BLH"):
+        turned = x if layout == "BHL" else x.transpose(1, 2)
+        y = longwave.short_conv(turned, w, layout=layout)
+        y += 1
+        y.sum().backward()
+    assert x.grad is not None
+
+
+@pytest.mark.parametrize("layout", ["BHL", "BLH"])
+def test_the_registered_operator_keeps_its_promises(layout: str) -> None:
+    inputs = _inputs(3, 4, 10, torch.float32, layout, state=True)
+    leaves = [t.requires_grad_() for t in inputs.values()]
+    torch.library.opcheck(torch.ops.longwave.short_conv.default, (*leaves, "silu", layout == "BLH"))
+
+
+def test_compiled_gradients_and_an_exported_length() -> None:
+    inputs = _inputs(3, 4, 10, torch.float32, "BHL", state=True)
+
+    def call(x: torch.Tensor, w: torch.Tensor, bias: torch.Tensor, state: torch.Tensor) -> torch.Tensor:
+        return longwave.short_conv(x, w, bias, activation="gelu", state=state) * 2
+
+    def grads(function: Callable[..., torch.Tensor]) -> tuple[torch.Tensor, ...]:
+        leaves = [t.clone().requires_grad_() for t in inputs.values()]
+        return torch.autograd.grad(function(*leaves).square().sum(), leaves)
+
+    torch._dynamo.reset()
+    for a, b in zip(grads(torch.compile(call, fullgraph=True, backend="aot_eager")), grads(call), strict=True):
+        assert torch.equal(a, b)
+
+    class Layer(torch.nn.Module):
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return longwave.short_conv(x, inputs["w"], activation="silu")
+
+    exported = torch.export.export(Layer(), (inputs["x"],), dynamic_shapes=({2: torch.export.Dim("L", min=2)},))
+    longer = torch.randn(2, 3, 77)
+    assert torch.equal(exported.module()(longer), Layer()(longer))
+
+
+def test_without_an_engine_the_formula_serves(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(backends, "for_short_conv", lambda device: plain)
+    inputs = _inputs(3, 4, 10, torch.float32, "BHL", state=True)
+    leaves = [t.clone().requires_grad_() for t in inputs.values()]
+    y = longwave.short_conv(*leaves[:3], activation="silu", state=leaves[3])
+    truth = short_conv_ref(*leaves[:3], activation="silu", state=leaves[3])
+    assert relative_l2(y, truth) <= bound(torch.float32, 14)
+    truth = torch.autograd.grad(truth.sum(), leaves)
+    by_operator = torch.ops.longwave.short_conv(*leaves, "silu", False)
+    for result in (y, by_operator):
+        for a, b in zip(torch.autograd.grad(result.sum(), leaves), truth, strict=True):
+            torch.testing.assert_close(a, b)
 
 
 @pytest.mark.parametrize(

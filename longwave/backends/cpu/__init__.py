@@ -1,8 +1,10 @@
 """Exact long convolutions on CPUs at about the cost of moving the tensor: right-angle transforms in Numba.
 
-`fused`: a tile of channels, one a vector lane, is loaded (times its gate), transformed, multiplied by the spectrum of its
-filters, transformed back and stored (times its gate) while it is in the caches. `six_step`: a long row is taken apart into a
-matrix, its columns in the lanes. `windows`: a filter much shorter than the signal, in overlapping stretches. The algebra:
+Few taps are summed as they stand: `direct`, with `fir`, `fir_program`, `fir_kernels` (`short` and `functions` for
+`short_conv`). `fused`: a tile of channels, one a vector lane, is loaded (times its gate), transformed, multiplied by the
+spectrum of its filters, transformed back and stored (times its gate) while it is in the caches. `six_step`: a long row is
+taken apart into a matrix, its columns in the lanes. `windows`: a filter much shorter than the signal, in overlapping
+stretches. The algebra:
 
     with w[n] = exp(-iπn/2N), A(z) = DFT(w·z) maps products of real polynomials modulo x^2N + 1 to products in C^N,
     with x^N = -i,
@@ -22,9 +24,10 @@ from pathlib import Path
 from torch import Tensor
 
 from longwave.planner import Plan
-from longwave.problem import Problem
+from longwave.problem import Problem, ShortCall
 
 PRIORITY = 10
+SHORT_DEVICES = ("cpu",)
 
 SIGNALS = ("float32", "float64", "bfloat16", "float16")
 
@@ -84,6 +87,18 @@ def backward(
     from longwave.backends.cpu import engine
 
     return engine.backward(problem, needs, dy, u, k, D, pregate, postgate, history)
+
+
+def short_forward(call: ShortCall) -> Tensor:
+    from longwave.backends.cpu import short
+
+    return short.forward(call)
+
+
+def short_backward(needs: tuple[bool, ...], dy: Tensor, call: ShortCall) -> list[Tensor]:
+    from longwave.backends.cpu import short
+
+    return short.backward(needs, dy, call)
 
 
 def cache_folder() -> Path:

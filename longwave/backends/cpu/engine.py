@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from longwave import dtypes
-from longwave.backends.cpu import fused, moves, pages, ring, six_step, tables, threads, words
+from longwave.backends.cpu import direct, fused, moves, pages, ring, six_step, tables, threads, words
 from longwave.backends.cpu.program import Block, Form, Move, Program, View, address, form, view
 from longwave.backends.cpu.ring import Segment
 from longwave.backends.cpu.simd import vector_bytes
@@ -158,7 +158,7 @@ def _windowed(p: Problem, N: int, lags: tuple[int, int], in_start: int, in_len: 
 
 
 # The tensors of a call, by their places.
-U, K, SKIP, PREGATE, POSTGATE, HISTORY, Y, DY, DU, DPREGATE, DPOSTGATE, DHISTORY, DK, DK_AGAIN, DSKIP = range(15)
+U, K, SKIP, PREGATE, POSTGATE, HISTORY, Y, DY, DU, DPREGATE, DPOSTGATE, DHISTORY, DK, DK_AGAIN = range(14)
 
 
 @dataclass(frozen=True)
@@ -196,6 +196,8 @@ def _chunks(batch: int, tiles: int, workers: int) -> int:
 @lru_cache(maxsize=4096)
 def plan(problem: Problem) -> Plan:
     p = problem
+    if direct.takes(p):
+        return direct.plan(p)
     found = layouts(p)
     N, itemsize = max((piece.at.N for piece in found), default=1), _arithmetic(p).itemsize
     rows = sum(piece.at.N * max(1, piece.windows) for piece in found) or 1
@@ -246,6 +248,8 @@ def forward(
     history: Tensor | None,
 ) -> Tensor:
     p = problem
+    if direct.takes(p):
+        return direct.forward(p, u, k, D, pregate, postgate, history)
     k = _ordered(p, k)
     y = _empty(p, p.out_len, u)
     call = _forward_call(p, threads.width(), form(u), form(k), form(D), form(pregate), form(postgate), form(history), form(y))
@@ -268,6 +272,8 @@ def backward(
     history: Tensor | None,
 ) -> list[Tensor]:
     p = problem
+    if direct.takes(p):
+        return direct.backward(p, needs, dy, u, k, D, pregate, postgate, history)
     need_u, need_k, need_D, need_pregate, need_postgate, need_history = needs
     wide = _arithmetic(p)
     k = None if k is None else _ordered(p, k)
@@ -276,9 +282,9 @@ def backward(
     dpostgate = _empty(p, p.out_len, u) if need_postgate else None
     dhistory = _empty(p, p.history, history) if need_history and history is not None else None
     dk = u.new_zeros(_filter_shape(p), dtype=wide) if need_k else None
-    dD = u.new_zeros(p.channels, dtype=wide) if need_D else None
+    dD = _skip_gradient(p, dy, u, D, pregate, postgate) if need_D and D is not None else None
     call = _backward_call(
-        p, threads.width(), need_k, need_D, form(dy), form(u), form(k), form(D), form(pregate), form(postgate), form(history),
+        p, threads.width(), need_k, form(dy), form(u), form(k), form(D), form(pregate), form(postgate), form(history),
         form(du), form(dpregate), form(dpostgate), form(dhistory),
     )  # fmt: skip
     if call.clears:
@@ -286,8 +292,8 @@ def backward(
             if grad is not None:
                 grad.zero_()  # what no document reaches
     for found, launch in zip(call.layouts, call.launches, strict=True):
-        samples, windows = _sums(p, found, need_k or need_D)
-        apart, lengths = found.backward.hop if found.backward else 0, (found.taps, found.taps, 1)
+        samples, windows = _sums(p, found, need_k)
+        apart, lengths = found.backward.hop if found.backward else 0, (found.taps, found.taps)
         sums = [u.new_empty(samples, p.channels, windows * apart if windows > 1 else n, dtype=wide) for n in lengths]
         taps = None if k is None else _folded(p, found, k)
         launch.run((u, taps, D, pregate, postgate, history, None, dy, du, dpregate, dpostgate, dhistory, *sums))
@@ -297,11 +303,18 @@ def backward(
             if found.filter_again:
                 sums[0][..., 1:] += sums[1][..., 1:]
             dk += _filter_gradient(p, found, sums[0])
-        if dD is not None:
-            dD += _in_order(sums[2], 0).squeeze(-1)
     dk = None if dk is None else dk.to(dtypes.named(p.filter_dtype))
-    dD = None if dD is None or D is None else dD.to(D.dtype)
     return [grad for grad in (du, dk, dD, dpregate, dpostgate, dhistory) if grad is not None]
+
+
+def _skip_gradient(p: Problem, dy: Tensor, u: Tensor, D: Tensor, pregate: Tensor | None, postgate: Tensor | None) -> Tensor:
+    """That of D as one direct sum: as a lag among the filter's, small beside them, it would have their rounding errors."""
+    one_tap = replace(
+        p, taps=1, lag0=0, reverse=False, circular=False, groups=p.channels, per_sample=False, history=0,
+        in_start=p.in_start + p.history, in_len=p.in_len - p.history,
+    )  # fmt: skip
+    (dD,) = direct.backward(one_tap, (False, False, True, False, False, False), dy, u, None, D, pregate, postgate, None)
+    return dD
 
 
 # Calls: everything that is decided before a kernel runs, kept for tensors of the same strides.
@@ -420,7 +433,6 @@ def _backward_call(
     p: Problem,
     workers: int,
     need_k: bool,
-    need_D: bool,
     dy: Form,
     u: Form,
     k: Form | None,
@@ -460,30 +472,25 @@ def _backward_call(
         if dpostgate is not None:
             of_postgate = [Move(view(DPOSTGATE, dpostgate, moves=moves), gradient, found.result)]
             lists[words.DPOSTGATE] = [] if moves else of_postgate
-        sums = need_k or need_D
-        for slot, n, segments in (
-            (DK, found.taps, found.filter if need_k else ()),
-            (DK_AGAIN, found.taps, found.filter_again if need_k else ()),
-            (DSKIP, 1, (found.zero_lag,) if need_D else ()),
-        ):
-            if segments:
-                samples, windows = _sums(p, found, sums)
-                row = windows * back.hop if windows > 1 else n
+        for slot, segments in ((DK, found.filter), (DK_AGAIN, found.filter_again)):
+            if need_k and segments:
+                samples, windows = _sums(p, found, need_k)
+                row = windows * back.hop if windows > 1 else found.taps
                 strides = (p.channels * row if samples > 1 else 0, row, 1)
                 lists[words.DK].append(Move(view(slot, (_arithmetic(p), strides), moves=windows > 1), None, segments))
         if moves:
             parts = []
             if lists[words.DX] or lists[words.DK]:
-                parts.append(_windows_launch(p, back, workers, lists, fused.backward, _neighbours(u), sums))
+                parts.append(_windows_launch(p, back, workers, lists, fused.backward, _neighbours(u), need_k))
             if of_postgate:  # its windows are those of the convolution itself
                 lists = {words.TAPS: taps, words.INPUT: _input_moves(found, source, before, past), words.OUTPUT: of_postgate}
                 parts.append(_windows_launch(p, found, workers, lists, fused.forward, _neighbours(u), sums=False))
             launches.append(Several(tuple(parts)))
             continue
         if _long(found.at.N):
-            launches.append(_long_launch(p, found, workers, lists, _backward_script(lists), 4, sums))
+            launches.append(_long_launch(p, found, workers, lists, _backward_script(lists), 4, need_k))
             continue
-        units = _units(p, workers, sums, _neighbours(u))
+        units = _units(p, workers, need_k, _neighbours(u))
         block = _program(p, found, units, lists)
         launches.append(_tiles(p, found, fused.backward, units, block, parts=4, transforms=5))
     return Call(tuple(filled), tuple(launches), p.segments is not None or len(filled) < len(pieces))

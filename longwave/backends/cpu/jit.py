@@ -83,8 +83,11 @@ class _Cache(caching.FunctionCache):
 
 
 def part(function: Callable[..., Any]) -> Any:
-    """A function that kernels call."""
-    return njit(**OPTIONS)(function)
+    """A function that kernels call, compiled once for all values: Numba would compile it again for every constant argument."""
+    compiled: Any = njit(**OPTIONS)(function)
+    by_type = compiled.get_call_template
+    compiled.get_call_template = lambda args, kws: by_type(tuple(map(types.unliteral, args)), kws)
+    return compiled
 
 
 def kernel(function: Callable[..., Any]) -> Any:

@@ -17,12 +17,15 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from longwave import dtypes, planner
+from longwave.backends.plain.short import short_backward as short_backward
+from longwave.backends.plain.short import short_forward as short_forward
 from longwave.backends.plain.spectra import FilterGradient, Spectra, span
 from longwave.dtypes import cast, conj
 from longwave.planner import Plan
 from longwave.problem import Problem
 
 PRIORITY = 0
+SHORT_DEVICES = None
 
 # What the rows in flight may hold: on a CPU so little that the allocator hands out the same warm pages again (2 to 4 times
 # as fast as all rows at once), on a GPU enough to fill it.

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 pytest.importorskip("numba")
-from longwave.backends.cpu import engine, ring, tables
+from longwave.backends.cpu import direct, engine, ring, tables
 
 sys.path.append(str(Path(__file__).parents[2] / "ops"))
 
@@ -23,6 +23,17 @@ def _nan_filled(nan_filled_memory: None) -> None:
 def by_six_steps(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """Transforms of any length go by six steps, which are otherwise for long rows."""
     monkeypatch.setattr(tables, "SIX_STEP_FROM", 1)
+    monkeypatch.setattr(direct, "MOST_TAPS", ((0, 0),))
+    _forget_plans()
+    yield
+    monkeypatch.undo()
+    _forget_plans()
+
+
+@pytest.fixture
+def by_transforms(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Few taps are transformed like many."""
+    monkeypatch.setattr(direct, "MOST_TAPS", ((0, 0),))
     _forget_plans()
     yield
     monkeypatch.undo()
@@ -35,6 +46,7 @@ def by_windows(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     monkeypatch.setattr(engine, "WINDOWS_GAIN", 1e9)
     monkeypatch.setattr(engine, "SHORTEST_WINDOW", 1)
     monkeypatch.setattr(engine, "LONGEST_WINDOW", 64)
+    monkeypatch.setattr(direct, "MOST_TAPS", ((0, 0),))
     _forget_plans()
     yield
     monkeypatch.undo()

@@ -51,6 +51,12 @@ def _compare(case: Case) -> None:
 
 
 @pytest.mark.parametrize("case", TAKEN, ids=str)
+@pytest.mark.usefixtures("by_transforms")
+def test_value_and_gradients_by_transforms(case: Case) -> None:
+    _compare(case)
+
+
+@pytest.mark.parametrize("case", TAKEN, ids=str)
 def test_value_and_gradients_equal_the_direct_sum(case: Case) -> None:
     _compare(case)
 
@@ -75,7 +81,7 @@ def test_value_and_gradients_in_windows(case: Case) -> None:
 @pytest.mark.usefixtures("by_windows")
 def test_short_filters_of_long_signals_in_windows(mode: str, H: int, filters: str, dtype: torch.dtype, layout: str) -> None:
     P = 21 if mode == "causal" else 0
-    case = Case(mode=mode, B=2, H=H, L=2400, K=37, P=P, filters=filters, dtype=dtype, layout=layout, D=H > 3)
+    case = Case(mode=mode, B=2, H=H, L=2400, K=37, P=P, filters=filters, dtype=dtype, layout=layout, D=True)
     (found,) = engine.layouts(longwave.plan((2, H, 2400), (H, 37), mode=mode, backend="cpu").problem)
     assert found.windows > 20
     _compare(replace(case, pregate=True, postgate=True))

@@ -1,0 +1,68 @@
+"""`short_conv` in PyTorch's own operators: differentiable to any order, on every device."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from longwave import dtypes
+from longwave.problem import ShortCall
+
+
+class Activation(NamedTuple):
+    forward: Callable[[Tensor], Tensor]
+    backward: Callable[[Tensor, Tensor], Tensor]  # of the gradient and the argument
+
+
+ACTIVATIONS = {
+    None: Activation(lambda y: y, lambda g, y: g),
+    "silu": Activation(F.silu, torch.ops.aten.silu_backward),
+    "gelu": Activation(F.gelu, torch.ops.aten.gelu_backward),
+}
+
+
+def short_forward(call: ShortCall) -> Tensor:
+    signal, taps, bias = _operands(call)
+    y = F.conv1d(signal, taps, bias, groups=taps.shape[0])
+    y = ACTIVATIONS[call.activation].forward(y).to(call.x.dtype)
+    return _turned(y, call).contiguous()
+
+
+def short_backward(needs: tuple[bool, ...], dy: Tensor, call: ShortCall) -> list[Tensor]:
+    """An expression that can itself be differentiated."""
+    signal, taps, bias = _operands(call)
+    H, K = call.w.shape
+    g = _turned(dy, call).to(signal.dtype)
+    batched = g.dim() == 3
+    signal, g = (signal, g) if batched else (signal.unsqueeze(0), g.unsqueeze(0))
+    if call.activation is not None:
+        g = ACTIVATIONS[call.activation].backward(g, F.conv1d(signal, taps, bias, groups=H))
+    need_x, need_w, need_bias, need_state = needs
+    wanted = [need_x or need_state, need_w, need_bias]
+    d_signal, d_taps, d_bias = torch.ops.aten.convolution_backward(g, signal, taps, [H], [1], [0], [1], False, [0], H, wanted)
+    grads: list[Tensor | None] = [None, d_taps.squeeze(1) if need_w else None, d_bias, None]
+    if need_x or need_state:
+        d_signal = d_signal if batched else d_signal.squeeze(0)
+        grads[0] = _turned(d_signal.narrow(-1, K - 1, d_signal.shape[-1] - K + 1), call)
+        grads[3] = _turned(d_signal.narrow(-1, 0, K - 1), call)
+    pairs = zip(grads, call.tensors, needs, strict=True)
+    return [grad.to(t.dtype).contiguous() for grad, t, need in pairs if need and grad is not None and t is not None]
+
+
+def _operands(call: ShortCall) -> tuple[Tensor, Tensor, Tensor | None]:
+    """What precedes x and x, the taps and the bias, as `F.conv1d` takes them, in arithmetic precision."""
+    wide = dtypes.arithmetic(call.x.dtype)
+    signal = _turned(call.x, call).to(wide)
+    if call.state is None:
+        signal = F.pad(signal, (call.w.shape[1] - 1, 0))
+    else:
+        signal = torch.cat([_turned(call.state, call).to(wide), signal], dim=-1)
+    return signal, call.w.to(wide).unsqueeze(1), None if call.bias is None else call.bias.to(wide)
+
+
+def _turned(x: Tensor, call: ShortCall) -> Tensor:
+    return x.transpose(-2, -1) if call.channels_last else x
