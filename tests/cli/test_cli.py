@@ -38,6 +38,14 @@ def test_doctor_names_versions_and_backends(capsys: pytest.CaptureFixture[str]) 
         assert part in out
 
 
+def test_warm_compiles_everything_once(capsys: pytest.CaptureFixture[str]) -> None:
+    pytest.importorskip("numba")
+    status, out, _ = _run(capsys, "warm")
+    assert status == 0
+    assert "cpu: 20 kernels ready" in out
+    assert "plain: nothing to compile" in out
+
+
 def test_plan_explains(capsys: pytest.CaptureFixture[str]) -> None:
     status, out, _ = _run(
         capsys,

@@ -101,6 +101,13 @@ def short_backward(needs: tuple[bool, ...], dy: Tensor, call: ShortCall) -> list
     return short.backward(needs, dy, call)
 
 
+def warm() -> int:
+    """Compile everything, for `longwave warm`; the number of kernels."""
+    from longwave.backends.cpu import engine, jit, short  # noqa: F401  (what they import defines the kernels)
+
+    return jit.warm()
+
+
 def cache_folder() -> Path:
     """Where the compiled engine is kept, for `longwave doctor`; it may not exist yet."""
     from longwave.backends.cpu import jit

@@ -18,14 +18,15 @@ from longwave import dtypes
 from longwave.backends.cpu import fir_kernels as kernels
 from longwave.backends.cpu import fir_program as program
 from longwave.backends.cpu import pages, threads
+from longwave.backends.cpu.crossovers import chosen
 from longwave.backends.cpu.fir_program import Header, Program, Sums
 from longwave.backends.cpu.simd import vector_bytes
 from longwave.planner import Plan
 from longwave.problem import Problem
 
 # From so many samples on, up to so many taps: there a forward and backward was no slower than `fused`, and a forward up to
-# twice as fast (float32, one thread of an AMD EPYC 7003). A transform grows with the length, and this does not.
-MOST_TAPS = ((131_072, 64), (32_768, 48), (8_192, 32), (64, 24), (0, 16))
+# twice as fast. A transform grows with the length, and this does not.
+MOST_TAPS = chosen().most_taps
 MACHINE = "AMD EPYC 7003, AVX2"
 
 

@@ -15,6 +15,7 @@ from torch import Tensor
 
 from longwave import dtypes
 from longwave.backends.cpu import direct, fused, moves, pages, ring, six_step, tables, threads, words
+from longwave.backends.cpu.crossovers import chosen
 from longwave.backends.cpu.program import Block, Form, Move, Program, View, address, form, view
 from longwave.backends.cpu.ring import Segment
 from longwave.backends.cpu.simd import vector_bytes
@@ -24,14 +25,14 @@ from longwave.planner import Placement, Plan
 from longwave.problem import Problem
 
 # Rows of scratch memory that are taken through all inner passes at once: half of a first-level cache of 32 KiB.
-BASE_BYTES = 2**14
+BASE_BYTES = chosen().block_bytes
 # While the matrices of all threads' rows are within this, they stay in the caches: every thread takes rows of its own.
-WHOLE_ROWS_BYTES = 10 * 2**20
-# Windows are taken where they are expected to cost at most so much of one transform for everything, which costs so much more
-# where it goes by six steps; their transforms stay in the caches, and are long enough for the work around them.
-WINDOWS_GAIN, LONG_COST, SHORTEST_WINDOW, LONGEST_WINDOW = 1.1, 1.5, 256, 2**13
+WHOLE_ROWS_BYTES = chosen().whole_rows_bytes
+# Windows are taken where they are expected to cost at most so much of one transform for everything, which costs LONG_COST as
+# much where it goes by six steps; their transforms stay in the caches, and are long enough for the work around them.
+WINDOWS_GAIN, LONG_COST, SHORTEST_WINDOW, LONGEST_WINDOW = chosen().windows_gain, 1.5, 256, 2**13
 # Below this many channels the lanes hold rows of all samples of the batch, and each has its own copy of the filter.
-FEW_CHANNELS = 64
+FEW_CHANNELS = 32
 # Nanoseconds a vector row and transform: a constant part (load, store) and one a factor of two. For threads and `plan`.
 NS_ROW, NS_ROW_LEVEL, MACHINE = 3.0, 0.5, "AMD EPYC 7003, AVX2"
 
@@ -112,7 +113,19 @@ def _layout(p: Problem, zero: int, in_start: int, in_len: int, out_start: int, o
 @lru_cache(maxsize=65536)
 def _window_length(N: int, samples: int, lags: int) -> int:
     """The best transform for `samples` results in windows, or 0 where one transform of N points is better for all of them."""
-    best, least = 0, WINDOWS_GAIN * _seconds(N, 1) * (LONG_COST if _long(N) else 1)
+    length, gain = _best_window(N, samples, lags)
+    return length if gain < WINDOWS_GAIN else 0
+
+
+def expected_gain(L: int, K: int) -> float:
+    """The expected time of windows over that of one transform, for a causal convolution; for `longwave tune`."""
+    N = tables.transform_length((L + min(K, L)) // 2)
+    return _best_window(N, L, K)[1]
+
+
+def _best_window(N: int, samples: int, lags: int) -> tuple[int, float]:
+    """The best transform for windows, and their expected time over that of one transform of N points."""
+    best, least = 0, math.inf
     for parts in range(2, 33):
         length = tables.transform_length(-(-lags * parts // 4))
         hop = 2 * length - lags + 1
@@ -120,7 +133,7 @@ def _window_length(N: int, samples: int, lags: int) -> int:
             seconds = -(-samples // hop) * _seconds(length, 1)
             if seconds < least:
                 best, least = length, seconds
-    return best
+    return best, least / (_seconds(N, 1) * (LONG_COST if _long(N) else 1))
 
 
 def _windowed(p: Problem, N: int, lags: tuple[int, int], in_start: int, in_len: int, out_start: int, out_len: int) -> Layout:

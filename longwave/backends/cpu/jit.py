@@ -19,6 +19,7 @@ from typing import Any
 
 import llvmlite
 import numba
+import numpy as np
 from llvmlite import binding
 from numba import njit, types
 from numba.core import caching
@@ -90,9 +91,13 @@ def part(function: Callable[..., Any]) -> Any:
     return compiled
 
 
+_kernels: list[Any] = []
+
+
 def kernel(function: Callable[..., Any]) -> Any:
     """A function that Python calls: compiled for the types of its first call, or loaded from the cache."""
     compiled: Any = njit(**OPTIONS)(function)
+    _kernels.append(compiled)
     with contextlib.suppress(RuntimeError):  # no place to write (see _Locator)
         compiled._cache = _Cache(function)
     return compiled
@@ -108,3 +113,14 @@ def pointer(compiled: Any, *like: Any) -> int:
         result = compiled.overloads[(types.int64,) * count + tuple(numba.typeof(x) for x in like)]
         found[key] = result.library.get_pointer_to_function(result.fndesc.llvm_cfunc_wrapper_name)
     return int(found[key])
+
+
+def warm() -> int:
+    """Compile (or load) every kernel that was defined so far, for both arithmetic types; their number."""
+    count = 0
+    for compiled in _kernels:
+        takes_like = "like" in inspect.signature(compiled.py_func).parameters
+        for like in ((np.float32(1),), (np.float64(1),)) if takes_like else ((),):
+            pointer(compiled, *like)
+            count += 1
+    return count

@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from longwave.backends.cpu.crossovers import chosen
 from longwave.planner import next_fast_len
 
 
@@ -60,7 +61,7 @@ def tables(N: int, dtype: str, scale: int) -> Tables:
 
 # Transforms from this length on go by six steps. Rows and columns of their matrix are multiples of GRAIN, so that every width
 # of vectors divides them.
-SIX_STEP_FROM, GRAIN = 2**16, 16
+SIX_STEP_FROM, GRAIN = chosen().six_step_from, 16
 
 
 @lru_cache(maxsize=65536)

@@ -86,7 +86,8 @@ def test_the_choice_depends_on_lags_and_length_alone() -> None:
         assert algorithm(B, H, 4096, 64) == "windows"
         assert algorithm(B, H, 4096, 1000) == "fused"
         assert algorithm(B, H, 2**17, 2**17) == "six_step"
-        assert algorithm(B, H, 2**17, 64) == "direct"
+        assert algorithm(B, H, 2**17, 30) == "direct"
+        assert algorithm(B, H, 2**17, 64) == "windows"
         assert algorithm(B, H, 4096, 4, mode="circular") == "fused"
     assert "N =" not in str(longwave.plan((1, 1, 100), (1, 3), backend="cpu"))
 

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import os
 import shutil
+import statistics
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -202,6 +204,33 @@ def test_pytorchs_runtime_is_found_and_used(threads_set: Callable[[int], None]) 
     assert set(os.listdir("/proc/self/task")) == started
     assert libraries
     assert before <= started
+
+
+@pytest.mark.slow
+def test_calls_in_turns_with_pytorchs_cost_no_more_than_their_sum(threads_set: Callable[[int], None]) -> None:
+    """Threads of our own beside PyTorch's took up to twice the time: see threads.py. For a quiet machine."""
+    threads_set(max(2, torch.get_num_threads()))
+    u, k, a = torch.randn(4, 1024, 1024), torch.randn(1024, 1024), torch.randn(1024, 1024)
+
+    def conv() -> None:
+        longwave.long_conv(u, k, backend="cpu")
+
+    def matmul() -> None:
+        for _ in range(2):
+            torch.mm(a, a)
+
+    def seconds(*calls: Callable[[], None]) -> float:
+        times = []
+        for _ in range(30):
+            start = time.perf_counter()
+            for call in calls:
+                call()
+            times.append(time.perf_counter() - start)
+        return statistics.median(times)
+
+    ratios = [seconds(conv, matmul) / (seconds(conv) + seconds(matmul)) for _ in range(5)]
+    assert min(seconds(conv), seconds(matmul)) > 2e-3
+    assert statistics.median(ratios) <= 1.1, ratios
 
 
 PROGRAM = """
