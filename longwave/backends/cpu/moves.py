@@ -158,8 +158,8 @@ def _describe(p: int, scratch: int, run: int, base: int, entry: int, stage: int,
     size, before = STORED_BYTES[code], word(s, words.FIRST) - word(s, words.ROW)
     table, gates = scratch + TABLES_AT + view * W * INT, scratch + TABLES_AT + gate * W * INT
     way = SINGLY
-    if word(s, words.ADD) == 0 and sample == gate_sample and word(run, RUN_LANE_STOP) - word(run, RUN_LANE_START) == W:
-        if sample * rows == size:
+    if word(s, words.ADD) == 0 and word(run, RUN_LANE_STOP) - word(run, RUN_LANE_START) == W:
+        if sample * rows == size and sample == gate_sample:
             way = BY_ROWS
         elif _side_by_side(table, size, W) and (gate < 0 or _side_by_side(gates, size, W)):
             way = BY_LANES
@@ -222,8 +222,8 @@ def exchange(scratch: int, entries: int, j: int, count: int, store: bool, like: 
             steps.clear(like, stage, count)
             continue
         table, gates, gated, code, sign = word(e, TABLE), word(e, GATES), word(e, GATED), word(e, CODE), word(e, FACTOR)
-        stride = word(e, STRIDE)
-        offset = word(e, OFFSET) + j * stride
+        stride, gate_stride = word(e, STRIDE), word(e, GATE_STRIDE)
+        offset, gate_offset = word(e, OFFSET) + j * stride, word(e, GATE_OFFSET) + j * gate_stride
         if way == BY_ROWS and count >= lanes_of(like):
             if store:
                 steps.put_rows(like, stage, table, gates, gated, code, offset, count, sign)
@@ -231,12 +231,10 @@ def exchange(scratch: int, entries: int, j: int, count: int, store: bool, like: 
                 steps.fetch_rows(like, stage, table, gates, gated, code, offset, count, sign)
         elif way == BY_LANES:
             if store:
-                steps.put_lanes(like, stage, table, gates, gated, code, offset, stride, count, sign)
+                steps.put_lanes(like, stage, table, gates, gated, code, offset, stride, gate_offset, gate_stride, count, sign)
             else:
-                steps.fetch_lanes(like, stage, table, gates, gated, code, offset, stride, count, sign)
+                steps.fetch_lanes(like, stage, table, gates, gated, code, offset, stride, gate_offset, gate_stride, count, sign)
         else:
-            gate_stride = word(e, GATE_STRIDE)
-            gate_offset = word(e, GATE_OFFSET) + j * gate_stride
             start, stop = word(e, LANE_START), word(e, LANE_STOP)
             if store:
                 steps.put_singly(

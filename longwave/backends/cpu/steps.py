@@ -275,16 +275,23 @@ def fetch_rows(
 @traced
 def fetch_lanes(
     t: Lanes, stage: Address, table: Address, gates: Address, has_gate: Address, code: Address, offset: Address,
-    stride: Address, count: Address, sign: Address,
+    stride: Address, gate_offset: Address, gate_stride: Address, count: Address, sign: Address,
 ) -> None:  # fmt: skip
     """As `fetch_rows`, for W rows that are contiguous in the channels."""
+    start, gate_start = t.read_int(table) + offset, gate_offset
     for stored in t.cases(code, CODES[t.code]):
         for gated in t.cases(has_gate, (0, 1)):
             factor = t.from_int(sign)
+            if gated:
+                gate_start = t.read_int(gates) + gate_offset
             with t.loop(0, count) as j:
-                at = offset + j * stride
-                t.prefetch(t.read_int(table) + at + 8 * stride)
-                x = _loaded(t, 0, at, table, gates, stored, gated)
+                at = start + j * stride
+                t.prefetch(at + 8 * stride)
+                x = t.load_stored(at, stored)
+                if gated:
+                    gate = gate_start + j * gate_stride
+                    t.prefetch(gate + 8 * gate_stride)
+                    x = x * t.load_stored(gate, stored)
                 t.store(stage + j * t.plane, x * factor, aligned=True)
 
 
@@ -332,19 +339,24 @@ def put_rows(
 @traced
 def put_lanes(
     t: Lanes, stage: Address, table: Address, gates: Address, has_gate: Address, code: Address, offset: Address,
-    stride: Address, count: Address, sign: Address,
+    stride: Address, gate_offset: Address, gate_stride: Address, count: Address, sign: Address,
 ) -> None:  # fmt: skip
     """As `put_rows`, for W rows that are contiguous in the channels."""
+    start, gate_start = t.read_int(table) + offset, gate_offset
     for stored in t.cases(code, CODES[t.code]):
         for gated in t.cases(has_gate, (0, 1)):
             factor = t.from_int(sign)
+            if gated:
+                gate_start = t.read_int(gates) + gate_offset
             with t.loop(0, count) as j:
                 x = t.load(stage + j * t.plane, aligned=True) * factor
-                at = offset + j * stride
-                t.prefetch(t.read_int(table) + at + 8 * stride, to_write=True)
+                at = start + j * stride
+                t.prefetch(at + 8 * stride, to_write=True)
                 if gated:
-                    x = x * t.load_stored(t.read_int(gates) + at, stored)
-                t.store_stored(t.read_int(table) + at, x, stored)
+                    gate = gate_start + j * gate_stride
+                    t.prefetch(gate + 8 * gate_stride)
+                    x = x * t.load_stored(gate, stored)
+                t.store_stored(at, x, stored)
 
 
 @traced
