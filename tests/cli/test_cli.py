@@ -46,6 +46,17 @@ def test_warm_compiles_everything_once(capsys: pytest.CaptureFixture[str]) -> No
     assert "plain: nothing to compile" in out
 
 
+def test_step_times_backends_beside_copies(capsys: pytest.CaptureFixture[str]) -> None:
+    status, out, _ = _run(capsys, "step", "--preset", "tiny", "--context", "1024", "--rounds", "1", "--backend", "plain")
+    assert status == 0
+    assert "backend plain" in out
+    assert "replaced by a copy, 1.00 × the copy" in out
+    for bad in (["--context", "0"], ["--preset", "huge"], ["--backend", "nothing"]):
+        status, _, err = _run(capsys, "step", *bad)
+        assert status == 2
+        assert err.count("\n") == 1
+
+
 def test_plan_explains(capsys: pytest.CaptureFixture[str]) -> None:
     status, out, _ = _run(
         capsys,

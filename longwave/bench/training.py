@@ -1,0 +1,89 @@
+"""Whole training steps of a model, with one backend of the convolutions and another, beside what no convolution could beat."""
+
+from __future__ import annotations
+
+import statistics
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from longwave import models
+from longwave.train.score import loss_nats
+
+COPY = "copy"
+
+
+class _Copy(torch.autograd.Function):
+    """In the place of a convolution: one copy forward, and gradients that cost nothing."""
+
+    @staticmethod
+    def forward(ctx: Any, u: Tensor, *others: Tensor | None) -> Tensor:
+        ctx.save_for_backward(*others)
+        return u.clone()
+
+    @staticmethod
+    def backward(ctx: Any, dy: Tensor) -> tuple[Tensor | None, ...]:
+        return dy, *(None if x is None else dy if x.shape == dy.shape else torch.zeros_like(x) for x in ctx.saved_tensors)
+
+
+def _copied(u: Tensor, k: Tensor, D: Tensor | None = None, **options: Any) -> Tensor:
+    y: Tensor = _Copy.apply(u, k, D, options.get("pregate"), options.get("postgate"))
+    return y
+
+
+@dataclass(frozen=True)
+class Steps:
+    """Median seconds of a training step of each kind, in the order they were asked for."""
+
+    preset: str
+    context: int
+    batch: int
+    seconds: dict[str, float]
+
+    def __str__(self) -> str:
+        lines = [f"one training step of {self.preset}, {self.batch} windows of {self.context:,}:"]
+        ceiling = self.seconds[COPY]
+        for name, seconds in self.seconds.items():
+            what = "convolutions replaced by a copy" if name == COPY else f"backend {name}"
+            lines.append(f"  {seconds:8.3f} s  {what}, {seconds / ceiling:.2f} × the copy")
+        return "\n".join(lines)
+
+
+def measure(
+    preset: str, context: int, batch: int, backends: Sequence[str], *, rounds: int, activation_checkpointing: bool
+) -> Steps:
+    """Steps in turns (loss, gradients, AdamW; random bases), the first of each not counted.
+
+    Raises:
+        ArgumentError: an unknown preset, or a context that the model refuses.
+    """
+    kind, config = models.find_preset(preset)
+    module = models.find(kind)
+    tokens = torch.randint(0, 4, (batch, context + 1))
+    steps: dict[str, Callable[[], None]] = {}
+    for name in (*backends, COPY):
+        torch.manual_seed(0)
+        chosen = {"conv": _copied} if name == COPY else {"backend": name}
+        model = module.Model(replace(config, filter_length=context), **chosen)
+        model.activation_checkpointing = activation_checkpointing
+        optimizer = torch.optim.AdamW(model.parameters())
+
+        def step(model: Any = model, optimizer: torch.optim.Optimizer = optimizer) -> None:
+            nats, count = loss_nats(model, tokens[:, :-1], tokens[:, 1:], autocast=False)
+            optimizer.zero_grad(set_to_none=True)
+            (nats / count).backward()
+            optimizer.step()
+
+        steps[name] = step
+    times: dict[str, list[float]] = {name: [] for name in steps}
+    for turn in range(rounds + 1):
+        for name, one_step in steps.items():
+            start = time.perf_counter()
+            one_step()
+            if turn:
+                times[name].append(time.perf_counter() - start)
+    return Steps(preset, context, batch, {name: statistics.median(found) for name, found in times.items()})
