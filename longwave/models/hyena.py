@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import dataclasses
 from dataclasses import dataclass
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -86,6 +87,10 @@ PRESETS: dict[str, HyenaConfig] = {
 }
 
 
+# Positions that an MLP takes at a time where activations are computed twice: its inside is then a small part of the memory.
+PART = 2**16
+
+
 class _Block(nn.Module):
     def __init__(self, config: HyenaConfig, backend: str, conv: LongConvOp) -> None:
         super().__init__()
@@ -111,8 +116,23 @@ class _Block(nn.Module):
         self.mlp_out = nn.Linear(config.d_inner, config.d_model)
 
     def forward(self, x: Tensor) -> Tensor:
-        x = x + self.mixer(self.mixer_norm(x))
-        return x + self.mlp_out(F.gelu(self.mlp_in(self.mlp_norm(x)), approximate="tanh"))
+        return self.feed(self.mix(x))
+
+    def mix(self, x: Tensor) -> Tensor:
+        """Along the sequence: position by position it would be wrong."""
+        mixed: Tensor = x + self.mixer(self.mixer_norm(x))
+        return mixed
+
+    def feed(self, x: Tensor) -> Tensor:
+        """Position by position."""
+        fed: Tensor = x + self.mlp_out(F.gelu(self.mlp_in(self.mlp_norm(x)), approximate="tanh"))
+        return fed
+
+    def checkpointed(self, x: Tensor) -> Tensor:
+        """`forward`, keeping x and what the mixer makes of it; the MLP, whose inside is widest, in parts of the sequence."""
+        options: dict[str, Any] = {"use_reentrant": False, "preserve_rng_state": False}
+        x = checkpoint(self.mix, x, **options)
+        return torch.cat([checkpoint(self.feed, part, **options) for part in x.split(PART, dim=1)], dim=1)
 
 
 class HyenaLM(LanguageModel):
@@ -182,7 +202,7 @@ class HyenaLM(LanguageModel):
         x = self.embedding(tokens)
         for block in self.blocks:
             if self.activation_checkpointing and torch.is_grad_enabled():
-                x = checkpoint(block, x, use_reentrant=False, preserve_rng_state=False)
+                x = cast(_Block, block).checkpointed(x)
             else:
                 x = block(x)
         return self.norm(x)

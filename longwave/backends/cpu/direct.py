@@ -143,7 +143,7 @@ def backward(
                 *b, h, t = part.stride() if which == program.DTAPS else (1, 0)
                 block.view(which, part, b[0] if b else 0, h, t)
         if sums:
-            partials = torch.empty(header.partials_bytes, dtype=torch.uint8)
+            partials = torch.empty(header.partials_bytes, dtype=torch.uint8, device="cpu")
             block.words[program.PARTIALS] = partials.data_ptr()
         like = _like(p)
         threads.run(kernels.backward, block.address, like, header.units, header.seconds, header.scratch_bytes)

@@ -63,7 +63,7 @@ class Layout:
         return Segment(0, 1, 0, self.zero_row, 1)
 
 
-@lru_cache(maxsize=4096)
+@lru_cache(maxsize=128)
 def layouts(p: Problem) -> tuple[Layout, ...]:
     """The whole problem, or every document that is not empty; the first document owns what lies before 0."""
     if p.segments is None:
@@ -206,7 +206,7 @@ def _chunks(batch: int, tiles: int, workers: int) -> int:
     return 1 if even else min(batch, -(-2 * workers // tiles))
 
 
-@lru_cache(maxsize=4096)
+@lru_cache(maxsize=128)
 def plan(problem: Problem) -> Plan:
     p = problem
     if direct.takes(p):
@@ -231,7 +231,8 @@ def plan(problem: Problem) -> Plan:
         name = f"{windows:,} windows" if windows else "fused"
         algorithm = f"{name}, right-angle transforms of {product} in {dtypes.name(_arithmetic(p))}, {W} lanes"
         in_flight = (min(p.batch, workers), min(p.channels, workers * W))
-        scratch = workers * fused.scratch_bytes(N, 2) + 2 * itemsize * N * 3
+        sides = 2 if p.channels_last and _units(p, 1, False, True).sides == 2 else 1
+        scratch = workers * fused.scratch_bytes(N, 2, sides) + 2 * itemsize * N * 3
     tiles = p.batch * p.channels / W if long else p.batch * -(-p.channels // W)
     filters = p.channels / W * (p.batch if p.per_sample else 1)
     seconds = _seconds(N, 2 * tiles + filters) * rows / N
@@ -265,7 +266,8 @@ def forward(
         return direct.forward(p, u, k, D, pregate, postgate, history)
     k = _ordered(p, k)
     y = _empty(p, p.out_len, u)
-    call = _forward_call(p, threads.width(), form(u), form(k), form(D), form(pregate), form(postgate), form(history), form(y))
+    make = _forward_call if p.segments is None else _forward_packed
+    call = make(p, threads.width(), form(u), form(k), form(D), form(pregate), form(postgate), form(history), form(y))
     if call.clears:
         y.zero_()
     for found, launch in zip(call.layouts, call.launches, strict=True):
@@ -296,7 +298,8 @@ def backward(
     dhistory = _empty(p, p.history, history) if need_history and history is not None else None
     dk = u.new_zeros(_filter_shape(p), dtype=wide) if need_k else None
     dD = _skip_gradient(p, dy, u, D, pregate, postgate) if need_D and D is not None else None
-    call = _backward_call(
+    make = _backward_call if p.segments is None else _backward_packed
+    call = make(
         p, threads.width(), need_k, form(dy), form(u), form(k), form(D), form(pregate), form(postgate), form(history),
         form(du), form(dpregate), form(dpostgate), form(dhistory),
     )  # fmt: skip
@@ -306,7 +309,8 @@ def backward(
                 grad.zero_()  # what no document reaches
     for found, launch in zip(call.layouts, call.launches, strict=True):
         samples, windows = _sums(p, found, need_k)
-        apart, lengths = found.backward.hop if found.backward else 0, (found.taps, found.taps)
+        # The second sum is that of a circular convolution's second copy of the taps.
+        apart, lengths = found.backward.hop if found.backward else 0, [found.taps] * (1 + bool(found.filter_again)) * need_k
         sums = [u.new_empty(samples, p.channels, windows * apart if windows > 1 else n, dtype=wide) for n in lengths]
         taps = None if k is None else _folded(p, found, k)
         launch.run((u, taps, D, pregate, postgate, history, None, dy, du, dpregate, dpostgate, dhistory, *sums))
@@ -404,8 +408,7 @@ class RowByRow:
 Lists = dict[int, list[Move]]
 
 
-@lru_cache(maxsize=1024)
-def _forward_call(
+def _make_forward_call(
     p: Problem,
     workers: int,
     u: Form,
@@ -441,8 +444,7 @@ def _forward_call(
     return Call(tuple(filled), tuple(launches), p.segments is not None or len(filled) < len(pieces))
 
 
-@lru_cache(maxsize=1024)
-def _backward_call(
+def _make_backward_call(
     p: Problem,
     workers: int,
     need_k: bool,
@@ -505,8 +507,13 @@ def _backward_call(
             continue
         units = _units(p, workers, need_k, _neighbours(u))
         block = _program(p, found, units, lists)
-        launches.append(_tiles(p, found, fused.backward, units, block, parts=4, transforms=5))
+        launches.append(_tiles(p, found, fused.backward, units, block, parts=fused.gradient_parts(units.batch), transforms=5))
     return Call(tuple(filled), tuple(launches), p.segments is not None or len(filled) < len(pieces))
+
+
+# Every packing of documents is a problem of its own, has a program a document, and hardly comes again.
+_forward_call, _forward_packed = lru_cache(maxsize=1024)(_make_forward_call), lru_cache(maxsize=4)(_make_forward_call)
+_backward_call, _backward_packed = lru_cache(maxsize=1024)(_make_backward_call), lru_cache(maxsize=4)(_make_backward_call)
 
 
 def _neighbours(u: Form) -> bool:
@@ -516,11 +523,16 @@ def _neighbours(u: Form) -> bool:
 
 def _sums(p: Problem, found: Layout, sums: bool) -> tuple[int, int]:
     """Over how many samples of the batch, and over how many windows, a filter's gradient is summed afterwards, in order."""
-    if _long(found.at.N):
+    if _long(found.at.N) and not found.windows:
         return (p.batch if p.per_sample else 1), 1
     samples = p.batch if _units(p, 1, sums).rows == p.batch * p.channels else 1
     back = found.backward
-    return samples, back.windows if sums and back and p.batch * p.channels < FEW_CHANNELS else 1
+    return samples, back.windows if sums and back and _apart(p) else 1
+
+
+def _apart(p: Problem) -> bool:
+    """Whether each window has a gradient of the filter of its own."""
+    return p.per_sample or p.batch * p.channels < FEW_CHANNELS
 
 
 def _program(p: Problem, found: Layout, units: Units, lists: Lists) -> Program:
@@ -547,7 +559,7 @@ def _windows_launch(p: Problem, found: Layout, workers: int, lists: Lists, kerne
     inside_from, inside_to = found.inside
     # (rows, samples, windows in the loop, in the lanes, and the first of them)
     launches = [(units.rows, units.batch, found.windows, 1, 0)]
-    apart = sums and p.batch * p.channels < FEW_CHANNELS
+    apart = sums and _apart(p)
     if units.rows == p.batch * p.channels and (apart or not sums) and inside_to - inside_from > W:
         inside = inside_to - inside_from
         launches = [
@@ -564,7 +576,7 @@ def _windows_launch(p: Problem, found: Layout, workers: int, lists: Lists, kerne
         dealt = Units(rows, batch, chunks, units.sides, tiles * chunks)
         block = _program(p, found, dealt, lists)
         block.set(LOOP_WINDOWS=in_loop, LANE_WINDOWS=in_lanes, FIRST_WINDOW=first, HOP=found.hop)
-        count = {"parts": 4, "transforms": 5} if backward else {"parts": 2, "transforms": 3}
+        count = {"parts": fused.gradient_parts(batch), "transforms": 5} if backward else {"parts": 2, "transforms": 3}
         parts.append(_tiles(p, found, kernel, dealt, block, **count))
     return Several(tuple(parts))
 
@@ -740,14 +752,15 @@ def _filter_shape(p: Problem) -> tuple[int, ...]:
 
 
 def _in_order(x: Tensor, dim: int) -> Tensor:
-    """The sum over a dimension, one term after the other: `Tensor.sum` may split it by the number of threads."""
+    """The sum over a dimension in float64, one term after the other: `Tensor.sum` may split it by the number of threads."""
     first, *others = x.unbind(dim)
     if not others:
         return first
-    total = first.clone()
+    total = first.double()
+    total = total.clone() if total is first else total
     for term in others:
         total += term
-    return total
+    return total.to(x.dtype)
 
 
 def _empty(p: Problem, length: int, like: Tensor) -> Tensor:

@@ -348,36 +348,35 @@ def correlate(
             _add_to(t, totals + r * totals_row + (first + tap) * 8, _folded(t, mine))
 
 
+def _widened(t: Lanes, wide: Lanes, x: Vec) -> Vec:
+    return x if t.code == FLOAT64 else Vec(wide, t.builder.fpext(x.value, wide.vector))
+
+
 @traced
 def correlate_one(
     t: Lanes, totals: Address, totals_row: Address, g: Address, x: Address, row: Address, n: Address, count: Address
 ) -> None:
-    """totals[0] += Σ_i g[i] · x[i] in float64: one sum for all samples cancels more than a filter's taps do together."""
-    parts = SUM_BYTES // (t.width * t.E)
-    wide = Lanes(t.builder, types.float64, t.width)
-
-    def widened(x: Vec) -> Vec:
-        return x if t.code == FLOAT64 else Vec(wide, t.builder.fpext(x.value, wide.vector))
-
+    """totals[0] += Σ_i g[i] · x[i] in float64: one sum over all samples cancels more than a filter's taps do together."""
+    parts, wide = SUM_BYTES // (t.width * t.E), Lanes(t.builder, types.float64, t.width)
     with t.loop(0, n) as r:
         sums = _zeros(wide, parts)
         with t.loop(0, count // (parts * t.width)) as i:
             for part, one in enumerate(sums):
                 at = r * row + i * SUM_BYTES + part * t.width * t.E
-                one.set(fma(widened(t.load(g + at)), widened(t.load(x + at)), one.get()))
+                one.set(fma(_widened(t, wide, t.load(g + at)), _widened(t, wide, t.load(x + at)), one.get()))
         _add_to(t, totals + r * totals_row, _folded(wide, [one.get() for one in sums]))
 
 
 @traced
 def add_up(t: Lanes, total: Address, totals_row: Address, g: Address, row: Address, n: Address, count: Address) -> None:
-    """total += Σ_i g[i]."""
-    parts = SUM_BYTES // (t.width * t.E)
+    """total += Σ_i g[i] in float64."""
+    parts, wide = SUM_BYTES // (t.width * t.E), Lanes(t.builder, types.float64, t.width)
     with t.loop(0, n) as r:
-        sums = _zeros(t, parts)
+        sums = _zeros(wide, parts)
         with t.loop(0, count // (parts * t.width)) as i:
             for part, one in enumerate(sums):
-                one.set(one.get() + t.load(g + r * row + i * SUM_BYTES + part * t.width * t.E))
-        _add_to(t, total + r * totals_row, _folded(t, [one.get() for one in sums]))
+                one.set(one.get() + _widened(t, wide, t.load(g + r * row + i * SUM_BYTES + part * t.width * t.E)))
+        _add_to(t, total + r * totals_row, _folded(wide, [one.get() for one in sums]))
 
 
 # Totals are float64 whatever the arithmetic type.

@@ -14,6 +14,15 @@ from longwave.backends.cpu.words import DK, DPOSTGATE, DX, DZ, INPUT, LIST_WORDS
 GAP_BYTES = 2048
 
 
+# Samples (and windows) whose spectra are added one after the other.
+CHAIN = 16
+
+
+def gradient_parts(batch: int) -> int:
+    """Transforms that `backward` has at a time, for a batch of so many samples (and windows)."""
+    return 5 if batch > CHAIN else 4
+
+
 def side_bytes(points: int) -> int:
     """From the transform of one side of a unit to that of the next."""
     return points * ROW_BYTES + GAP_BYTES
@@ -60,13 +69,17 @@ def forward(p: int, scratch: int, begin: int, end: int, like: Any) -> None:
     points, batch, chunks = word(p, words.N), word(p, words.BATCH), word(p, words.CHUNKS)
     x, s = scratch_part(p, scratch, 0, points), scratch_part(p, scratch, 1, points)
     sample_bytes = word(p, words.VIEWS + word(p, words.AHEAD) * words.VIEW_WORDS + words.STRIDE_B)
-    poke(scratch + moves.KNOWN_AT, 0)
+    for side in range(word(p, words.SIDES)):
+        poke(scratch + side * moves.PARTS_AT + moves.KNOWN_AT, 0)
     for unit in range(begin, end):
         tile, chunk = unit // chunks, unit % chunks
         last = batch * (chunk + 1) // chunks
         for b in range(batch * chunk // chunks, last):
             aim(p, scratch, b, tile, like)
-            if not moves.is_known(p, scratch, like):
+            known = True
+            for side in range(word(p, words.SIDES)):
+                known = moves.is_known(p, scratch + side * moves.PARTS_AT, like) and known
+            if not known:
                 ends(p, scratch, TAPS, 0, s, SCALED, like)
                 all_sides(p, s, s, words.TRANSFORM, scratch, 0, like)
             ends(p, scratch, INPUT, 0, x, WEIGHTS, like)
@@ -80,6 +93,8 @@ def backward(p: int, scratch: int, begin: int, end: int, like: Any) -> None:
     points, batch, chunks = word(p, words.N), word(p, words.BATCH), word(p, words.CHUNKS)
     x, s = scratch_part(p, scratch, 0, points), scratch_part(p, scratch, 1, points)
     z, total = scratch_part(p, scratch, 2, points), scratch_part(p, scratch, 3, points)
+    # Rounding errors grow with the longest chain of sums: a part of them is added to a total of its own.
+    whole = scratch_part(p, scratch, 4, points) if batch > CHAIN else total
     need_x = word(p, LISTS + DX * LIST_WORDS + 1) > 0
     need_k = word(p, LISTS + DK * LIST_WORDS + 1) > 0
     need_y = word(p, LISTS + DPOSTGATE * LIST_WORDS + 1) > 0
@@ -95,6 +110,7 @@ def backward(p: int, scratch: int, begin: int, end: int, like: Any) -> None:
                 if need_k:
                     for side in range(word(p, words.SIDES)):
                         steps.clear(like, total + side * word(p, words.SIDE_BYTES), 2 * points)
+                        steps.clear(like, whole + side * word(p, words.SIDE_BYTES), 2 * points)
             if need_k or need_y:
                 ends(p, scratch, INPUT, 0, x, WEIGHTS, like)
                 all_sides(p, x, x, words.TRANSFORM, scratch, 0, like)
@@ -105,6 +121,9 @@ def backward(p: int, scratch: int, begin: int, end: int, like: Any) -> None:
                 for side in range(word(p, words.SIDES)):
                     apart = side * word(p, words.SIDE_BYTES)
                     steps.accumulate(like, total + apart, z + apart, x + apart, points)
+                    if batch > CHAIN and ((b - low) % CHAIN == CHAIN - 1 or b == high - 1):
+                        steps.add(like, whole + apart, total + apart, 2 * points)
+                        steps.clear(like, total + apart, 2 * points)
             if need_x:
                 all_sides(p, z, s, words.INVERT_CONJUGATE, scratch, 0, like)
                 ends(p, scratch, DX, 1, z, WEIGHTS, like)
@@ -112,5 +131,5 @@ def backward(p: int, scratch: int, begin: int, end: int, like: Any) -> None:
                 all_sides(p, x, s, words.INVERT_PRODUCT, scratch, 0, like)
                 ends(p, scratch, DPOSTGATE, 1, x, WEIGHTS, like)
         if need_k:  # 1/N came with the filter's spectrum so far
-            all_sides(p, total, total, words.INVERT_ALONE, scratch, 0, like)
-            ends(p, scratch, DK, 1, total, SCALED, like)
+            all_sides(p, whole, whole, words.INVERT_ALONE, scratch, 0, like)
+            ends(p, scratch, DK, 1, whole, SCALED, like)

@@ -27,10 +27,10 @@ def scratch(size: int, threads: int = 1, purpose: str = "") -> Tensor:
     """At least `size` bytes of this thread's own, for the use of so many threads, one piece a purpose; uninitialised, aligned
     to 64 bytes."""
     if size > KEPT_BYTES * threads:
-        return with_large_pages(torch.empty(size, dtype=torch.uint8))
+        return with_large_pages(torch.empty(size, dtype=torch.uint8, device="cpu"))
     kept: dict[str, Tensor] = _kept.__dict__
     if purpose not in kept or kept[purpose].numel() < size:
-        kept[purpose] = torch.empty(size, dtype=torch.uint8)
+        kept[purpose] = torch.empty(size, dtype=torch.uint8, device="cpu")
     return kept[purpose]
 
 

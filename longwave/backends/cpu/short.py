@@ -81,7 +81,7 @@ def backward(needs: tuple[bool, ...], dy: Tensor, call: ShortCall) -> list[Tenso
     like = _like(call.x)
     partials = None
     if dw is not None or dbias is not None:
-        partials = torch.empty(header.partials_bytes, dtype=torch.uint8)
+        partials = torch.empty(header.partials_bytes, dtype=torch.uint8, device="cpu")
         block.words[program.PARTIALS] = partials.data_ptr()
         if dw is not None:
             block.view(program.DTAPS, dw, 0, shape.taps, 1)
@@ -130,4 +130,4 @@ def _like(x: Tensor) -> Any:
 
 
 def _empty(like: Tensor) -> Tensor:
-    return pages.with_large_pages(torch.empty(like.shape, dtype=like.dtype))
+    return pages.with_large_pages(torch.empty(like.shape, dtype=like.dtype, device="cpu"))

@@ -1,8 +1,9 @@
 """Vectors for Numba: write a step as Python over vectors, and it becomes straight-line LLVM code.
 
 Numba compiles loops but not vectors of a chosen width, and its vectoriser misses butterflies. So loops stay in Numba
-(`kernels.py`) and what happens inside one is *traced*: `@traced` calls the Python function once, at compile time, with a
-`Lanes` that knows the arithmetic type and the width, and every operation on its values appends an LLVM instruction.
+(`moves.py`, `transform.py` and the kernels) and what happens inside one is *traced*: `@traced` calls the Python function once,
+at compile time, with a `Lanes` that knows the arithmetic type and the width, and every operation on its values appends an
+LLVM instruction.
 
     @traced
     def scale(t, x, factor):                     # x: an address; factor: an address
@@ -41,14 +42,12 @@ WIDE_CPUS = (
     "znver4",
     "znver5",
 )
+NARROW_CPUS = ("x86-64-v3", "haswell", "broadwell", "skylake", "alderlake", "raptorlake", "arrowlake", "znver")
 
 # How samples are stored, as the codes that kernels compare at run time: (LLVM type, bytes).
 FLOAT64, FLOAT32, BFLOAT16, FLOAT16 = range(4)
 STORED = {FLOAT64: (ir.DoubleType(), 8), FLOAT32: (ir.FloatType(), 4), BFLOAT16: (I16, 2), FLOAT16: (ir.HalfType(), 2)}
 STORED_BYTES = tuple(size for _, size in STORED.values())
-
-
-NARROW_CPUS = ("x86-64-v3", "haswell", "broadwell", "skylake", "alderlake", "raptorlake", "arrowlake", "znver")
 
 
 def _chosen_cpu() -> str | None:
@@ -70,7 +69,10 @@ def vector_bytes() -> int:
 
 
 def lacks() -> str | None:
-    """What this CPU is missing, in a sentence: without it LLVM would call functions that are not there, and abort."""
+    """What is missing here, in a sentence: without these parts LLVM would call functions that are not there, and abort."""
+    settings: Any = numba.config
+    if settings.DISABLE_JIT:
+        return "Numba is told not to compile, by NUMBA_DISABLE_JIT"
     if "x86" not in binding.get_process_triple():
         return None
     name, features = _chosen_cpu(), binding.get_host_cpu_features()

@@ -14,7 +14,7 @@ from __future__ import annotations
 from typing import Any
 
 from longwave.backends.cpu import moves, steps, words
-from longwave.backends.cpu.fused import ends, scratch_bytes, scratch_part, walk
+from longwave.backends.cpu.fused import ends, scratch_part, walk
 from longwave.backends.cpu.jit import kernel, part
 from longwave.backends.cpu.moves import ROW_BYTES, word
 from longwave.backends.cpu.simd import lanes_of
@@ -44,15 +44,6 @@ from longwave.backends.cpu.words import (
 TOGETHER = 2
 # Bytes between the rows of a matrix beyond their length, so that neighbours do not share a set of the cache.
 PADDING = 128
-
-
-def matrix_bytes(rows: int, row_step: int) -> int:
-    return rows * row_step
-
-
-def whole_scratch_bytes(longest: int, matrices: int, each: int) -> int:
-    """The scratch memory of a thread that takes rows through all steps alone."""
-    return scratch_bytes(longest, 2) + matrices * each
 
 
 @part

@@ -163,6 +163,14 @@ def accumulate(t: Lanes, total: Address, z: Address, v: Address, points: Address
 
 
 @traced
+def add(t: Lanes, total: Address, x: Address, count: Address) -> None:
+    """total += x, `count` rows of one plane."""
+    with t.loop(0, count) as i:
+        at = i * t.plane
+        t.store(total + at, t.load(total + at, True) + t.load(x + at, True), aligned=True)
+
+
+@traced
 def clear(t: Lanes, stage: Address, count: Address) -> None:
     """Zeros in `count` rows of one plane."""
     with t.loop(0, count) as i:

@@ -23,6 +23,7 @@ def _nan_filled(nan_filled_memory: None) -> None:
 def by_six_steps(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """Transforms of any length go by six steps, which are otherwise for long rows."""
     monkeypatch.setattr(tables, "SIX_STEP_FROM", 1)
+    monkeypatch.setattr(engine, "WINDOWS_GAIN", 0.0)
     monkeypatch.setattr(direct, "MOST_TAPS", ((0, 0),))
     _forget_plans()
     yield

@@ -73,6 +73,20 @@ def test_a_row_alone_has_the_same_bits_in_windows_too(threads_set: Callable[[int
                 assert torch.equal(a[:B, :H], b)
 
 
+@pytest.mark.parametrize(("L", "K"), [(4000, 200), (300, 300)])
+def test_a_filter_of_one_sample_has_the_gradient_it_has_alone(L: int, K: int) -> None:
+    u, dy, k = torch.randn(5, 40, L), torch.randn(5, 40, L), torch.randn(5, 40, K)
+
+    def gradient(b: slice, h: slice) -> Tensor:
+        taps = k[b, h].clone().requires_grad_()
+        (dk,) = torch.autograd.grad(longwave.long_conv(u[b, h], taps, backend="cpu"), taps, dy[b, h])
+        return dk
+
+    whole = gradient(slice(None), slice(None))
+    for b, h in ((slice(3, 4), slice(17, 18)), (slice(0, 2), slice(30, 40))):
+        assert torch.equal(whole[b, h], gradient(b, h))
+
+
 @pytest.mark.usefixtures("by_six_steps", "always_on_threads")
 def test_a_row_alone_has_the_same_bits_by_six_steps_too(
     threads_set: Callable[[int], None], monkeypatch: pytest.MonkeyPatch
@@ -276,6 +290,11 @@ def test_a_cpu_without_fma_is_refused_rather_than_crashed() -> None:
     """LLVM aborts the process for a function it cannot find."""
     code = "from longwave import backends; print(backends.available()['cpu']); longwave.long_conv(u, k)"
     assert "AVX2" in _python(code, NUMBA_CPU_NAME="generic")
+
+
+def test_without_compiling_the_reason_is_told() -> None:
+    code = "from longwave import backends; print(backends.available()['cpu']); longwave.long_conv(u, k)"
+    assert "NUMBA_DISABLE_JIT" in _python(code, NUMBA_DISABLE_JIT="1")
 
 
 def test_the_cache_folder_changes_with_every_file(tmp_path: Path) -> None:

@@ -201,3 +201,40 @@ def test_any_length_at_its_own_cost() -> None:
     assert in_windows.windows * in_windows.at.N <= 1.2 * 14113 / 2
     assert longwave.plan((1, 1, 14113), (1, 14113), mode="circular", backend="cpu").N == 14400
     assert longwave.plan((1, 1, 14113), (1, 14113), mode="full", backend="cpu").N == 14400
+
+
+@pytest.mark.parametrize(("B", "H", "L", "K", "G"), [(2, 300, 48, 300, 2), (1, 24, 14000, 60, 24), (1, 40, 3000, 3000, 1)])
+def test_tiles_side_by_side_have_filters_of_their_own(B: int, H: int, L: int, K: int, G: int) -> None:
+    """What is known of the filters of one side of a unit says nothing about the other side."""
+    u, k = torch.randn(B, L, H), torch.randn(G, min(K, L))
+    y = longwave.long_conv(u, k, layout="BLH", backend="cpu")
+    n = 2 * L
+    spectrum = torch.fft.rfft(k.double(), n).repeat_interleave(H // G, dim=0).T
+    exact = torch.fft.irfft(torch.fft.rfft(u.double(), n, dim=1) * spectrum, n, dim=1)[:, :L]
+    assert relative_l2(y, exact) <= bound(torch.float32, L, "cpu")
+
+
+@pytest.mark.parametrize(
+    ("B", "H", "L", "K"), [(512, 64, 300, 100), (1024, 1, 200, 200), (1, 2, 300_000, 100), (2, 40, 60_000, 300)]
+)
+def test_the_filters_gradient_is_exact_for_many_samples_and_windows(B: int, H: int, L: int, K: int) -> None:
+    u, dy, k = torch.randn(B, H, L), torch.randn(B, H, L), torch.randn(H, K, requires_grad=True)
+    (dk,) = torch.autograd.grad(longwave.long_conv(u, k, backend="cpu"), k, dy)
+    n = 2 * L
+    spectrum = torch.zeros(H, n // 2 + 1, dtype=torch.complex128)
+    for a, b in zip(u.split(64), dy.split(64), strict=True):
+        spectrum += (torch.fft.rfft(b.double(), n) * torch.fft.rfft(a.double(), n).conj()).sum(0)
+    assert relative_l2(dk, torch.fft.irfft(spectrum, n)[:, :K]) <= bound(torch.float32, L, "cpu")
+
+
+def test_a_default_device_of_another_kind_changes_nothing() -> None:
+    u = torch.randn(2, 9, 3000)
+    for k in (torch.randn(9, 3), torch.randn(9, 300), torch.randn(9, 3000)):
+        want = longwave.long_conv(u, k, backend="cpu")
+        torch.set_default_device("meta")
+        try:
+            got = longwave.long_conv(u, k, backend="cpu")
+            longwave.short_conv(u, k[:, :3])
+        finally:
+            torch.set_default_device("cpu")
+        assert torch.equal(got, want)
