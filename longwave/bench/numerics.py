@@ -23,6 +23,8 @@ DTYPES = ("float64", "float32", "bfloat16", "float16")
 LENGTHS = (255, 1_000, 4_097, 14_113, 65_536, 1_048_576, 4_194_304)
 KIND_LENGTHS = (4_097, 1_048_576)
 MUTANT_LENGTHS = (255, 1_000, 4_096)
+# On the `cpu` backend the first goes as direct sums, and the others in windows where the signal is long.
+SHORT_FILTERS = (16, 256, 1_024)
 QUANTITIES = ("y", "du", "dk", "dD", "dpregate", "dpostgate")
 _SMALL = 65_536  # to this length two batches of two channels, beyond it one row
 
@@ -53,7 +55,8 @@ KINDS: dict[str, Callable[[Operands], Operands]] = {
     "u has mean 20": _with_mean,
     "u, k, D times 1e-2": _scaled(1e-2),
     "u, k, D times 1e-3": _scaled(1e-3),
-}
+} | {f"{taps:,} taps": lambda x: x for taps in SHORT_FILTERS}
+TAPS = {f"{taps:,} taps": taps for taps in SHORT_FILTERS}
 
 
 @dataclass(frozen=True)
@@ -111,7 +114,7 @@ def rows(
 
 def _measure(field: Sequence[Contestant], dtype: str, length: int, kind: str) -> list[Row]:
     B, H = (2, 2) if length <= _SMALL else (1, 1)
-    case = Case(B=B, H=H, L=length, K=length, dtype=dtype, gated=True, skip=True, direction=BACKWARD)
+    case = Case(B=B, H=H, L=length, K=TAPS.get(kind, length), dtype=dtype, gated=True, skip=True, direction=BACKWARD)
     # Drawn and changed in float64, rounded once: every dtype sees the same numbers as nearly as it can.
     wide = KINDS[kind](make_operands(replace(case, dtype="float64")))
     signal = _dtype_of(case, "u")

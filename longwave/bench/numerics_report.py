@@ -44,7 +44,9 @@ _KINDS = """\
 
 The same, with one thing changed: a filter that decays to e⁻⁵⁰ over its length, a `u` with a mean of 20 (and a `pregate`
 of 1 ± 0.1, which keeps it), `u`, `k` and `D` scaled by 1e-2 and by 1e-3 (float16 then has results among its subnormal
-numbers, where rounding itself costs more).
+numbers, where rounding itself costs more), and filters of few taps. On the `cpu` backend 16 taps are summed as they stand
+(`direct`), 256 and, at a million samples, 1,024 go in `windows`; in the tables above rows to 14,113 samples are `fused`, and
+from 65,536 on `six_step`.
 """
 
 _MUTANTS = """\

@@ -33,6 +33,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="`backward` is forward and backward together (both)",
     )
     what.add_argument("--device", default="cpu", help="cpu or cuda (cpu)")
+    what.add_argument("--short", action="store_true", help="short_conv against F.conv1d instead")
     what.add_argument("--list", action="store_true", help="list the cases and their tags, and measure nothing")
     how = parser.add_argument_group("how long")
     how.add_argument("--rounds", type=int, default=5, help="rounds for each case, at least 5 (5)")
@@ -59,6 +60,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     from longwave.bench import plot, record, report
 
+    if args.short:
+        return _measure_short(args)
     if args.plot is not None:
         plot.check_plot(args.plot)
         record.check_writable(args.plot)
@@ -79,6 +82,30 @@ def run(args: argparse.Namespace) -> int:
         plot.write_plot(shown, args.plot)
         print(f"plot: {args.plot}")
     return status
+
+
+def _measure_short(args: argparse.Namespace) -> int:
+    from longwave.bench import record, short
+    from longwave.bench.stamp import checkout, make_stamp
+
+    stamp = make_stamp()
+    targets = [args.json] if args.json is not None else []
+    if args.save:
+        folder = (checkout() or Path.cwd()) / "benchmarks" / "results"
+        folder.mkdir(parents=True, exist_ok=True)
+        targets.append(folder / stamp.file_name.replace(".json", "-short_conv.json"))
+    for path in targets:
+        record.check_writable(path)
+    print("\n".join([*stamp.lines, f"B={short.B} H={short.H} L={short.L}, float32, with bias"]), flush=True)
+    results = []
+    for result in short.measure(args.rounds, 0.0 if args.seconds is None else args.seconds):
+        results.append(result)
+        print(result.line, flush=True)
+        for path in targets:
+            short.save(stamp, results, path)
+    for path in targets:
+        print(f"result: {path}")
+    return 0
 
 
 def _refuse_both(args: argparse.Namespace) -> None:

@@ -4,12 +4,20 @@ from __future__ import annotations
 
 import os
 import tomllib
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from longwave.errors import ArgumentError, DataError
 from longwave.train.files import remove_leftovers, write_text
 from longwave.train.optional import need
+
+fcntl: Any
+try:
+    import fcntl
+except ImportError:  # Windows: there a second process is not kept away
+    fcntl = None
 
 CONFIG = "config.toml"
 
@@ -45,7 +53,7 @@ def create(folder: Path, config: dict[str, Any]) -> None:
 
 
 def read_config(folder: Path) -> dict[str, Any]:
-    """What `create` wrote. Temporary files that a killed run left are removed.
+    """What `create` wrote.
 
     Raises:
         DataError: there is no run in `folder`, or its config is damaged.
@@ -57,5 +65,23 @@ def read_config(folder: Path) -> dict[str, Any]:
         raise DataError(f"--resume found no run in {folder} (there is no {CONFIG}); leave it out to start one") from error
     except (OSError, ValueError) as error:
         raise DataError(f"{path} cannot be read ({error}); start a new run in another --out") from error
-    remove_leftovers(folder)
     return config
+
+
+@contextmanager
+def held(folder: Path) -> Iterator[None]:
+    """While no other process writes the run in `folder`; temporary files that a killed one left are removed first.
+
+    Raises:
+        ArgumentError: another process holds it.
+    """
+    with (folder / CONFIG).open("rb") as config:
+        if fcntl is not None:
+            try:
+                fcntl.flock(config, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except OSError as error:
+                raise ArgumentError(
+                    f"another process is writing the run in {folder}; wait for it or stop it, or name another --out"
+                ) from error
+        remove_leftovers(folder)
+        yield

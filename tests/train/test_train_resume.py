@@ -14,7 +14,7 @@ import torch
 from safetensors.torch import load_file
 
 from longwave import cli
-from longwave.train import checkpoint
+from longwave.train import checkpoint, folder
 
 OPTIONS = ("--steps", "8", "--eval-every", "4", "--checkpoint-every", "4", "--eval-bases", "1500")
 
@@ -129,6 +129,19 @@ def test_resume_of_a_finished_run_tests_again(
     assert train(tmp_path / "run", resume=True) == 0
     assert _losses(tmp_path / "run") == first
     assert capsys.readouterr().out.splitlines()[:4] == table.splitlines()[:4]
+
+
+def test_two_processes_do_not_write_one_run(
+    tmp_path: Path, train: Callable[..., int], capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert train(tmp_path / "run", "--steps", "2", "--eval-bases", "200") == 0
+    before = {path.name: path.read_bytes() for path in (tmp_path / "run").iterdir()}
+    capsys.readouterr()
+    with folder.held(tmp_path / "run"):
+        assert train(tmp_path / "run", resume=True) == 2
+    assert "another process is writing the run" in capsys.readouterr().err
+    assert {path.name: path.read_bytes() for path in (tmp_path / "run").iterdir()} == before
+    assert train(tmp_path / "run", resume=True) == 0
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])

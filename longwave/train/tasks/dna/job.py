@@ -11,6 +11,7 @@ import shlex
 import sys
 import time
 from collections.abc import Callable
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -100,6 +101,12 @@ def resolve(asked: dict[str, Any]) -> Options:
 
 def run(args: argparse.Namespace) -> int:
     """Run the parsed command line; the package's `run` has the contract."""
+    with ExitStack() as stack:
+        return _run(args, stack)
+
+
+def _run(args: argparse.Namespace, stack: ExitStack) -> int:
+    """`stack`: what is held until the end."""
     for module in TRAIN_MODULES:
         need(module)
     refuse_many_processes()
@@ -109,6 +116,7 @@ def run(args: argparse.Namespace) -> int:
     if args.resume:
         out = args.out or _default_folder(resolve(asked))
         stored = folder.read_config(out)
+        stack.enter_context(folder.held(out))
         chosen = options.resume_options(stored.get("train", {}), asked, str(out))
     else:
         chosen = resolve(asked)
@@ -159,6 +167,7 @@ def run(args: argparse.Namespace) -> int:
             out,
             {"task": TASK, "train": dataclasses.asdict(chosen), "data": about_data, "model": {"name": name, **config}},
         )
+        stack.enter_context(folder.held(out))
     resume_command = f"longwave train {TASK} --out {shlex.quote(str(out))} --resume"
     with single_process_mesh(device) as mesh, InterruptGuard() as guard, same_bits(device):
         outcome = loop.train(job, chosen, out, resume=args.resume, mesh=mesh, guard=guard)
