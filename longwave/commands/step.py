@@ -18,9 +18,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     from longwave import backends
-    from longwave.bench import training
     from longwave.bench.stamp import make_stamp
     from longwave.errors import ArgumentError
+    from longwave.train import step_time
 
     for name in ("context", "batch", "rounds"):
         if getattr(args, name) < 1:
@@ -29,7 +29,7 @@ def run(args: argparse.Namespace) -> int:
     for name in names:
         backends.load(name)  # refuses a name that is none
     print("\n".join(make_stamp().lines), flush=True)
-    steps = training.measure(
+    steps = step_time.measure(
         args.preset, args.context, args.batch, names, rounds=args.rounds,
         activation_checkpointing=args.activation_checkpointing,
     )  # fmt: skip

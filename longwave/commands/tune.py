@@ -21,7 +21,8 @@ def run(args: argparse.Namespace) -> int:
     reason = load("cpu").missing()
     if reason is not None:
         raise UnsupportedError(f"the CPU engine cannot be tuned here: {reason}")
-    from longwave.backends.cpu import crossovers, tune
+    from longwave.backends.cpu import crossovers
+    from longwave.bench import tune
 
     if args.reset:
         path = crossovers.file()

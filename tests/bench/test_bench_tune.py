@@ -9,8 +9,11 @@ from pathlib import Path
 
 import pytest
 
-from longwave.backends.cpu import crossovers, tune
+pytest.importorskip("numba")
+
+from longwave.backends.cpu import crossovers
 from longwave.backends.cpu.crossovers import MEASURED
+from longwave.bench import tune
 from longwave.cli import main
 
 

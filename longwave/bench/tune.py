@@ -12,6 +12,7 @@ import torch
 
 from longwave.backends.cpu import crossovers, direct, engine, ring, tables
 from longwave.backends.cpu.crossovers import Crossovers
+from longwave.bench.stamp import cpu_name
 from longwave.ops.long_conv import long_conv
 
 SAMPLES = 2**22
@@ -118,14 +119,8 @@ def measure(say: Callable[[str], None]) -> Crossovers:
         most.append((length, min([few, *(taps for _, taps in most)])))
     most.append((0, min(16, most[-1][1])))
 
-    machine = f"{_cpu()}, {torch.get_num_threads()} threads"
+    machine = f"{cpu_name()}, {torch.get_num_threads()} threads"
     return Crossovers(six_step_from, block, round(gain + 0.005, 2), whole_rows, tuple(most), machine, "longwave tune")
-
-
-def _cpu() -> str:
-    from longwave.bench.stamp import cpu_name
-
-    return cpu_name()
 
 
 def show(table: Crossovers) -> str:
