@@ -46,8 +46,8 @@ The same, with one thing changed: a filter that decays to e⁻⁵⁰ over its le
 of 1 ± 0.1, which keeps it), `u`, `k` and `D` scaled by 1e-2 and by 1e-3 (float16 then has results among its subnormal
 numbers, where rounding itself costs more), and filters of few taps. On the `cpu` backend 16 taps are summed as they stand
 (`direct`), 256 and, at a million samples, 1,024 go in `windows`; in the tables above rows to 14,113 samples are `fused`, and
-from 65,536 on `six_step`. The one `dD` of 16 taps at a million samples happens to cancel nearly to nothing: no arithmetic of the
-same precision holds a relative bound there, and none of the three does.
+from 65,536 on `six_step`. The one `dD` of 16 taps at a million samples happens to cancel nearly to nothing: no arithmetic of
+the same precision holds a relative bound there, and none of the three does.
 """
 
 _MUTANTS = """\
