@@ -94,7 +94,7 @@ def measure(say: Callable[[str], None]) -> Crossovers:
         say(f"long rows of {N:,}: one a thread {1e3 * whole:.1f} ms, one at a time {1e3 * shared:.1f} ms")
         if whole > shared:
             break
-        whole_rows = torch.get_num_threads() * 2 * 9 * N  # two matrices a row, of 8 bytes a number and some padding
+        whole_rows = torch.get_num_threads() * 4 * 9 * N  # the gradients' matrices, of 8 bytes a number and some padding
 
     ratios = []
     for L, K in ((2**16, 256), (2**16, 1024), (2**16, 4096), (2**14, 256), (2**14, 1024), (4096, 256)):

@@ -627,7 +627,9 @@ def _matrix_bytes(p: Problem, N: int) -> int:
 
 def _rows_at_once(p: Problem, N: int, workers: int, matrices: int) -> int:
     """Rows in flight: one a thread while their matrices fit into the caches together and there are enough rows, or one."""
-    fits = workers * matrices * _matrix_bytes(p, N) <= WHOLE_ROWS_BYTES
+    # Parts of a batch that is split each compute the filters' spectrum again.
+    split = _chunks(p.batch, p.channels, workers) > 1
+    fits = workers * matrices * _matrix_bytes(p, N) <= WHOLE_ROWS_BYTES // (1 + split)
     return workers if workers == 1 or (fits and p.batch * p.channels >= 2 * workers) else 1
 
 
