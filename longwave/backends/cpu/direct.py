@@ -8,18 +8,18 @@ from __future__ import annotations
 
 import itertools
 from functools import lru_cache
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
-import numpy as np
 import torch
 from torch import Tensor
 
 from longwave import dtypes
 from longwave.backends.cpu import fir_kernels as kernels
 from longwave.backends.cpu import fir_program as program
-from longwave.backends.cpu import pages, threads
+from longwave.backends.cpu import threads
 from longwave.backends.cpu.crossovers import chosen
 from longwave.backends.cpu.fir_program import Header, Program, Sums
+from longwave.backends.cpu.results import MACHINE, arithmetic, empty, filter_shape, like
 from longwave.backends.cpu.simd import vector_bytes
 from longwave.planner import Plan
 from longwave.problem import Problem
@@ -27,7 +27,6 @@ from longwave.problem import Problem
 # From so many samples on, up to so many taps: there a forward and backward was no slower than `fused`, and a forward up to
 # twice as fast. A transform grows with the length, and this does not.
 MOST_TAPS = chosen().most_taps
-MACHINE = "AMD EPYC 7003, AVX2"
 
 
 def takes(p: Problem) -> bool:
@@ -63,7 +62,7 @@ def windows(p: Problem) -> tuple[Window, ...]:
 def plan(p: Problem) -> Plan:
     headers = [program.header(_sums(p, w, p.channels_last), False) for w in windows(p)]
     workers = min(threads.width(), max((h.units for h in headers), default=1))
-    item = _arithmetic(p)
+    item = arithmetic(p)
     return Plan(
         backend="cpu",
         algorithm=f"direct, sums over {p.taps} taps in {dtypes.name(item)}, {vector_bytes() // item.itemsize} lanes",
@@ -88,7 +87,7 @@ def forward(
     postgate: Tensor | None,
     history: Tensor | None,
 ) -> Tensor:
-    y = _empty(p, p.out_len, u)
+    y = empty(p, p.out_len, u)
     found = windows(p)
     if p.segments is not None or not found:
         y.zero_()  # a document may have outputs and no inputs
@@ -96,7 +95,7 @@ def forward(
         header = program.header(_sums(p, window, _side_by_side(u)), False)
         block = _program(header, u, k, D, pregate, history)
         _signals(block, (program.POSTGATE, postgate), (program.Y, y))
-        threads.run(kernels.forward, block.address, _like(p), header.units, header.seconds, header.scratch_bytes)
+        threads.run(kernels.forward, block.address, like(p), header.units, header.seconds, header.scratch_bytes)
     return y
 
 
@@ -112,12 +111,12 @@ def backward(
     history: Tensor | None,
 ) -> list[Tensor]:
     need_u, need_k, need_D, need_pregate, need_postgate, need_history = needs
-    du = _empty(p, p.in_len - p.history, u) if need_u else None
-    dpregate = _empty(p, p.in_len - p.history, u) if need_pregate else None
-    dpostgate = _empty(p, p.out_len, u) if need_postgate else None
-    dhistory = _empty(p, p.history, history) if need_history and history is not None else None
-    dk = u.new_zeros(_filter_shape(p), dtype=_arithmetic(p)) if need_k else None
-    dD = u.new_zeros(p.channels, dtype=_arithmetic(p)) if need_D else None
+    du = empty(p, p.in_len - p.history, u) if need_u else None
+    dpregate = empty(p, p.in_len - p.history, u) if need_pregate else None
+    dpostgate = empty(p, p.out_len, u) if need_postgate else None
+    dhistory = empty(p, p.history, history) if need_history and history is not None else None
+    dk = u.new_zeros(filter_shape(p), dtype=arithmetic(p)) if need_k else None
+    dD = u.new_zeros(p.channels, dtype=arithmetic(p)) if need_D else None
     found = windows(p)
     if p.segments is not None or not found:
         for grad in (du, dpregate, dpostgate, dhistory):
@@ -145,11 +144,10 @@ def backward(
         if sums:
             partials = torch.empty(header.partials_bytes, dtype=torch.uint8, device="cpu")
             block.words[program.PARTIALS] = partials.data_ptr()
-        like = _like(p)
-        threads.run(kernels.backward, block.address, like, header.units, header.seconds, header.scratch_bytes)
+        threads.run(kernels.backward, block.address, like(p), header.units, header.seconds, header.scratch_bytes)
         if sums:
             units = p.groups * (p.batch if p.per_sample else 1)
-            threads.run(kernels.gather, block.address, like, units, 0.3e-9 * header.partials_bytes, 8 * p.taps)
+            threads.run(kernels.gather, block.address, like(p), units, 0.3e-9 * header.partials_bytes, 8 * p.taps)
             for total, part in sums:
                 total += part
     dk = None if dk is None else dk.to(dtypes.named(p.filter_dtype))
@@ -170,7 +168,7 @@ def _sums(p: Problem, window: Window, side_by_side: bool) -> Sums:
         u_start=p.in_start + p.history,
         out_start=p.out_start,
         **window._asdict(),
-        itemsize=_arithmetic(p).itemsize,
+        itemsize=arithmetic(p).itemsize,
         side_by_side=side_by_side,
     )
 
@@ -196,22 +194,3 @@ def _signals(block: Program, *signals: tuple[int, Tensor | None]) -> None:
 
 def _side_by_side(u: Tensor) -> bool:
     return u.stride(1) == 1 != u.stride(2)
-
-
-def _like(p: Problem) -> Any:
-    return np.float64(1) if p.dtype == "float64" else np.float32(1)
-
-
-def _filter_shape(p: Problem) -> tuple[int, ...]:
-    return (p.batch, p.groups, p.taps) if p.per_sample else (p.groups, p.taps)
-
-
-def _empty(p: Problem, length: int, like: Tensor) -> Tensor:
-    """Uninitialised (B, H, length) in the result's layout."""
-    if p.channels_last:
-        return pages.with_large_pages(like.new_empty(p.batch, length, p.channels)).transpose(1, 2)
-    return pages.with_large_pages(like.new_empty(p.batch, p.channels, length))
-
-
-def _arithmetic(p: Problem) -> torch.dtype:
-    return dtypes.arithmetic(dtypes.named(p.dtype))

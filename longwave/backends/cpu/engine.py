@@ -9,7 +9,6 @@ from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import Any, Protocol
 
-import numpy as np
 import torch
 from torch import Tensor
 
@@ -17,8 +16,8 @@ from longwave import dtypes
 from longwave.backends.cpu import direct, fused, moves, pages, ring, six_step, tables, threads, words
 from longwave.backends.cpu.crossovers import chosen
 from longwave.backends.cpu.program import Block, Form, Move, Program, View, address, form, view
+from longwave.backends.cpu.results import MACHINE, arithmetic, empty, filter_shape, like, width
 from longwave.backends.cpu.ring import Segment
-from longwave.backends.cpu.simd import vector_bytes
 from longwave.backends.cpu.tables import factors, matrix_shape, turns
 from longwave.backends.cpu.transform import CACHE_LINE
 from longwave.planner import Placement, Plan
@@ -34,7 +33,7 @@ WINDOWS_GAIN, LONG_COST, SHORTEST_WINDOW, LONGEST_WINDOW = chosen().windows_gain
 # Below this many channels the lanes hold rows of all samples of the batch, and each has its own copy of the filter.
 FEW_CHANNELS = 32
 # Nanoseconds a vector row and transform: a constant part (load, store) and one a factor of two. For threads and `plan`.
-NS_ROW, NS_ROW_LEVEL, MACHINE = 3.0, 0.5, "AMD EPYC 7003, AVX2"
+NS_ROW, NS_ROW_LEVEL = 3.0, 0.5
 
 
 @dataclass(frozen=True)
@@ -190,7 +189,7 @@ def _units(p: Problem, workers: int, sums_over_batch: bool, neighbours: bool = F
 
     Where the `neighbours` of a sample in memory are those of other channels, two tiles share its cache line and a unit.
     """
-    W = _width(p)
+    W = width(p)
     if p.per_sample or p.channels < (FEW_CHANNELS if sums_over_batch else W):
         return Units(p.batch * p.channels, 1, 1, 1, -(-p.batch * p.channels // W))
     line = CACHE_LINE // dtypes.named(p.dtype).itemsize
@@ -212,16 +211,16 @@ def plan(problem: Problem) -> Plan:
     if direct.takes(p):
         return direct.plan(p)
     found = layouts(p)
-    N, itemsize = max((piece.at.N for piece in found), default=1), _arithmetic(p).itemsize
+    N, itemsize = max((piece.at.N for piece in found), default=1), arithmetic(p).itemsize
     rows = sum(piece.at.N * max(1, piece.windows) for piece in found) or 1
-    W = _width(p)
+    W = width(p)
     workers = threads.width()
     long = _long(N)
     if long:
         shape = matrix_shape(N)
         together = _rows_at_once(p, N, workers, 2)
         product = " × ".join(f"{length:,}" for length in shape)
-        algorithm = f"six_step, right-angle transforms of {product} in {dtypes.name(_arithmetic(p))}, {W} lanes"
+        algorithm = f"six_step, right-angle transforms of {product} in {dtypes.name(arithmetic(p))}, {W} lanes"
         in_flight = (together, together)
         scratch = workers * fused.scratch_bytes(max(shape), 2) + together * 2 * _matrix_bytes(p, N) + 2 * itemsize * N // 16
     else:
@@ -229,7 +228,7 @@ def plan(problem: Problem) -> Plan:
         workers = min(workers, _units(p, workers, False).count * max(1, windows))
         product = "·".join(map(str, factors(N)))
         name = f"{windows:,} windows" if windows else "fused"
-        algorithm = f"{name}, right-angle transforms of {product} in {dtypes.name(_arithmetic(p))}, {W} lanes"
+        algorithm = f"{name}, right-angle transforms of {product} in {dtypes.name(arithmetic(p))}, {W} lanes"
         in_flight = (min(p.batch, workers), min(p.channels, workers * W))
         sides = 2 if p.channels_last and _units(p, 1, False, True).sides == 2 else 1
         scratch = workers * fused.scratch_bytes(N, 2, sides) + 2 * itemsize * N * 3
@@ -265,7 +264,7 @@ def forward(
     if direct.takes(p):
         return direct.forward(p, u, k, D, pregate, postgate, history)
     k = _ordered(p, k)
-    y = _empty(p, p.out_len, u)
+    y = empty(p, p.out_len, u)
     make = _forward_call if p.segments is None else _forward_packed
     call = make(p, threads.width(), form(u), form(k), form(D), form(pregate), form(postgate), form(history), form(y))
     if call.clears:
@@ -290,13 +289,13 @@ def backward(
     if direct.takes(p):
         return direct.backward(p, needs, dy, u, k, D, pregate, postgate, history)
     need_u, need_k, need_D, need_pregate, need_postgate, need_history = needs
-    wide = _arithmetic(p)
+    wide = arithmetic(p)
     k = None if k is None else _ordered(p, k)
-    du = _empty(p, p.in_len - p.history, u) if need_u else None
-    dpregate = _empty(p, p.in_len - p.history, u) if need_pregate else None
-    dpostgate = _empty(p, p.out_len, u) if need_postgate else None
-    dhistory = _empty(p, p.history, history) if need_history and history is not None else None
-    dk = u.new_zeros(_filter_shape(p), dtype=wide) if need_k else None
+    du = empty(p, p.in_len - p.history, u) if need_u else None
+    dpregate = empty(p, p.in_len - p.history, u) if need_pregate else None
+    dpostgate = empty(p, p.out_len, u) if need_postgate else None
+    dhistory = empty(p, p.history, history) if need_history and history is not None else None
+    dk = u.new_zeros(filter_shape(p), dtype=wide) if need_k else None
     dD = _skip_gradient(p, dy, u, D, pregate, postgate) if need_D and D is not None else None
     make = _backward_call if p.segments is None else _backward_packed
     call = make(
@@ -492,7 +491,7 @@ def _make_backward_call(
                 samples, windows = _sums(p, found, need_k)
                 row = windows * back.hop if windows > 1 else found.taps
                 strides = (p.channels * row if samples > 1 else 0, row, 1)
-                lists[words.DK].append(Move(view(slot, (_arithmetic(p), strides), moves=windows > 1), None, segments))
+                lists[words.DK].append(Move(view(slot, (arithmetic(p), strides), moves=windows > 1), None, segments))
         if moves:
             parts = []
             if lists[words.DX] or lists[words.DK]:
@@ -537,8 +536,8 @@ def _apart(p: Problem) -> bool:
 
 def _program(p: Problem, found: Layout, units: Units, lists: Lists) -> Program:
     N = found.at.N
-    constants = tables.tables(N, dtypes.name(_arithmetic(p)), N)
-    block = Program(constants, _base(N), _like(p), CHANNELS=p.channels, ROWS=units.rows, BATCH=units.batch, CHUNKS=units.chunks)
+    constants = tables.tables(N, dtypes.name(arithmetic(p)), N)
+    block = Program(constants, _base(N), like(p), CHANNELS=p.channels, ROWS=units.rows, BATCH=units.batch, CHUNKS=units.chunks)
     block.set(SIDES=units.sides, SIDE_BYTES=fused.side_bytes(N))
     for which, list_ in lists.items():
         block.move(which, list_)
@@ -548,13 +547,13 @@ def _program(p: Problem, found: Layout, units: Units, lists: Lists) -> Program:
 def _tiles(p: Problem, found: Layout, kernel: Any, units: Units, block: Program, *, parts: int, transforms: int) -> Tiles:
     N = found.at.N
     seconds = _seconds(N, transforms * units.count * units.sides * -(-units.batch // units.chunks))
-    return Tiles(block.block(), kernel, _like(p), units.count, seconds, fused.scratch_bytes(N, parts, units.sides))
+    return Tiles(block.block(), kernel, like(p), units.count, seconds, fused.scratch_bytes(N, parts, units.sides))
 
 
 def _windows_launch(p: Problem, found: Layout, workers: int, lists: Lists, kernel: Any, neighbours: bool, sums: bool) -> Launch:
     """Windows are samples of the batch to the kernels; where there are few channels, those inside go into the lanes. Where
     each has a gradient of the filter of its own, it is a unit of its own."""
-    units, W = _units(p, workers, sums, neighbours), _width(p)
+    units, W = _units(p, workers, sums, neighbours), width(p)
     backward = kernel is fused.backward
     inside_from, inside_to = found.inside
     # (rows, samples, windows in the loop, in the lanes, and the first of them)
@@ -618,7 +617,7 @@ def _long(N: int) -> bool:
 
 def _row_step(p: Problem, N: int) -> int:
     """Bytes of a row of the matrix."""
-    return 2 * _arithmetic(p).itemsize * matrix_shape(N)[1] + six_step.PADDING
+    return 2 * arithmetic(p).itemsize * matrix_shape(N)[1] + six_step.PADDING
 
 
 def _matrix_bytes(p: Problem, N: int) -> int:
@@ -642,9 +641,9 @@ def _long_launch(
     matrices: int,
     sums: bool,
 ) -> Launch:
-    N, dtype, W = found.at.N, dtypes.name(_arithmetic(p)), _width(p)
+    N, dtype, W = found.at.N, dtypes.name(arithmetic(p)), width(p)
     rows, columns = matrix_shape(N)
-    of_rows = Program(tables.tables(columns, dtype, 1), _base(columns), _like(p), COLUMNS=0)
+    of_rows = Program(tables.tables(columns, dtype, 1), _base(columns), like(p), COLUMNS=0)
     of_rows.set(FIRST_LEVEL=0)
     row_block = of_rows.block()
     row_words = row_block.filled(())
@@ -652,7 +651,7 @@ def _long_launch(
     batch = 1 if p.per_sample else p.batch
     chunks = 1 if sums else _chunks(batch, p.channels * (p.batch // batch), workers)
     block = Program(
-        tables.tables(rows, dtype, N), _base(rows), _like(p), COLUMNS=columns, ROW_PROGRAM=address(row_words),
+        tables.tables(rows, dtype, N), _base(rows), like(p), COLUMNS=columns, ROW_PROGRAM=address(row_words),
         TURNS=factors_between.data_ptr(), TURNS_HIGH=high, TURNS_LOW=low, ROW_STEP=_row_step(p, N),
         MATRIX_BYTES=_matrix_bytes(p, N), CHANNELS=p.channels, BATCH=batch, CHUNKS=chunks,
     )  # fmt: skip
@@ -666,12 +665,12 @@ def _long_launch(
         units = p.channels * chunks
         seconds = transform * (matrices + 1) * p.channels * batch
         scratch = parts + matrices * _matrix_bytes(p, N)
-        return Tiles(block.block(), six_step.whole_rows, _like(p), units, seconds, scratch)
+        return Tiles(block.block(), six_step.whole_rows, like(p), units, seconds, scratch)
     by_columns = -(-(columns // W) // six_step.TOGETHER)
     in_columns = (words.COLUMNS_IN, words.COLUMNS_OUT)
     return RowByRow(
         block=block.block(),
-        like=_like(p),
+        like=like(p),
         script=script,
         units=tuple(by_columns if kind in in_columns else rows // W for _, kind, _, _ in script),
         rows=tuple((h, b) for h in range(p.channels) for b in (range(p.batch) if p.per_sample else (0,))),
@@ -714,7 +713,7 @@ def _filter_moves(p: Problem, found: Layout, k: Form, D: Form | None) -> list[Mo
     """The taps at their lags, and D as one more tap at lag 0."""
     if found.period:
         shape = (p.batch, p.groups, found.period)[0 if p.per_sample else 1 :]
-        k = (_arithmetic(p), tuple(math.prod(shape[i + 1 :]) for i in range(len(shape))))
+        k = (arithmetic(p), tuple(math.prod(shape[i + 1 :]) for i in range(len(shape))))
     taps = view(K, k, found.first_tap, p.channels // p.groups)
     moves = [Move(taps, None, found.filter)]
     if found.filter_again:
@@ -730,7 +729,7 @@ def _folded(p: Problem, found: Layout, k: Tensor) -> Tensor:
     if not L:
         return k
     turns = -(-p.taps // L)
-    padded = torch.nn.functional.pad(k.to(_arithmetic(p)), (0, turns * L - p.taps)).unflatten(-1, (turns, L))
+    padded = torch.nn.functional.pad(k.to(arithmetic(p)), (0, turns * L - p.taps)).unflatten(-1, (turns, L))
     return _in_order(padded.movedim(-2, 0), 0).roll(p.lags[0] % L, dims=-1).contiguous()
 
 
@@ -749,10 +748,6 @@ def _filter_gradient(p: Problem, found: Layout, dk: Tensor) -> Tensor:
     return dk.flip(-1) if p.reverse else dk
 
 
-def _filter_shape(p: Problem) -> tuple[int, ...]:
-    return (p.batch, p.groups, p.taps) if p.per_sample else (p.groups, p.taps)
-
-
 def _in_order(x: Tensor, dim: int) -> Tensor:
     """The sum over a dimension in float64, one term after the other: `Tensor.sum` may split it by the number of threads."""
     first, *others = x.unbind(dim)
@@ -763,24 +758,3 @@ def _in_order(x: Tensor, dim: int) -> Tensor:
     for term in others:
         total += term
     return total.to(x.dtype)
-
-
-def _empty(p: Problem, length: int, like: Tensor) -> Tensor:
-    """Uninitialised (B, H, length) in the result's layout."""
-    if p.channels_last:
-        return pages.with_large_pages(like.new_empty(p.batch, length, p.channels)).transpose(1, 2)
-    return pages.with_large_pages(like.new_empty(p.batch, p.channels, length))
-
-
-def _width(p: Problem) -> int:
-    """Lanes of a vector."""
-    return vector_bytes() // _arithmetic(p).itemsize
-
-
-def _like(p: Problem) -> Any:
-    """A number of the arithmetic type, for the kernels."""
-    return np.float64(1) if _arithmetic(p) == torch.float64 else np.float32(1)
-
-
-def _arithmetic(p: Problem) -> torch.dtype:
-    return dtypes.arithmetic(dtypes.named(p.dtype))
