@@ -121,7 +121,8 @@ def pieces(problem: Problem) -> tuple[Piece, ...]:
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """How a backend will run a Problem. `print(plan)` explains it."""
+    """How a backend will run a Problem. `print(plan)` explains it. `backward_bytes`: what a backward for the gradients of
+    every argument allocates, those gradients included."""
 
     backend: str
     algorithm: str
@@ -130,6 +131,7 @@ class Plan:
     channels_in_flight: int
     scratch_bytes: int
     result_bytes: int
+    backward_bytes: int
     flop: float
     predicted_ms: float | None
     predicted_for: str
@@ -159,7 +161,8 @@ class Plan:
             *(f"             {reason}" for reason in self.why),
             f"  algorithm  {self.algorithm}" + (f", N = {self.N:,}" if self.N else ""),
             f"  in flight  {self.samples_in_flight} of {p.batch} samples × {self.channels_in_flight} of {p.channels} channels",
-            f"  memory     {_size(self.result_bytes)} result + {_size(self.scratch_bytes)} scratch",
+            f"  memory     {_size(self.result_bytes)} result + {_size(self.scratch_bytes)} scratch; "
+            f"{_size(self.backward_bytes)} for a backward of everything",
             f"  work       {self.flop / 1e9:.3g} Gflop",
         ]
         if self.predicted_ms is not None:

@@ -10,7 +10,7 @@ from typing import Any
 
 import torch
 
-from longwave.backends.cpu import crossovers, direct, engine, ring, tables
+from longwave.backends.cpu import crossovers, direct, engine, launches, layouts, ring, tables
 from longwave.backends.cpu.crossovers import Crossovers
 from longwave.bench.stamp import cpu_name
 from longwave.ops.long_conv import long_conv
@@ -19,30 +19,34 @@ SAMPLES = 2**22
 NEVER = 2**62
 
 
+# Where the engine keeps what `set_crossovers` may change.
+PLACES = {
+    "six_step_from": (tables, "SIX_STEP_FROM"),
+    "block_bytes": (launches, "BASE_BYTES"),
+    "windows_gain": (layouts, "WINDOWS_GAIN"),
+    "shortest_window": (layouts, "SHORTEST_WINDOW"),
+    "longest_window": (layouts, "LONGEST_WINDOW"),
+    "whole_rows_bytes": (launches, "WHOLE_ROWS_BYTES"),
+    "most_taps": (direct, "MOST_TAPS"),
+}
+
+
 @contextmanager
-def _set(**values: Any) -> Iterator[None]:
-    """The engine with other values of its crossovers, given by the names of their fields."""
-    places = {
-        "six_step_from": (tables, "SIX_STEP_FROM"),
-        "block_bytes": (engine, "BASE_BYTES"),
-        "windows_gain": (engine, "WINDOWS_GAIN"),
-        "whole_rows_bytes": (engine, "WHOLE_ROWS_BYTES"),
-        "most_taps": (direct, "MOST_TAPS"),
-    }
-    before = {name: getattr(*places[name]) for name in values}
-    for name, value in values.items():
-        setattr(*places[name], value)
-    _forget()
+def set_crossovers(**values: Any) -> Iterator[None]:
+    """The engine with other values of its crossovers and the limits of windows, by their names in `PLACES`."""
+    before = {name: getattr(*PLACES[name]) for name in values}
+    _put(values)
     try:
         yield
     finally:
-        for name, value in before.items():
-            setattr(*places[name], value)
-        _forget()
+        _put(before)
 
 
-def _forget() -> None:
-    for module in (engine, ring, tables, direct):
+def _put(values: dict[str, Any]) -> None:
+    for name, value in values.items():
+        setattr(*PLACES[name], value)
+    # What was decided with other values is forgotten.
+    for module in (engine, launches, layouts, ring, tables, direct):
         for kept in vars(module).values():
             if hasattr(kept, "cache_clear"):
                 kept.cache_clear()
@@ -62,7 +66,7 @@ def _times(L: int, K: int, choices: Sequence[dict[str, Any]], rounds: int = 5) -
     found: list[list[float]] = [[] for _ in choices]
     for turn in range(rounds + 1):
         for values, times in zip(choices, found, strict=True):
-            with _set(**values):
+            with set_crossovers(**values):
                 call()  # makes the programs again
                 start = time.perf_counter()
                 call()
@@ -99,8 +103,8 @@ def measure(say: Callable[[str], None]) -> Crossovers:
     ratios = []
     for L, K in ((2**16, 256), (2**16, 1024), (2**16, 4096), (2**14, 256), (2**14, 1024), (4096, 256)):
         one, windows = _times(L, K, [{"windows_gain": 0.0, **no_sums}, {"windows_gain": 1e9, **no_sums}])
-        with _set(**no_sums):
-            expected = engine.expected_gain(L, K)
+        with set_crossovers(**no_sums):
+            expected = layouts.expected_gain(L, K)
         say(f"windows of {K:,} taps at {L:,}: one transform {1e3 * one:.1f} ms, windows {1e3 * windows:.1f} ms")
         ratios.append((expected, one - windows))
     gain = max((e for e, _ in ratios), key=lambda g: sum(saved for e, saved in ratios if e <= g), default=1.0)

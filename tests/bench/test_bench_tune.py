@@ -79,10 +79,10 @@ def test_tuning_compares_every_pair_and_leaves_the_engine_as_it_was(monkeypatch:
 
 
 def test_the_engine_measures_with_other_values_and_puts_them_back() -> None:
-    from longwave.backends.cpu import engine, tables
+    from longwave.backends.cpu import layouts, tables
 
-    before = tables.SIX_STEP_FROM, engine.WINDOWS_GAIN
-    with tune._set(six_step_from=512, windows_gain=0.0):
+    before = tables.SIX_STEP_FROM, layouts.WINDOWS_GAIN
+    with tune.set_crossovers(six_step_from=512, windows_gain=0.0):
         assert tables.transform_length(1000) % 256 == 0
-    assert before == (tables.SIX_STEP_FROM, engine.WINDOWS_GAIN)
+    assert before == (tables.SIX_STEP_FROM, layouts.WINDOWS_GAIN)
     assert tables.transform_length(1000) == 1000

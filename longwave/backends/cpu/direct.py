@@ -7,6 +7,7 @@ transform. Of everything a problem may have only periods are left to `fused`.
 from __future__ import annotations
 
 import itertools
+import math
 from functools import lru_cache
 from typing import NamedTuple
 
@@ -17,9 +18,10 @@ from longwave import dtypes
 from longwave.backends.cpu import fir_kernels as kernels
 from longwave.backends.cpu import fir_program as program
 from longwave.backends.cpu import threads
+from longwave.backends.cpu.costs import MACHINE
 from longwave.backends.cpu.crossovers import chosen
 from longwave.backends.cpu.fir_program import Header, Program, Sums
-from longwave.backends.cpu.results import MACHINE, arithmetic, empty, filter_shape, like
+from longwave.backends.cpu.results import arithmetic, empty, filter_shape, gradient_bytes, like
 from longwave.backends.cpu.simd import vector_bytes
 from longwave.planner import Plan
 from longwave.problem import Problem
@@ -63,19 +65,28 @@ def plan(p: Problem) -> Plan:
     headers = [program.header(_sums(p, w, p.channels_last), False) for w in windows(p)]
     workers = min(threads.width(), max((h.units for h in headers), default=1))
     item = arithmetic(p)
+    scratch = (threads.scratch_bytes(h.units, h.seconds, h.scratch_bytes) for h in headers)
     return Plan(
         backend="cpu",
         algorithm=f"direct, sums over {p.taps} taps in {dtypes.name(item)}, {vector_bytes() // item.itemsize} lanes",
         N=0,
         samples_in_flight=min(p.batch, workers),
         channels_in_flight=min(p.channels, workers * (program.STRIP_CHANNELS if p.channels_last else 1)),
-        scratch_bytes=workers * max((h.scratch_bytes for h in headers), default=0),
+        scratch_bytes=max(scratch, default=0),
         result_bytes=p.batch * p.channels * p.out_len * dtypes.named(p.dtype).itemsize,
+        backward_bytes=gradient_bytes(p) + max((_backward_bytes(p, w) for w in windows(p)), default=0),
         flop=2.0 * p.taps * p.batch * p.channels * p.out_len,
         predicted_ms=1e3 * sum(h.seconds for h in headers) / workers,
         predicted_for=f"{workers} threads of an {MACHINE}",
         problem=p,
     )
+
+
+def _backward_bytes(p: Problem, window: Window) -> int:
+    """What a backward allocates beside the gradients, all of which are wanted."""
+    header = program.header(_sums(p, window, p.channels_last), True)
+    sums = (math.prod(filter_shape(p)) + p.skip * p.channels) * arithmetic(p).itemsize
+    return sums + header.partials_bytes + threads.scratch_bytes(header.units, header.seconds, header.scratch_bytes)
 
 
 def forward(

@@ -7,20 +7,24 @@ from typing import Any
 from longwave.backends.cpu import moves, steps, words
 from longwave.backends.cpu.jit import kernel, part
 from longwave.backends.cpu.moves import ROW_BYTES, word
-from longwave.backends.cpu.simd import call_with_6, poke
+from longwave.backends.cpu.simd import call_with_6, lanes_of, poke
 from longwave.backends.cpu.words import DK, DPOSTGATE, DX, DZ, INPUT, LIST_WORDS, LISTS, OUTPUT, SCALED, TAPS, WEIGHTS
 
 # Between the parts of a thread's scratch memory, so that their equal rows do not share a set of the cache.
 GAP_BYTES = 2048
-
-
 # Samples (and windows) whose spectra are added one after the other.
 CHAIN = 16
 
 
 def gradient_parts(batch: int) -> int:
-    """Transforms that `backward` has at a time, for a batch of so many samples (and windows)."""
+    """Transforms that `backward` has at a time where it adds up a batch of so many samples (and windows)."""
     return 5 if batch > CHAIN else 4
+
+
+@part
+def ends_chain(i: int, count: int) -> bool:
+    """Whether what was added up so far goes to the total after term i of `count`; a short sum is its own total."""
+    return count > CHAIN and (i % CHAIN == CHAIN - 1 or i == count - 1)
 
 
 def side_bytes(points: int) -> int:
@@ -63,22 +67,41 @@ def all_sides(p: int, x: int, s: int, kind: int, scratch: int, ahead: int, like:
         walk(p, x + apart, s + apart, kind, scratch, ahead, like)
 
 
+@part
+def spectra_of(p: int, tile: int, s: int) -> int:
+    """Where the filters' spectrum of a unit is: among those that were made before, or at s, to be made."""
+    ready = word(p, words.SPECTRA)
+    return s if ready == 0 else ready + tile * word(p, words.SIDES) * word(p, words.SIDE_BYTES)
+
+
+@kernel
+def spectra(p: int, scratch: int, begin: int, end: int, like: Any) -> None:
+    """The filters' spectra of the units begin … end - 1, for calls to come."""
+    for unit in range(begin, end):
+        s = spectra_of(p, unit, 0)
+        aim(p, scratch, 0, unit, like)
+        ends(p, scratch, TAPS, 0, s, SCALED, like)
+        all_sides(p, s, s, words.TRANSFORM, scratch, 0, like)
+
+
 @kernel
 def forward(p: int, scratch: int, begin: int, end: int, like: Any) -> None:
     """The convolution of the units begin … end - 1: a tile of channels and a part of the batch each."""
     points, batch, chunks = word(p, words.N), word(p, words.BATCH), word(p, words.CHUNKS)
-    x, s = scratch_part(p, scratch, 0, points), scratch_part(p, scratch, 1, points)
+    x, own = scratch_part(p, scratch, 0, points), scratch_part(p, scratch, 1, points)
     sample_bytes = word(p, words.VIEWS + word(p, words.AHEAD) * words.VIEW_WORDS + words.STRIDE_B)
     for side in range(word(p, words.SIDES)):
         poke(scratch + side * moves.PARTS_AT + moves.KNOWN_AT, 0)
     for unit in range(begin, end):
         tile, chunk = unit // chunks, unit % chunks
         last = batch * (chunk + 1) // chunks
+        s = spectra_of(p, tile, own)
         for b in range(batch * chunk // chunks, last):
             aim(p, scratch, b, tile, like)
             known = True
-            for side in range(word(p, words.SIDES)):
-                known = moves.is_known(p, scratch + side * moves.PARTS_AT, like) and known
+            if s == own:
+                for side in range(word(p, words.SIDES)):
+                    known = moves.is_known(p, scratch + side * moves.PARTS_AT, like) and known
             if not known:
                 ends(p, scratch, TAPS, 0, s, SCALED, like)
                 all_sides(p, s, s, words.TRANSFORM, scratch, 0, like)
@@ -89,26 +112,30 @@ def forward(p: int, scratch: int, begin: int, end: int, like: Any) -> None:
 
 @kernel
 def backward(p: int, scratch: int, begin: int, end: int, like: Any) -> None:
-    """The gradients of the units begin … end - 1: those whose lists are not empty."""
+    """The gradients of the units begin … end - 1: those whose lists are not empty. The products whose sum is the spectrum of
+    the filters' gradient are added up here where a unit has the whole batch, or left for `sums`."""
     points, batch, chunks = word(p, words.N), word(p, words.BATCH), word(p, words.CHUNKS)
-    x, s = scratch_part(p, scratch, 0, points), scratch_part(p, scratch, 1, points)
+    x, own = scratch_part(p, scratch, 0, points), scratch_part(p, scratch, 1, points)
     z, total = scratch_part(p, scratch, 2, points), scratch_part(p, scratch, 3, points)
     # Rounding errors grow with the longest chain of sums: a part of them is added to a total of its own.
     whole = scratch_part(p, scratch, 4, points) if batch > CHAIN else total
+    sides, products = word(p, words.SIDES), word(p, words.PRODUCTS)
     need_x = word(p, LISTS + DX * LIST_WORDS + 1) > 0
-    need_k = word(p, LISTS + DK * LIST_WORDS + 1) > 0
     need_y = word(p, LISTS + DPOSTGATE * LIST_WORDS + 1) > 0
+    sums_up = word(p, LISTS + DK * LIST_WORDS + 1) > 0
+    need_k = sums_up or products != 0
     for unit in range(begin, end):
         tile, chunk = unit // chunks, unit % chunks
         low, high = batch * chunk // chunks, batch * (chunk + 1) // chunks
+        s = spectra_of(p, tile, own)
         for b in range(low, high):
             aim(p, scratch, b, tile, like)
             if b == low:
-                if need_x or need_y:
+                if (need_x or need_y) and s == own:
                     ends(p, scratch, TAPS, 0, s, SCALED, like)
                     all_sides(p, s, s, words.TRANSFORM, scratch, 0, like)
-                if need_k:
-                    for side in range(word(p, words.SIDES)):
+                if sums_up:
+                    for side in range(sides):
                         steps.clear(like, total + side * word(p, words.SIDE_BYTES), 2 * points)
                         steps.clear(like, whole + side * word(p, words.SIDE_BYTES), 2 * points)
             if need_k or need_y:
@@ -118,10 +145,14 @@ def backward(p: int, scratch: int, begin: int, end: int, like: Any) -> None:
                 ends(p, scratch, DZ, 0, z, WEIGHTS, like)
                 all_sides(p, z, z, words.TRANSFORM, scratch, 0, like)
             if need_k:
-                for side in range(word(p, words.SIDES)):
+                for side in range(sides):
                     apart = side * word(p, words.SIDE_BYTES)
+                    if products != 0:
+                        at = products + ((tile * sides + side) * batch + b) * points * ROW_BYTES
+                        steps.product(like, at, z + apart, x + apart, points)
+                        continue
                     steps.accumulate(like, total + apart, z + apart, x + apart, points)
-                    if batch > CHAIN and ((b - low) % CHAIN == CHAIN - 1 or b == high - 1):
+                    if ends_chain(b, batch):
                         steps.add(like, whole + apart, total + apart, 2 * points)
                         steps.clear(like, total + apart, 2 * points)
             if need_x:
@@ -130,6 +161,61 @@ def backward(p: int, scratch: int, begin: int, end: int, like: Any) -> None:
             if need_y:
                 all_sides(p, x, s, words.INVERT_PRODUCT, scratch, 0, like)
                 ends(p, scratch, DPOSTGATE, 1, x, WEIGHTS, like)
-        if need_k:  # 1/N came with the filter's spectrum so far
+        if sums_up:  # 1/N came with the filter's spectrum so far
             all_sides(p, whole, whole, words.INVERT_ALONE, scratch, 0, like)
             ends(p, scratch, DK, 1, whole, SCALED, like)
+
+
+@part
+def _sum_of_tile(p: int, total: int, whole: int, offsets: int, like: Any) -> None:
+    """The products of W filters that stand in the lanes side by side."""
+    points, count, products = word(p, words.N), word(p, words.TERMS), word(p, words.PRODUCTS)
+    for i in range(count):
+        steps.add(like, total, products + word(offsets, i), 2 * points)
+        if ends_chain(i, count):
+            steps.add(like, whole, total, 2 * points)
+            steps.clear(like, total, 2 * points)
+
+
+@part
+def _sum_of_lane(p: int, total: int, whole: int, offsets: int, like: Any) -> None:
+    """The products of one filter, in one lane."""
+    points, count, products = word(p, words.N), word(p, words.TERMS), word(p, words.PRODUCTS)
+    size, i = moves.PLANE_BYTES // lanes_of(like), 0
+    while i < count:
+        last = i
+        while last + 1 < count and not ends_chain(last, count) and word(offsets, last + 1) == word(offsets, last) + size:
+            last += 1
+        steps.add_one(like, total, products + word(offsets, i), last + 1 - i, 2 * points)
+        if ends_chain(last, count):
+            steps.add_one(like, whole, total, 1, 2 * points)
+            steps.clear_one(like, total, 2 * points)
+        i = last + 1
+
+
+@kernel
+def sums(p: int, scratch: int, begin: int, end: int, like: Any) -> None:
+    """The filters' gradients of the units begin … end - 1, tiles of filters, from the products that `backward` left: added up
+    in the order, and so to the bits, in which `backward` would have added them."""
+    W, points, count, filters = lanes_of(like), word(p, words.N), word(p, words.TERMS), word(p, words.ROWS)
+    size = moves.PLANE_BYTES // W
+    total = scratch_part(p, scratch, 0, points)
+    whole = scratch_part(p, scratch, 1, points) if count > CHAIN else total
+    for unit in range(begin, end):
+        steps.clear(like, total, 2 * points)
+        steps.clear(like, whole, 2 * points)
+        offsets, lanes = word(p, words.OFFSETS) + unit * W * count * words.INT, min(W, filters - unit * W)
+        neighbours = lanes == W
+        for lane in range(1, lanes):
+            for i in range(count):
+                neighbours = neighbours and word(offsets, lane * count + i) == word(offsets, i) + lane * size
+        if neighbours:
+            _sum_of_tile(p, total, whole, offsets, like)
+        else:
+            for lane in range(lanes):
+                _sum_of_lane(p, total + lane * size, whole + lane * size, offsets + lane * count * words.INT, like)
+            # Lanes behind the last filter repeat it, as everywhere.
+            steps.repeat_lane(like, whole, lanes - 1, 2 * points)
+        aim(p, scratch, 0, unit, like)
+        all_sides(p, whole, whole, words.INVERT_ALONE, scratch, 0, like)
+        ends(p, scratch, DK, 1, whole, SCALED, like)

@@ -138,7 +138,7 @@ def _add_run(scratch: int, count: int, s: int, start: int, stop: int, low: int, 
 
 
 @part
-def _side_by_side(table: int, size: int, W: int) -> bool:
+def side_by_side(table: int, size: int, W: int) -> bool:
     """Whether the W rows of a view are neighbours in memory."""
     start, lane = peek(table), 1
     while lane < W and peek(table + lane * INT) == start + lane * size:
@@ -161,7 +161,7 @@ def _describe(p: int, scratch: int, run: int, base: int, entry: int, stage: int,
     if word(s, words.ADD) == 0 and word(run, RUN_LANE_STOP) - word(run, RUN_LANE_START) == W:
         if sample * rows == size and sample == gate_sample:
             way = BY_ROWS
-        elif _side_by_side(table, size, W) and (gate < 0 or _side_by_side(gates, size, W)):
+        elif side_by_side(table, size, W) and (gate < 0 or side_by_side(gates, size, W)):
             way = BY_LANES
     poke(entry + WAY * INT, way)
     poke(entry + STAGE * INT, stage)

@@ -64,6 +64,7 @@ class Program:
 
     def __init__(self, tables: Tables, base: int, like: Any, **header: int) -> None:
         self.keep: list[Any] = [tables]
+        self.placed: list[tuple[int, int, int]] = []
         self.tables = tables
         self.views: dict[View, int] = {}
         self.segments: list[int] = []
@@ -73,15 +74,12 @@ class Program:
             DEPTH=len(tables.radices),
             BASE=base,
             FIRST_LEVEL=1,
-            SIDES=1,
-            LOOP_WINDOWS=1,
-            LANE_WINDOWS=1,
             WEIGHTS=tables.weights.ctypes.data,
             SCALED=tables.scaled_weights.ctypes.data,
             ENDS=jit.pointer(transform.ends, like),
             WALK=jit.pointer(transform.walk, like),
-            **header,
         )
+        self.set(**{"SIDES": 1, "LOOP_WINDOWS": 1, "LANE_WINDOWS": 1, **header})
         n = tables.N
         for level, r in enumerate(tables.radices):
             twiddles = tables.twiddles[level].ctypes.data if level < len(tables.twiddles) else 0
@@ -94,6 +92,10 @@ class Program:
         for name, value in header.items():
             self.words[getattr(words, name)] = value
 
+    def place(self, word: int, slot: int, start: int = 0) -> None:
+        """Say that a word of the header takes the address of the tensor number `slot` of a call, from a byte on."""
+        self.placed.append((word, slot, start))
+
     def move(self, which: int, moves: Iterable[Move]) -> None:
         """Fill one of the lists."""
         first = len(self.segments) // words.SEGMENT_WORDS
@@ -105,6 +107,8 @@ class Program:
                 planes = max(planes, s.plane + 1)
                 self.segments += [x, gate, s.i, s.length, s.plane, s.row, s.sign, int(move.add), s.low, s.high]
         count = len(self.segments) // words.SEGMENT_WORDS - first
+        if count > words.MAX_SEGMENTS or len(self.views) > words.MAX_VIEWS:
+            raise RuntimeError(f"{count} segments of {len(self.views)} tensors do not fit into a program")
         at = words.LISTS + which * words.LIST_WORDS
         self.words[at : at + words.LIST_WORDS] = [first, count, planes]
 
@@ -128,12 +132,10 @@ class Program:
     def block(self) -> Block:
         """The finished block."""
         self.set(VIEW_COUNT=len(self.views))
-        places = tuple(
-            (words.VIEWS + number * words.VIEW_WORDS + words.ADDRESS, x.slot, x.start) for x, number in self.views.items()
-        )
+        views = ((words.VIEWS + number * words.VIEW_WORDS + words.ADDRESS, x.slot, x.start) for x, number in self.views.items())
         all_words = self.words + self.segments
         kind = ctypes.c_int64 * len(all_words)
-        return Block(kind, bytes(kind(*all_words)), places, tuple(self.keep))
+        return Block(kind, bytes(kind(*all_words)), (*views, *self.placed), tuple(self.keep))
 
     def _number(self, x: View) -> int:
         if x not in self.views:

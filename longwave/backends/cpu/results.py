@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import numpy as np
@@ -12,9 +13,6 @@ from longwave import dtypes
 from longwave.backends.cpu import pages
 from longwave.backends.cpu.simd import vector_bytes
 from longwave.problem import Problem
-
-# Where the predicted times were measured.
-MACHINE = "AMD EPYC 7003, AVX2"
 
 
 def arithmetic(p: Problem) -> torch.dtype:
@@ -33,6 +31,14 @@ def like(p: Problem) -> Any:
 
 def filter_shape(p: Problem) -> tuple[int, ...]:
     return (p.batch, p.groups, p.taps) if p.per_sample else (p.groups, p.taps)
+
+
+def gradient_bytes(p: Problem) -> int:
+    """Of the gradients of everything that a call has; the filters' are rounded at the end, from the arithmetic type."""
+    item, wide, taps_item = dtypes.named(p.dtype).itemsize, arithmetic(p).itemsize, dtypes.named(p.filter_dtype).itemsize
+    signals = (1 + p.pregate) * (p.in_len - p.history) + p.postgate * p.out_len + p.history
+    taps = math.prod(filter_shape(p)) * (wide + taps_item * (taps_item != wide))
+    return p.batch * p.channels * signals * item + taps + p.skip * p.channels * wide
 
 
 def empty(p: Problem, length: int, beside: Tensor) -> Tensor:

@@ -47,6 +47,15 @@ PADDING = 128
 
 
 @part
+def _matrix(p: int, matrices: int, h: int, which: int) -> int:
+    """Where a matrix begins: in scratch memory, or a filter's that was made before, one a channel."""
+    ready = word(p, words.SPECTRA)
+    if which == OF_TAPS and ready != 0:
+        return ready + h * word(p, words.MATRIX_BYTES)
+    return matrices + which * word(p, words.MATRIX_BYTES)
+
+
+@part
 def _columns(p: int, scratch: int, x: int, b: int, h: int, kind: int, which: int, matrix: int, tile: int, like: Any) -> None:
     high, low, step = word(p, words.TURNS_HIGH), word(p, words.TURNS_LOW), word(p, ROW_STEP)
     turns = word(p, words.TURNS) + tile * (high + low) * ROW_BYTES
@@ -63,11 +72,11 @@ def _columns(p: int, scratch: int, x: int, b: int, h: int, kind: int, which: int
 
 
 @part
-def _rows(p: int, scratch: int, x: int, z: int, matrices: int, kind: int, is_first: int, tile: int, like: Any) -> None:
-    r, step, each = word(p, words.ROW_PROGRAM), word(p, ROW_STEP), word(p, words.MATRIX_BYTES)
-    points = word(r, words.N)
-    at = matrices + tile * lanes_of(like) * step
-    s, v, dz, total = at + OF_TAPS * each, at + OF_INPUT * each, at + OF_DZ * each, at + OF_SUM * each
+def _rows(p: int, scratch: int, x: int, z: int, matrices: int, h: int, kind: int, is_first: int, tile: int, like: Any) -> None:
+    r, step = word(p, words.ROW_PROGRAM), word(p, ROW_STEP)
+    points, first = word(r, words.N), tile * lanes_of(like) * step
+    s, v = _matrix(p, matrices, h, OF_TAPS) + first, _matrix(p, matrices, h, OF_INPUT) + first
+    dz, total = _matrix(p, matrices, h, OF_DZ) + first, _matrix(p, matrices, h, OF_SUM) + first
     if kind == ROWS_FILTER:
         steps.gather(like, x, s, step, points)
         walk(r, x, x, words.TRANSFORM, scratch, 0, like)
@@ -109,12 +118,12 @@ def _step(p: int, scratch: int, matrices: int, b: int, h: int, step: int, begins
     x, z = scratch_part(p, scratch, 0, longest), scratch_part(p, scratch, 1, longest)
     line = p + (words.SCRIPT + step * words.SCRIPT_WORDS) * INT
     kind, which = word(line, words.KIND), word(line, words.LIST)
-    matrix = matrices + word(line, words.MATRIX) * word(p, words.MATRIX_BYTES)
+    matrix = _matrix(p, matrices, h, word(line, words.MATRIX))
     for tile in range(low, high):
         if kind in (COLUMNS_IN, COLUMNS_OUT):
             _columns(p, scratch, x, b, h, kind, which, matrix, tile, like)
         else:
-            _rows(p, scratch, x, z, matrices, kind, begins, tile, like)
+            _rows(p, scratch, x, z, matrices, h, kind, begins, tile, like)
 
 
 @kernel

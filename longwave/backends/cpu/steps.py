@@ -163,11 +163,45 @@ def accumulate(t: Lanes, total: Address, z: Address, v: Address, points: Address
 
 
 @traced
+def product(t: Lanes, to: Address, z: Address, v: Address, points: Address) -> None:
+    """z · conj(v), as `accumulate` adds it."""
+    with t.loop(0, points) as i:
+        at = i * t.row
+        t.store_complex(to + at, t.load_complex(z + at).times_conj(t.load_complex(v + at)))
+
+
+@traced
 def add(t: Lanes, total: Address, x: Address, count: Address) -> None:
     """total += x, `count` rows of one plane."""
     with t.loop(0, count) as i:
         at = i * t.plane
         t.store(total + at, t.load(total + at, True) + t.load(x + at, True), aligned=True)
+
+
+@traced
+def add_one(t: Lanes, total: Address, x: Address, terms: Address, count: Address) -> None:
+    """total += x in one lane, `count` rows of one plane: terms that stand in neighbouring lanes of x, one after the other."""
+    one = t.one_lane()
+    with t.loop(0, count) as i:
+        to, start = total + i * t.plane, x + i * t.plane
+        with t.loop(0, terms) as term:
+            one.store(to, one.load(to) + one.load(start + term * t.E))
+
+
+@traced
+def clear_one(t: Lanes, x: Address, count: Address) -> None:
+    """Zeros in one lane of `count` rows of one plane."""
+    one = t.one_lane()
+    with t.loop(0, count) as i:
+        one.store(x + i * t.plane, one.constant(0.0))
+
+
+@traced
+def repeat_lane(t: Lanes, x: Address, lane: Address, count: Address) -> None:
+    """Lane `lane` in all those behind it, in `count` rows of one plane."""
+    one = t.one_lane()
+    with t.loop(0, count) as i, t.loop(lane + 1, t.width) as to:
+        one.store(x + i * t.plane + to * t.E, one.load(x + i * t.plane + lane * t.E))
 
 
 @traced

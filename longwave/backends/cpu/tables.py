@@ -64,11 +64,15 @@ def tables(N: int, dtype: str, scale: int) -> Tables:
 SIX_STEP_FROM, GRAIN = chosen().six_step_from, 16
 
 
+def is_long(N: int) -> bool:
+    return N >= SIX_STEP_FROM
+
+
 @lru_cache(maxsize=65536)
 def transform_length(n: int) -> int:
     """The smallest length of a transform that is at least n."""
     N = next_fast_len(n)
-    return N if N < SIX_STEP_FROM else GRAIN**2 * next_fast_len(-(-n // GRAIN**2))
+    return N if not is_long(N) else GRAIN**2 * next_fast_len(-(-n // GRAIN**2))
 
 
 @lru_cache(maxsize=4096)

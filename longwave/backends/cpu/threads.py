@@ -55,18 +55,26 @@ def width() -> int:
     return torch.get_num_threads()
 
 
-def run(work: Any, program: int, like: Any, units: int, seconds: float, scratch_bytes: int) -> None:
-    """Call work(program, scratch, first, last, like) on ranges that cover 0 … units, each with the address of its thread's
-    scratch memory. `seconds` is a guess at the whole on one thread."""
-    threads = width()
+def _goes_alone(units: int, seconds: float) -> bool:
+    return width() <= 1 or units <= 1 or seconds < INLINE_SECONDS
+
+
+def scratch_bytes(units: int, seconds: float, each: int) -> int:
+    """What `run` takes from `pages` on PyTorch's threads."""
+    return each if _goes_alone(units, seconds) else width() * _team_bytes(each)
+
+
+def run(work: Any, program: int, like: Any, units: int, seconds: float, each: int) -> None:
+    """Call work(program, scratch, first, last, like) on ranges that cover 0 … units, with the address of its thread's `each`
+    bytes of scratch memory. `seconds` is a guess at the whole on one thread."""
     team = None if _forked else openmp()
-    if threads <= 1 or units <= 1 or seconds < INLINE_SECONDS:
-        memory = pages.scratch(scratch_bytes)
+    if _goes_alone(units, seconds):
+        memory = pages.scratch(each)
         work(program, memory.data_ptr(), 0, units, like)
     elif team is not None:
-        team.run(work, program, like, units, threads, scratch_bytes)
+        team.run(work, program, like, units, width(), each)
     else:
-        _run_on_pool(work, program, like, units, threads, scratch_bytes)
+        _run_on_pool(work, program, like, units, width(), each)
 
 
 # PyTorch's own threads.
@@ -75,6 +83,10 @@ def run(work: Any, program: int, like: Any, units: int, seconds: float, scratch_
 WORK, PROGRAM, SCRATCH, SCRATCH_BYTES, THREAD_NUMBER, NEXT_RANGE, END_LOOP, WORDS = range(8)
 # The first bytes of a thread's scratch memory hold the range it was given.
 RANGE_BYTES = 64
+
+
+def _team_bytes(each: int) -> int:
+    return -(-(RANGE_BYTES + each) // 64) * 64
 
 
 @part
@@ -107,8 +119,8 @@ class OpenMP:
     next_range: int
     end_loop: int
 
-    def run(self, work: Any, program: int, like: Any, units: int, threads: int, scratch_bytes: int) -> None:
-        each = -(-(RANGE_BYTES + scratch_bytes) // 64) * 64
+    def run(self, work: Any, program: int, like: Any, units: int, threads: int, each: int) -> None:
+        each = _team_bytes(each)
         memory = pages.scratch(threads * each, threads)
         words = np.array(
             (pointer(work, like), program, memory.data_ptr(), each, self.thread_number, self.next_range, self.end_loop),
@@ -148,14 +160,14 @@ def _pool(workers: int) -> ThreadPoolExecutor:
         return _pools[workers]
 
 
-def _run_on_pool(work: Any, program: int, like: Any, units: int, threads: int, scratch_bytes: int) -> None:
+def _run_on_pool(work: Any, program: int, like: Any, units: int, threads: int, each: int) -> None:
     threads = min(threads, units)
     ranges = min(units, threads * RANGES)
     cuts = [units * i // ranges for i in range(ranges + 1)]
     turn = itertools.count()
 
     def share() -> None:
-        memory = pages.scratch(scratch_bytes)
+        memory = pages.scratch(each)
         while (i := next(turn)) < ranges:
             work(program, memory.data_ptr(), cuts[i], cuts[i + 1], like)
 

@@ -22,6 +22,11 @@ SIDES, SIDE_BYTES = range(28, 30)
 # Of `windows`: how many the loop over the batch has for each sample, how many the lanes have for each row (1: theirs is the
 # loop's), the first of them, and the samples from one to the next.
 LOOP_WINDOWS, LANE_WINDOWS, FIRST_WINDOW, HOP = range(30, 34)
+# Of a filter's gradient: where the products of two spectra go instead of being added up (0: they are added up), and for the
+# launch that adds them up how many there are for each filter, and a table of where they stand.
+PRODUCTS, TERMS, OFFSETS = range(34, 37)
+# Filters that were transformed before: where their spectra are, or 0.
+SPECTRA = 37
 # Of `six_step`: columns of the matrix (0: there is none), the program for its rows, the table of turns and its two lengths,
 # bytes between rows of a matrix and between matrices, their address (0: in the thread's scratch memory), the number of
 # steps, and the step, sample and channel of a launch that makes one step alone.

@@ -78,14 +78,19 @@ def plan(problem: Problem) -> Plan:
     transforms = 2 * p.batch * p.channels + p.groups * (p.batch if p.per_sample else 1)
     points = sum(piece.at.N * math.log2(max(2, piece.at.N)) for piece in found) * transforms / (1 if p.complex else 2)
     cost = COST.get(p.device)
+    scratch_bytes = samples * channels * row_bytes + filters * filter_bytes
+    item, taps = dtypes.named(p.dtype).itemsize, math.prod(_filter_shape(p))
+    signals = (1 + p.pregate) * (p.in_len - p.history) + p.postgate * p.out_len + p.history
+    gradient_bytes = p.batch * p.channels * (signals * item + p.skip * arithmetic.itemsize) + taps * 2 * arithmetic.itemsize
     return Plan(
         backend="plain",
         algorithm=f"torch.fft, {'complex' if p.complex else 'real'} transforms in {dtypes.name(arithmetic)}",
         N=N,
         samples_in_flight=samples,
         channels_in_flight=channels,
-        scratch_bytes=samples * channels * row_bytes + filters * filter_bytes,
+        scratch_bytes=scratch_bytes,
         result_bytes=p.batch * p.channels * p.out_len * dtypes.named(p.dtype).itemsize,
+        backward_bytes=gradient_bytes + 2 * scratch_bytes,  # the output's gradient passes through all that the input does
         flop=5 * points,
         predicted_ms=None if cost is None else 1e3 * (cost.call * max(1, len(found)) + cost.point * points),
         predicted_for="" if cost is None else cost.machine,

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 pytest.importorskip("numba")
-from longwave.backends.cpu import direct, engine, ring, tables
+from longwave.bench.tune import set_crossovers
 
 sys.path.append(str(Path(__file__).parents[2] / "ops"))
 
@@ -20,52 +20,28 @@ def _nan_filled(nan_filled_memory: None) -> None:
 
 
 @pytest.fixture
-def by_six_steps(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+def by_six_steps() -> Iterator[None]:
     """Transforms of any length go by six steps, which are otherwise for long rows."""
-    monkeypatch.setattr(tables, "SIX_STEP_FROM", 1)
-    monkeypatch.setattr(engine, "WINDOWS_GAIN", 0.0)
-    monkeypatch.setattr(direct, "MOST_TAPS", ((0, 0),))
-    _forget_plans()
-    yield
-    monkeypatch.undo()
-    _forget_plans()
+    with set_crossovers(six_step_from=1, windows_gain=0.0, most_taps=((0, 0),)):
+        yield
 
 
 @pytest.fixture
-def by_transforms(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+def by_transforms() -> Iterator[None]:
     """Few taps are transformed like many."""
-    monkeypatch.setattr(direct, "MOST_TAPS", ((0, 0),))
-    _forget_plans()
-    yield
-    monkeypatch.undo()
-    _forget_plans()
+    with set_crossovers(most_taps=((0, 0),)):
+        yield
 
 
 @pytest.fixture
-def by_windows(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+def by_windows() -> Iterator[None]:
     """Filters that are shorter than their signal go in windows, however short those are."""
-    monkeypatch.setattr(engine, "WINDOWS_GAIN", 1e9)
-    monkeypatch.setattr(engine, "SHORTEST_WINDOW", 1)
-    monkeypatch.setattr(engine, "LONGEST_WINDOW", 64)
-    monkeypatch.setattr(direct, "MOST_TAPS", ((0, 0),))
-    _forget_plans()
-    yield
-    monkeypatch.undo()
-    _forget_plans()
+    with set_crossovers(windows_gain=1e9, shortest_window=1, longest_window=64, most_taps=((0, 0),)):
+        yield
 
 
 @pytest.fixture
-def whole_rows(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+def whole_rows() -> Iterator[None]:
     """Every thread takes rows of its own, and their matrices may be of any size."""
-    monkeypatch.setattr(engine, "WHOLE_ROWS_BYTES", 2**40)
-    _forget_plans()
-    yield
-    monkeypatch.undo()
-    _forget_plans()
-
-
-def _forget_plans() -> None:
-    for module in (engine, ring, tables):
-        for kept in vars(module).values():
-            if hasattr(kept, "cache_clear"):
-                kept.cache_clear()
+    with set_crossovers(whole_rows_bytes=2**40):
+        yield

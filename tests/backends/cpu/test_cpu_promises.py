@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import statistics
 import subprocess
@@ -18,8 +19,9 @@ import torch
 from torch import Tensor
 
 import longwave
-from longwave.backends.cpu import engine, jit, threads
+from longwave.backends.cpu import engine, jit, pages, threads, words
 from longwave.bench.tolerances import bound, relative_l2
+from longwave.bench.tune import set_crossovers
 
 
 @pytest.fixture
@@ -88,38 +90,51 @@ def test_a_filter_of_one_sample_has_the_gradient_it_has_alone(L: int, K: int) ->
 
 
 @pytest.mark.usefixtures("by_six_steps", "always_on_threads")
-def test_a_row_alone_has_the_same_bits_by_six_steps_too(
-    threads_set: Callable[[int], None], monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_row_alone_has_the_same_bits_by_six_steps_too(threads_set: Callable[[int], None]) -> None:
     """Rows that threads take whole, and rows that they share."""
     L = 700
     u, gate, k, D = torch.randn(5, 20, L), torch.randn(5, 20, L), torch.randn(20, L), torch.randn(20)
     threads_set(1)
     whole = _everything(u, k, D, gate, needs_k=True)
     for together in (0, 2**40):
-        monkeypatch.setattr(engine, "WHOLE_ROWS_BYTES", together)
-        engine._forward_call.cache_clear()
-        engine._backward_call.cache_clear()
-        for B, H in ((5, 20), (1, 1), (1, 3), (5, 1), (2, 7)):
-            for count in (1, 2, 3):
-                threads_set(count)
-                part = _everything(u[:B, :H], k[:H], D[:H], gate[:B, :H], needs_k=True)
-                for a, b in zip(whole[:4], part[:4], strict=True):
-                    assert torch.equal(a[:B, :H], b)
-                if B == 5:
-                    assert torch.equal(whole[4][:H], part[4])
+        with set_crossovers(whole_rows_bytes=together):
+            for B, H in ((5, 20), (1, 1), (1, 3), (5, 1), (2, 7)):
+                for count in (1, 2, 3):
+                    threads_set(count)
+                    part = _everything(u[:B, :H], k[:H], D[:H], gate[:B, :H], needs_k=True)
+                    for a, b in zip(whole[:4], part[:4], strict=True):
+                        assert torch.equal(a[:B, :H], b)
+                    if B == 5:
+                        assert torch.equal(whole[4][:H], part[4])
 
 
-@pytest.mark.parametrize("H", [1, 16, 70])
+@pytest.mark.parametrize(("B", "L", "K"), [(5, 200, 200), (5, 512, 100), (19, 64, 64), (3, 900, 19)])
+@pytest.mark.parametrize("layout", ["BHL", "BLH"])
 @pytest.mark.usefixtures("always_on_threads")
-def test_the_filters_gradient_has_the_same_bits_on_any_number_of_threads(H: int, threads_set: Callable[[int], None]) -> None:
-    u, gate, k, D = torch.randn(5, H, 200), torch.randn(5, H, 200), torch.randn(H, 200), torch.randn(H)
-    runs = []
-    for count in (1, 2, 3):
-        threads_set(count)
-        runs.append(_everything(u, k, D, gate, needs_k=True)[-1])
-    assert torch.equal(runs[0], runs[1])
-    assert torch.equal(runs[0], runs[2])
+def test_the_gradient_of_a_filter_has_the_same_bits_in_any_company(
+    B: int, L: int, K: int, layout: str, threads_set: Callable[[int], None]
+) -> None:
+    """Its sum over the batch, and over windows, has one order, for any number of channels and threads."""
+    u, dy, k = torch.randn(B, 40, L), torch.randn(B, 40, L), torch.randn(40, K)
+
+    def gradient(first: int, last: int) -> Tensor:
+        def laid_out(x: Tensor) -> Tensor:
+            x = x[:, first:last]
+            return x if layout == "BHL" else x.transpose(1, 2).contiguous()
+
+        taps = k[first:last].clone().requires_grad_()
+        y = longwave.long_conv(laid_out(u), taps, layout=layout, backend="cpu")
+        return torch.autograd.grad(y, taps, laid_out(dy))[0]
+
+    for windows in (False, True):
+        limits = {"windows_gain": 1e9, "shortest_window": 1, "longest_window": 64} if windows else {"windows_gain": 0.0}
+        with set_crossovers(most_taps=((0, 0),), **limits):
+            threads_set(1)
+            whole = gradient(0, 40)
+            for count in (1, 2, 3, 7):
+                threads_set(count)
+                for first, last in ((0, 40), (0, 1), (39, 40), (3, 6), (0, 8), (8, 20), (5, 38)):
+                    assert torch.equal(whole[first:last], gradient(first, last)), (windows, count, first, last)
 
 
 @pytest.mark.parametrize("layout", ["BHL", "BLH"])
@@ -286,6 +301,46 @@ def test_narrower_and_wider_vectors_give_the_same_bits(cpu: str, tmp_path: Path)
     assert _python(code, NUMBA_CPU_NAME=cpu) == _python(code)
 
 
+OTHER_WIDTH = """
+import hashlib, sys
+from longwave.backends.cpu import simd
+if int(sys.argv[1]):
+    simd.vector_bytes = lambda: int(sys.argv[1])  # before anything is compiled
+import torch, longwave
+from longwave.bench.tune import set_crossovers
+bits = hashlib.sha256()
+def add(B, H, L, K, dtype=torch.float32, mode="causal"):
+    u, gate, dy = (torch.randn(B, H, L, dtype=dtype, requires_grad=True) for _ in range(3))
+    k, D = torch.randn(H, K, requires_grad=True), torch.randn(H, requires_grad=True)
+    y = longwave.long_conv(u, k, D, pregate=gate, postgate=gate.flip(-1), mode=mode, backend="cpu")
+    for x in (y, *torch.autograd.grad(y, (u, k, D, gate), dy)):
+        bits.update(x.detach().contiguous().view(torch.uint8).numpy().tobytes())
+torch.manual_seed(0)
+add(3, 20, 999, 999); add(2, 5, 300, 300, mode="same"); add(2, 40, 64, 5); add(3, 4, 128, 128, mode="circular")
+add(2, 9, 512, 512, torch.bfloat16); add(2, 9, 512, 512, torch.float64)
+with set_crossovers(six_step_from=256):
+    add(2, 3, 2000, 2000)
+with set_crossovers(windows_gain=1e9, shortest_window=1, longest_window=64, most_taps=((0, 0),)):
+    add(2, 3, 900, 19)
+print(bits.hexdigest())
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("vector_bytes", [64, 16])
+def test_lanes_of_any_number_give_the_same_bits(vector_bytes: int, tmp_path: Path) -> None:
+    """The lanes of AVX-512 and of NEON, in the instructions of this machine: LLVM takes a wide vector apart."""
+
+    def digest(width: int) -> str:
+        cache = {"NUMBA_CACHE_DIR": str(tmp_path / str(width))}  # its folder's name does not say how wide
+        command = [sys.executable, "-c", OTHER_WIDTH, str(width)]
+        done = subprocess.run(command, capture_output=True, text=True, check=True, timeout=600, env={**os.environ, **cache})
+        return done.stdout.strip()
+
+    assert len(digest(0)) == 64
+    assert digest(vector_bytes) == digest(0)
+
+
 def test_a_cpu_without_fma_is_refused_rather_than_crashed() -> None:
     """LLVM aborts the process for a function it cannot find."""
     code = "from longwave import backends; print(backends.available()['cpu']); longwave.long_conv(u, k)"
@@ -333,6 +388,59 @@ def test_long_rows_are_within_the_contract_and_no_worse_than_torch(L: int, mean:
     error = relative_l2(longwave.long_conv(u, k, backend="cpu"), exact)
     assert error <= bound(torch.float32, L, "cpu")
     assert error <= 1.05 * relative_l2(theirs, exact)
+
+
+def _peak(call: Callable[[], object]) -> int:
+    """The most that PyTorch's allocator had given out at a time, during a call of a thread without scratch memory yet."""
+    call()
+    pages._kept.__dict__.clear()
+    with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU], profile_memory=True) as profiler:
+        call()
+    held = peak = 0
+    assert profiler.profiler is not None
+    for event in profiler.profiler.kineto_results.events():
+        if event.name() == "[memory]":
+            held += event.nbytes()
+            peak = max(peak, held)
+    return peak
+
+
+@pytest.mark.parametrize(
+    ("shape", "K", "mode"),
+    [
+        ((2, 64, 4096), 4096, "causal"),
+        ((4, 12, 3000), 3000, "causal"),
+        ((4, 64, 1 << 14), 256, "causal"),
+        ((4, 3, 1 << 15), 200, "causal"),
+        ((1, 4, 1 << 17), 1 << 17, "causal"),
+        ((2, 64, 4096), 8, "causal"),
+        ((2, 40, 1500), 1500, "circular"),
+        ((2, 40, 1500), 700, "same"),
+    ],
+)
+@pytest.mark.parametrize("count", [1, 2])
+@pytest.mark.usefixtures("always_on_threads")
+def test_the_plan_states_what_is_allocated(
+    shape: tuple[int, ...], K: int, mode: str, count: int, threads_set: Callable[[int], None]
+) -> None:
+    threads_set(count)
+    H = shape[1]
+    u, k, D = torch.randn(shape, requires_grad=True), torch.randn(H, K, requires_grad=True), torch.randn(H, requires_grad=True)
+    engine.plan.cache_clear()
+    plan = longwave.plan(shape, (H, K), D=True, mode=mode, backend="cpu")
+    with torch.no_grad():
+        forward = _peak(lambda: longwave.long_conv(u, k, D, mode=mode, backend="cpu"))
+    y = longwave.long_conv(u, k, D, mode=mode, backend="cpu")
+    dy = torch.randn_like(y)
+    backward = _peak(lambda: torch.autograd.grad(y, (u, k, D), dy, retain_graph=True))
+    assert 0.9 * plan.bytes - 2**12 <= forward <= 1.02 * plan.bytes + 2**12
+    assert 0.9 * plan.backward_bytes - 2**12 <= backward <= 1.05 * plan.backward_bytes + 2**12
+
+
+def test_no_word_of_a_program_has_two_meanings() -> None:
+    names = re.findall(r"\b[A-Z][A-Z_0-9]+\b(?=[^=\n]* = )", Path(words.__file__).read_text(encoding="utf-8"))
+    assert len(names) > 60
+    assert len(names) == len(set(names))
 
 
 def test_numba_is_recent_enough() -> None:

@@ -1,0 +1,152 @@
+"""Where everything of a Problem stands in its transforms: one ring for each stretch of samples, or windows of it."""
+
+from __future__ import annotations
+
+import itertools
+import math
+from dataclasses import dataclass, replace
+from functools import lru_cache
+
+from longwave.backends.cpu import ring, tables
+from longwave.backends.cpu.costs import seconds
+from longwave.backends.cpu.crossovers import chosen
+from longwave.backends.cpu.ring import Segment
+from longwave.planner import Placement
+from longwave.problem import Problem
+
+# Windows are taken where they are expected to cost at most so much of one transform for everything, which costs LONG_COST as
+# much where it goes by six steps; their transforms stay in the caches, and are long enough for the work around them.
+WINDOWS_GAIN, LONG_COST, SHORTEST_WINDOW, LONGEST_WINDOW = chosen().windows_gain, 1.5, 256, 2**13
+
+
+@dataclass(frozen=True)
+class Layout:
+    """Where everything of one stretch of samples stands in the ring; `first_tap` and `taps` count in order of rising lag."""
+
+    at: Placement
+    source: tuple[Segment, ...]  # from u, with indices of u
+    past: tuple[Segment, ...]  # from history
+    result: tuple[Segment, ...]  # with indices of y
+    filter: tuple[Segment, ...]  # with indices from the first tap that is used
+    filter_again: tuple[Segment, ...]  # circular: the same taps, one period earlier
+    first_tap: int
+    taps: int
+    period: int = 0  # of a circular convolution whose taps must be folded to it, or 0
+    # Of `windows`: how many there are, samples from one to the next, those that lie wholly inside, where lag 0 stands, and
+    # where everything stands for the gradients.
+    windows: int = 0
+    hop: int = 0
+    inside: tuple[int, int] = (0, 0)
+    zero_row: int = 0
+    backward: Layout | None = None
+
+    @property
+    def zero_lag(self) -> Segment:
+        return Segment(0, 1, 0, self.zero_row, 1)
+
+
+@lru_cache(maxsize=128)
+def layouts(p: Problem) -> tuple[Layout, ...]:
+    """The whole problem, or every document that is not empty; the first document owns what lies before 0."""
+    if p.segments is None:
+        return (_layout(p, 0, p.in_start, p.in_len, p.out_start, p.out_len),)
+    found = []
+    for i, (a, b) in enumerate(itertools.pairwise(p.segments)):
+        in_a, out_a = (p.in_start, p.out_start) if i == 0 else (a, a)
+        if b > in_a and b > out_a:
+            found.append(_layout(p, a, in_a, b - in_a, out_a, b - out_a))
+    return tuple(found)
+
+
+def _layout(p: Problem, zero: int, in_start: int, in_len: int, out_start: int, out_len: int) -> Layout:
+    """The stretch of inputs and outputs from these samples on; lags count from sample `zero`."""
+    lo, hi = p.lags
+    again: list[Segment] = []
+    period = first_tap = 0
+    if p.circular:
+        at = ring.place(0, in_len, 0, in_len, 1 - in_len, in_len - 1)
+        taps = p.taps
+        if p.taps > in_len or lo % in_len:
+            taps = period = in_len
+        filter_, again = ring.segments(at.N, 0, taps), ring.segments(at.N, 1 - in_len, taps - 1, 1)
+    else:
+        wide = (min(lo, 0), max(hi, 0)) if p.skip else (lo, hi)
+        at = ring.place(in_start - zero, in_len, out_start - zero, out_len, *wide)
+        first_lag, last_lag = max(lo, at.lag), min(hi, at.lag + at.tap_stop - at.tap_start - 1)
+        first_tap, taps = first_lag - lo, max(0, last_lag - first_lag + 1)
+        filter_ = ring.segments(at.N, first_lag, taps)
+        if N := _window_length(at.N, max(in_len, out_len), wide[1] - wide[0] + 1):
+            return _windowed(p, N, wide, in_start, in_len, out_start, out_len)
+    first = in_start - p.in_start  # counts history and u as one row
+    past = max(0, min(p.history - first, in_len))
+    return Layout(
+        at=at,
+        source=tuple(ring.segments(at.N, at.in_at + past, in_len - past, first + past - p.history)),
+        past=tuple(ring.segments(at.N, at.in_at, past, first)),
+        result=tuple(ring.segments(at.N, at.out_at, out_len, out_start - p.out_start)),
+        filter=tuple(filter_),
+        filter_again=tuple(again),
+        first_tap=first_tap,
+        taps=taps,
+        period=period,
+    )
+
+
+@lru_cache(maxsize=65536)
+def _window_length(N: int, samples: int, lags: int) -> int:
+    """The best transform for `samples` results in windows, or 0 where one transform of N points is better for all of them."""
+    length, gain = _best_window(N, samples, lags)
+    return length if gain < WINDOWS_GAIN else 0
+
+
+def expected_gain(L: int, K: int) -> float:
+    """The expected time of windows over that of one transform, for a causal convolution; for `longwave tune`."""
+    N = tables.transform_length((L + min(K, L)) // 2)
+    return _best_window(N, L, K)[1]
+
+
+def _best_window(N: int, samples: int, lags: int) -> tuple[int, float]:
+    """The best transform for windows, and their expected time over that of one transform of N points."""
+    best, least = 0, math.inf
+    for parts in range(2, 33):
+        length = tables.transform_length(-(-lags * parts // 4))
+        hop = 2 * length - lags + 1
+        if SHORTEST_WINDOW <= length <= LONGEST_WINDOW and lags <= hop < samples / 2:
+            expected = -(-samples // hop) * seconds(length, 1)
+            if expected < least:
+                best, least = length, expected
+    return best, least / (seconds(N, 1) * (LONG_COST if tables.is_long(N) else 1))
+
+
+def _windowed(p: Problem, N: int, lags: tuple[int, int], in_start: int, in_len: int, out_start: int, out_len: int) -> Layout:
+    """The stretch in windows of 2N samples: each begins `hop` after the one before, and the first hi - lo of its results are
+    not exact. The gradients' windows have 2N samples of that of the result and give `hop` of that of the input."""
+    lo, hi = lags
+    hop = 2 * N - (hi - lo)
+    P, first, y_low = p.history, in_start - p.in_start, out_start - p.out_start
+    u_low, u_high, y_high = max(0, first - P), first + in_len - P, y_low + out_len
+    filter_ = tuple(ring.segments(N, p.lags[0] - lo, p.taps))
+
+    def layout(start: int, length: int, y: int, y_position: int, y_length: int, windows: int) -> Layout:
+        """With `length` samples of the input from `start` on at 0 …, and those of the result from `y` on at `y_position` …"""
+        i = start - p.in_start - P
+        inside_from = max(-(-(u_low - i) // hop), -(-(y_low - y) // hop), 0)
+        inside_to = min((u_high - i - length) // hop, (y_high - y - y_length) // hop) + 1
+        return Layout(
+            at=Placement(N, 0, y_position, 0, p.taps, p.lags[0]),
+            source=tuple(ring.segments(N, 0, length, i, u_low, u_high)),
+            past=tuple(ring.segments(N, 0, length, i + P, 0, P)) if first < P else (),
+            result=tuple(ring.segments(N, y_position, y_length, y, y_low, y_high)),
+            filter=filter_,
+            filter_again=(),
+            first_tap=0,
+            taps=p.taps,
+            windows=windows,
+            hop=hop,
+            inside=(inside_from, max(inside_from, inside_to)),
+            zero_row=-lo,
+        )
+
+    back = layout(in_start, hop, in_start + lo - p.out_start, 0, 2 * N, -(-in_len // hop))
+    ahead = layout(out_start - hi, 2 * N, y_low, hi - lo, hop, -(-out_len // hop))
+    return replace(ahead, backward=back)
