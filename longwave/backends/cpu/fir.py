@@ -95,42 +95,54 @@ def _fits(t: Lanes, *counts: Address) -> Address:
 # vector is moved back to overlap the one before, so that nothing outside the run is touched.
 
 
+def _runs(
+    t: Lanes, buffer: Address, row: Address, n: Address, x: Address, rows: Address, code: Address, count: Address
+) -> Iterator[tuple[int, Lanes, Address, Address, Address]]:
+    """Vectors along rows, or single numbers where a row fills no vector: the stored type, the lanes, where the row begins in
+    scratch memory and in the tensor, and the sample."""
+    one = t.one_lane()
+    for stored in t.cases(code, CODES[t.code]):
+        with t.loop(0, n) as r:
+            start, at = buffer + r * row, x + r * rows
+            for wide in t.cases(_fits(t, count), (0, 1)):
+                if wide:
+                    with t.loop(0, _vectors(t, count)) as v:
+                        yield stored, t, start, at, (v * t.width).at_most(count - t.width)
+                else:
+                    with t.loop(0, count) as i:
+                        yield stored, one, start, at, i
+
+
+def _tiles(t: Lanes, n: Address, count: Address, code: Address) -> Iterator[tuple[int, Address, Address]]:
+    """W samples of W rows, for n >= W and count >= W: the stored type, the first row and the first sample."""
+    for stored in t.cases(code, CODES[t.code]):
+        with t.loop(0, _vectors(t, count)) as v:
+            i = (v * t.width).at_most(count - t.width)
+            with t.loop(0, _vectors(t, n)) as tile:
+                yield stored, (tile * t.width).at_most(n - t.width), i
+
+
+def _samples(t: Lanes, n: Address, count: Address, code: Address) -> Iterator[tuple[int, Address, Address]]:
+    """The stored type, the row and the sample."""
+    for stored in t.cases(code, CODES[t.code]):
+        with t.loop(0, n) as r, t.loop(0, count) as i:
+            yield stored, r, i
+
+
 @traced
 def load_rows(
     t: Lanes, buffer: Address, row: Address, n: Address, x: Address, rows: Address, code: Address, count: Address
 ) -> None:
-    one = t.one_lane()
-    for stored in t.cases(code, CODES[t.code]):
-        size = STORED_BYTES[stored]
-        with t.loop(0, n) as r:
-            to, at = buffer + r * row, x + r * rows
-            for wide in t.cases(_fits(t, count), (0, 1)):
-                if wide:
-                    with t.loop(0, _vectors(t, count)) as v:
-                        i = (v * t.width).at_most(count - t.width)
-                        t.store(to + i * t.E, t.load_stored(at + i * size, stored))
-                else:
-                    with t.loop(0, count) as i:
-                        one.store(to + i * t.E, one.load_stored(at + i * size, stored))
+    for stored, lanes, to, at, i in _runs(t, buffer, row, n, x, rows, code, count):
+        lanes.store(to + i * t.E, lanes.load_stored(at + i * STORED_BYTES[stored], stored))
 
 
 @traced
 def store_rows(
     t: Lanes, buffer: Address, row: Address, n: Address, x: Address, rows: Address, code: Address, count: Address
 ) -> None:
-    one = t.one_lane()
-    for stored in t.cases(code, CODES[t.code]):
-        size = STORED_BYTES[stored]
-        with t.loop(0, n) as r:
-            start, at = buffer + r * row, x + r * rows
-            for wide in t.cases(_fits(t, count), (0, 1)):
-                if wide:
-                    with t.loop(0, _vectors(t, count)) as v:
-                        i = (v * t.width).at_most(count - t.width)
-                        t.store_stored(at + i * size, t.load(start + i * t.E), stored)
-                else:
-                    with t.loop(0, count) as i:
-                        one.store_stored(at + i * size, one.load(start + i * t.E), stored)
+    for stored, lanes, start, at, i in _runs(t, buffer, row, n, x, rows, code, count):
+        lanes.store_stored(at + i * STORED_BYTES[stored], lanes.load(start + i * t.E), stored)
 
 
 @traced
@@ -138,69 +150,45 @@ def load_tiles(
     t: Lanes, buffer: Address, row: Address, n: Address, x: Address, times: Address, code: Address, count: Address
 ) -> None:
     """As `load_rows`, for n >= W rows that are neighbours and count >= W."""
-    for stored in t.cases(code, CODES[t.code]):
-        with t.loop(0, _vectors(t, count)) as v:
-            i = (v * t.width).at_most(count - t.width)
-            with t.loop(0, _vectors(t, n)) as tile:
-                r = (tile * t.width).at_most(n - t.width)
-                at = x + r * STORED_BYTES[stored] + i * times
-                found = t.transposed([t.load_stored(at + q * times, stored) for q in range(t.width)])
-                to = buffer + r * row + i * t.E
-                for lane, y in enumerate(found):
-                    t.store(to + lane * row, y)
+    for stored, r, i in _tiles(t, n, count, code):
+        at = x + r * STORED_BYTES[stored] + i * times
+        found = t.transposed([t.load_stored(at + q * times, stored) for q in range(t.width)])
+        to = buffer + r * row + i * t.E
+        for lane, y in enumerate(found):
+            t.store(to + lane * row, y)
 
 
 @traced
 def store_tiles(
     t: Lanes, buffer: Address, row: Address, n: Address, x: Address, times: Address, code: Address, count: Address
 ) -> None:
-    for stored in t.cases(code, CODES[t.code]):
-        with t.loop(0, _vectors(t, count)) as v:
-            i = (v * t.width).at_most(count - t.width)
-            with t.loop(0, _vectors(t, n)) as tile:
-                r = (tile * t.width).at_most(n - t.width)
-                start = buffer + r * row + i * t.E
-                found = t.transposed([t.load(start + lane * row) for lane in range(t.width)])
-                at = x + r * STORED_BYTES[stored] + i * times
-                for q, y in enumerate(found):
-                    t.store_stored(at + q * times, y, stored)
+    for stored, r, i in _tiles(t, n, count, code):
+        start = buffer + r * row + i * t.E
+        found = t.transposed([t.load(start + lane * row) for lane in range(t.width)])
+        at = x + r * STORED_BYTES[stored] + i * times
+        for q, y in enumerate(found):
+            t.store_stored(at + q * times, y, stored)
 
 
 @traced
 def load_singly(
-    t: Lanes,
-    buffer: Address,
-    row: Address,
-    n: Address,
-    x: Address,
-    rows: Address,
-    times: Address,
-    code: Address,
+    t: Lanes, buffer: Address, row: Address, n: Address, x: Address, rows: Address, times: Address, code: Address,
     count: Address,
-) -> None:
+) -> None:  # fmt: skip
     """As `load_rows`, with any strides."""
     one = t.one_lane()
-    for stored in t.cases(code, CODES[t.code]):
-        with t.loop(0, n) as r, t.loop(0, count) as i:
-            one.store(buffer + r * row + i * t.E, one.load_stored(x + r * rows + i * times, stored))
+    for stored, r, i in _samples(t, n, count, code):
+        one.store(buffer + r * row + i * t.E, one.load_stored(x + r * rows + i * times, stored))
 
 
 @traced
 def store_singly(
-    t: Lanes,
-    buffer: Address,
-    row: Address,
-    n: Address,
-    x: Address,
-    rows: Address,
-    times: Address,
-    code: Address,
+    t: Lanes, buffer: Address, row: Address, n: Address, x: Address, rows: Address, times: Address, code: Address,
     count: Address,
-) -> None:
+) -> None:  # fmt: skip
     one = t.one_lane()
-    for stored in t.cases(code, CODES[t.code]):
-        with t.loop(0, n) as r, t.loop(0, count) as i:
-            one.store_stored(x + r * rows + i * times, one.load(buffer + r * row + i * t.E), stored)
+    for stored, r, i in _samples(t, n, count, code):
+        one.store_stored(x + r * rows + i * times, one.load(buffer + r * row + i * t.E), stored)
 
 
 # What follows is done to n rows; they are `row` bytes apart.
