@@ -10,6 +10,7 @@ frequencies are never put in order. Twiddles: for every j the r-1 complex number
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import contextmanager
 
 from longwave.backends.cpu.butterflies import DFT
 from longwave.backends.cpu.simd import BFLOAT16, FLOAT16, FLOAT32, FLOAT64, STORED_BYTES, Address, Complex, Lanes, Vec, traced
@@ -214,28 +215,29 @@ def clear(t: Lanes, stage: Address, count: Address) -> None:
 # Matrices of `six_step`: rows of `step` bytes, each of `t.row` bytes for W columns: real parts, then imaginary parts.
 
 
-@traced
-def turn(t: Lanes, x: Address, matrix: Address, step: Address, turns: Address, high: Address, low: Address) -> None:
-    """W transformed columns, of high·low rows, into the matrix, times their turns: an entry of one table and one of another."""
+@contextmanager
+def _every_turn(t: Lanes, turns: Address, high: Address, low: Address) -> Iterator[tuple[Address, Complex]]:
+    """A row of high·low, and its turns: an entry of one table times one of another."""
     with t.loop(0, high) as i:
         outer = t.load_complex(turns + i * t.row)
         with t.loop(0, low) as j:
-            row = i * low + j
-            factor = outer * t.load_complex(turns + (high + j) * t.row)
-            t.prefetch(matrix + (row + 4) * step, to_write=True)
-            t.store_complex(matrix + row * step, t.load_complex(x + row * t.row) * factor)
+            yield i * low + j, outer * t.load_complex(turns + (high + j) * t.row)
+
+
+@traced
+def turn(t: Lanes, x: Address, matrix: Address, step: Address, turns: Address, high: Address, low: Address) -> None:
+    """W transformed columns, of high·low rows, into the matrix, times their turns."""
+    with _every_turn(t, turns, high, low) as (row, factor):
+        t.prefetch(matrix + (row + 4) * step, to_write=True)
+        t.store_complex(matrix + row * step, t.load_complex(x + row * t.row) * factor)
 
 
 @traced
 def turn_back(t: Lanes, x: Address, matrix: Address, step: Address, turns: Address, high: Address, low: Address) -> None:
     """The adjoint of `turn`: W columns of the matrix to x, times their turns' conjugates."""
-    with t.loop(0, high) as i:
-        outer = t.load_complex(turns + i * t.row)
-        with t.loop(0, low) as j:
-            row = i * low + j
-            factor = outer * t.load_complex(turns + (high + j) * t.row)
-            t.prefetch(matrix + (row + 8) * step)
-            t.store_complex(x + row * t.row, t.load_complex(matrix + row * step).times_conj(factor))
+    with _every_turn(t, turns, high, low) as (row, factor):
+        t.prefetch(matrix + (row + 8) * step)
+        t.store_complex(x + row * t.row, t.load_complex(matrix + row * step).times_conj(factor))
 
 
 @traced
