@@ -7,8 +7,8 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from terminal import typed
 
-from longwave import cli
 from longwave.bench import record, report, runner
 from longwave.bench.cases import BACKWARD, FORWARD, Case
 from longwave.bench.plot import write_plot
@@ -29,15 +29,6 @@ STAMP = Stamp(
     load=1.5,
     versions={"longwave": "0.1.0", "python": "3.11.7", "torch": "2.13.0"},
 )
-
-
-def _run(capsys: pytest.CaptureFixture[str], *argv: str) -> tuple[int, str, str]:
-    try:
-        status = cli.main(argv)
-    except SystemExit as stop:
-        status = int(stop.code or 0)
-    out = capsys.readouterr()
-    return status, out.out, out.err
 
 
 def _made_up() -> record.Run:
@@ -117,7 +108,7 @@ def test_a_real_run_is_gated_stamped_saved_and_rendered_again(
 ) -> None:
     result, picture = tmp_path / "r.json", tmp_path / "p.png"
     options = ["--samples", "10", "--cases", "L512-", "L1000-", "--backend", "plain", "--seconds", "0"]
-    status, out, err = _run(capsys, "bench", *options, "--json", str(result), "--plot", str(picture))
+    status, out, err = typed(capsys, "bench", *options, "--json", str(result), "--plot", str(picture))
     assert (status, err) == (0, "")
     assert "causal-L1000-B1-H1-float32-forward+backward" in out
     assert "FAILED:" not in out
@@ -134,7 +125,7 @@ def test_a_real_run_is_gated_stamped_saved_and_rendered_again(
 
     _forbid_measuring(monkeypatch)
     again = tmp_path / "again.svg"
-    status, shown, err = _run(capsys, "bench", "--from", str(result), "--markdown", "--plot", str(again))
+    status, shown, err = typed(capsys, "bench", "--from", str(result), "--markdown", "--plot", str(again))
     assert (status, err) == (0, "")
     assert shown.startswith("| case | backend | ms |")
     assert run.stamp.command in shown
@@ -148,19 +139,19 @@ def test_a_part_of_a_result_can_be_shown(tmp_path: Path, capsys: pytest.CaptureF
     path = tmp_path / "result.json"
     record.save(_made_up(), path)
     part = ["--samples", "20", "--cases", "L4096", "--direction", "forward"]
-    status, out, _ = _run(capsys, "bench", "--from", str(path), *part)
+    status, out, _ = typed(capsys, "bench", "--from", str(path), *part)
     assert status == 0
     assert [line.split()[0] for line in out.splitlines() if line.startswith("causal")] == [
         "causal-L4096-B4-H64-float32-forward"
     ]
-    status, _, err = _run(capsys, "bench", "--from", str(path), "--samples", "24")
+    status, _, err = typed(capsys, "bench", "--from", str(path), "--samples", "24")
     assert status == 2
     assert "no case is left" in err
 
 
 def test_a_broken_longwave_ends_with_status_1(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("longwave.long_conv", lambda u, k, *args, **options: u.clone().zero_())
-    status, out, _ = _run(
+    status, out, _ = typed(
         capsys, "bench", "--samples", "8", "--cases", "L256-B1-H1-", "--direction", "forward", "--seconds", "0"
     )
     assert status == 1
@@ -169,7 +160,7 @@ def test_a_broken_longwave_ends_with_status_1(capsys: pytest.CaptureFixture[str]
 
 def test_list_measures_nothing(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
     _forbid_measuring(monkeypatch)
-    status, out, _ = _run(capsys, "bench", "--list", "--cases", "L14113", "--direction", "backward")
+    status, out, _ = typed(capsys, "bench", "--list", "--cases", "L14113", "--direction", "backward")
     assert status == 0
     assert out.splitlines() == [
         f"{'causal-L14113-B4-H74-float32-forward+backward':<56} lengths ugly quick",
@@ -182,7 +173,7 @@ def test_save_writes_into_the_results_folder(
 ) -> None:
     monkeypatch.setattr("longwave.bench.stamp.checkout", lambda: tmp_path)
     options = ["--samples", "8", "--cases", "L256-B1-H1-", "--direction", "forward", "--seconds", "0"]
-    status, _, _ = _run(capsys, "bench", "--save", *options)
+    status, _, _ = typed(capsys, "bench", "--save", *options)
     assert status == 0
     (path,) = (tmp_path / "benchmarks" / "results").iterdir()
     assert record.load(path).results
@@ -223,7 +214,7 @@ def test_bad_input_gets_one_sentence_and_status_2(
     (tmp_path / "list.json").write_text("[]")
     (tmp_path / "damaged.json").write_text(json.dumps({"schema": record.SCHEMA, "results": []}))
     before = sorted(tmp_path.iterdir())
-    status, out, err = _run(capsys, "bench", *(option.format(tmp=tmp_path) for option in options))
+    status, out, err = typed(capsys, "bench", *(option.format(tmp=tmp_path) for option in options))
     assert status == 2
     assert out == ""
     assert message in err

@@ -6,33 +6,25 @@ import subprocess
 import sys
 
 import pytest
+from terminal import typed
 
 from longwave import cli
 from longwave.errors import ArgumentError
 
 
-def _run(capsys: pytest.CaptureFixture[str], *argv: str) -> tuple[int, str, str]:
-    try:
-        status = cli.main(argv)
-    except SystemExit as stop:
-        status = int(stop.code or 0)
-    out = capsys.readouterr()
-    return status, out.out, out.err
-
-
 def test_every_command_has_help(capsys: pytest.CaptureFixture[str]) -> None:
-    status, listed, _ = _run(capsys, "--help")
+    status, listed, _ = typed(capsys, "--help")
     assert status == 0
     for name, module in cli.command_modules().items():
         assert name in listed
         assert "\n" not in module.HELP
-        status, out, _ = _run(capsys, name, "--help")
+        status, out, _ = typed(capsys, name, "--help")
         assert status == 0
         assert f"longwave {name}" in out
 
 
 def test_doctor_names_versions_and_backends(capsys: pytest.CaptureFixture[str]) -> None:
-    status, out, _ = _run(capsys, "doctor")
+    status, out, _ = typed(capsys, "doctor")
     assert status == 0
     for part in ("longwave ", "python ", "torch ", "threads ", "cuda", "backend      plain: ready"):
         assert part in out
@@ -40,25 +32,25 @@ def test_doctor_names_versions_and_backends(capsys: pytest.CaptureFixture[str]) 
 
 def test_warm_compiles_everything_once(capsys: pytest.CaptureFixture[str]) -> None:
     pytest.importorskip("numba")
-    status, out, _ = _run(capsys, "warm")
+    status, out, _ = typed(capsys, "warm")
     assert status == 0
     assert "cpu: 20 kernels ready" in out
     assert "plain: nothing to compile" in out
 
 
 def test_step_times_backends_beside_copies(capsys: pytest.CaptureFixture[str]) -> None:
-    status, out, _ = _run(capsys, "step", "--preset", "tiny", "--context", "1024", "--rounds", "1", "--backend", "plain")
+    status, out, _ = typed(capsys, "step", "--preset", "tiny", "--context", "1024", "--rounds", "1", "--backend", "plain")
     assert status == 0
     assert "backend plain" in out
     assert "replaced by a copy, 1.00 × the copy" in out
     for bad in (["--context", "0"], ["--preset", "huge"], ["--backend", "nothing"]):
-        status, _, err = _run(capsys, "step", *bad)
+        status, _, err = typed(capsys, "step", *bad)
         assert status == 2
         assert err.count("\n") == 1
 
 
 def test_plan_explains(capsys: pytest.CaptureFixture[str]) -> None:
-    status, out, _ = _run(
+    status, out, _ = typed(
         capsys,
         "plan",
         "-B",
@@ -79,10 +71,10 @@ def test_plan_explains(capsys: pytest.CaptureFixture[str]) -> None:
     assert status == 0
     assert "long convolution of B=2 H=8 L=1,000 (bfloat16, cpu) with 8 filters of 30 lags" in out
     assert "skip, pregate, history of 5" in out
-    status, out, _ = _run(capsys, "plan", "-H", "4", "-L", "10", "--documents", "0,4,10", "--mode", "same", "--layout", "BLH")
+    status, out, _ = typed(capsys, "plan", "-H", "4", "-L", "10", "--documents", "0,4,10", "--mode", "same", "--layout", "BLH")
     assert status == 0
     assert "2 documents" in out
-    status, out, _ = _run(capsys, "plan", "-H", "4", "-L", "10", "--per-sample", "--reverse-taps", "3", "--filters", "4")
+    status, out, _ = typed(capsys, "plan", "-H", "4", "-L", "10", "--per-sample", "--reverse-taps", "3", "--filters", "4")
     assert status == 0
     assert "lags" in out
 
@@ -108,7 +100,7 @@ def test_plan_explains(capsys: pytest.CaptureFixture[str]) -> None:
     ],
 )
 def test_bad_input_gets_one_sentence_and_status_2(capsys: pytest.CaptureFixture[str], argv: list[str], sentence: str) -> None:
-    status, out, err = _run(capsys, *argv)
+    status, out, err = typed(capsys, *argv)
     assert status == 2
     assert out == ""
     assert err.startswith(sentence)
@@ -130,7 +122,7 @@ def test_a_reader_that_goes_away_is_no_error() -> None:
 
 
 def test_what_the_system_refuses_is_one_sentence(capsys: pytest.CaptureFixture[str]) -> None:
-    status, out, err = _run(capsys, "info", "x" * 5000)
+    status, out, err = typed(capsys, "info", "x" * 5000)
     assert (status, out) == (2, "")
     assert err.startswith("longwave info: ")
     assert err.count("\n") == 1
@@ -141,7 +133,7 @@ def test_what_nobody_foresaw_is_one_sentence_too(capsys: pytest.CaptureFixture[s
         raise TypeError("a list\nwhere a number stood")
 
     monkeypatch.setattr(cli.command_modules()["doctor"], "run", broken)
-    status, out, err = _run(capsys, "doctor")
+    status, out, err = typed(capsys, "doctor")
     assert (status, out) == (2, "")
     assert err == (
         "longwave doctor: cannot go on (TypeError: a list where a number stood); a file may be damaged, --debug shows where\n"

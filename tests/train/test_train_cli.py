@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 import torch
 from safetensors.torch import save_file
+from terminal import typed
 
 from longwave.cli import main
 from longwave.train import checkpoint
@@ -111,17 +112,12 @@ def test_info_describes_a_folder_and_a_file(trained: Path, capsys: pytest.Captur
 
 def _refused(capsys: pytest.CaptureFixture[str], *command: str) -> str:
     """Run a command that must fail as the user's mistakes do; returns its sentence."""
-    capsys.readouterr()
-    try:
-        status = main([*command])
-    except SystemExit as exit_:
-        status = exit_.code
-    captured = capsys.readouterr()
-    assert status == 2, captured
-    assert captured.out == ""
-    assert "Traceback" not in captured.err
-    assert captured.err.startswith("longwave ")
-    return captured.err
+    status, out, err = typed(capsys, *command)
+    assert status == 2, (out, err)
+    assert out == ""
+    assert "Traceback" not in err
+    assert err.startswith("longwave ")
+    return err
 
 
 @pytest.mark.parametrize(
