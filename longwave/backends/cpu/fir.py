@@ -16,9 +16,6 @@ from numba.core import cgutils
 
 from longwave.backends.cpu.functions import ACTIVATIONS
 from longwave.backends.cpu.simd import (
-    BFLOAT16,
-    FLOAT16,
-    FLOAT32,
     FLOAT64,
     I64,
     STORED_BYTES,
@@ -29,8 +26,6 @@ from longwave.backends.cpu.simd import (
     traced,
 )
 
-# The stored types that each arithmetic type reads and writes.
-CODES = {FLOAT32: (FLOAT32, BFLOAT16, FLOAT16), FLOAT64: (FLOAT64, FLOAT32)}
 # Vectors of results in flight: as many as there are registers for, beside what is read.
 BLOCK = 8
 # Taps, and steps in time, after which a sum is added to the one before it: rounding errors grow with the longest chain.
@@ -74,10 +69,6 @@ def _add(totals: list[Variable], terms: list[Variable]) -> None:
         total.set(total.get() + term.get())
 
 
-def _vectors(t: Lanes, count: Address) -> Address:
-    return (count + (t.width - 1)) // t.width
-
-
 def _if(t: Lanes, condition: ir.Value) -> Address:
     return Address(t.builder, t.builder.zext(condition, I64))
 
@@ -101,12 +92,12 @@ def _runs(
     """Vectors along rows, or single numbers where a row fills no vector: the stored type, the lanes, where the row begins in
     scratch memory and in the tensor, and the sample."""
     one = t.one_lane()
-    for stored in t.cases(code, CODES[t.code]):
+    for stored in t.stored(code):
         with t.loop(0, n) as r:
             start, at = buffer + r * row, x + r * rows
             for wide in t.cases(_fits(t, count), (0, 1)):
                 if wide:
-                    with t.loop(0, _vectors(t, count)) as v:
+                    with t.loop(0, t.vectors(count)) as v:
                         yield stored, t, start, at, (v * t.width).at_most(count - t.width)
                 else:
                     with t.loop(0, count) as i:
@@ -115,16 +106,16 @@ def _runs(
 
 def _tiles(t: Lanes, n: Address, count: Address, code: Address) -> Iterator[tuple[int, Address, Address]]:
     """W samples of W rows, for n >= W and count >= W: the stored type, the first row and the first sample."""
-    for stored in t.cases(code, CODES[t.code]):
-        with t.loop(0, _vectors(t, count)) as v:
+    for stored in t.stored(code):
+        with t.loop(0, t.vectors(count)) as v:
             i = (v * t.width).at_most(count - t.width)
-            with t.loop(0, _vectors(t, n)) as tile:
+            with t.loop(0, t.vectors(n)) as tile:
                 yield stored, (tile * t.width).at_most(n - t.width), i
 
 
 def _samples(t: Lanes, n: Address, count: Address, code: Address) -> Iterator[tuple[int, Address, Address]]:
     """The stored type, the row and the sample."""
-    for stored in t.cases(code, CODES[t.code]):
+    for stored in t.stored(code):
         with t.loop(0, n) as r, t.loop(0, count) as i:
             yield stored, r, i
 
@@ -218,7 +209,7 @@ def add_one(t: Lanes, to: Address, to_row: Address, x: Address, row: Address, n:
 @contextmanager
 def _every_vector(t: Lanes, row: Address, n: Address, count: Address) -> Iterator[tuple[Address, Address]]:
     """The number of a row, and the bytes from the start of scratch memory's first row to a vector."""
-    with t.loop(0, n) as r, t.loop(0, _vectors(t, count)) as v:
+    with t.loop(0, n) as r, t.loop(0, t.vectors(count)) as v:
         yield r, r * row + v * (t.width * t.E)
 
 
@@ -279,7 +270,7 @@ def fir(
         with t.loop(0, whole) as i:
             at = begin + i * (BLOCK * t.width * t.E)
             block(to + at, x + at, mine, BLOCK)
-        with t.loop(whole * BLOCK, _vectors(t, count)) as i:
+        with t.loop(whole * BLOCK, t.vectors(count)) as i:
             at = begin + i * (t.width * t.E)
             block(to + at, x + at, mine, 1)
 
@@ -393,7 +384,7 @@ def store_totals(t: Lanes, x: Address, times: Address, totals: Address, step: Ad
     """`count` totals, `step` bytes apart, to samples `times` bytes apart, rounded to the stored type."""
     one = t.one_lane()
     double = _double(t)
-    for stored in t.cases(code, CODES[t.code]):
+    for stored in t.stored(code):
         with t.loop(0, count) as i:
             total = double.load(totals + i * step)
             value = total if t.code == FLOAT64 else Vec(one, t.builder.fptrunc(total.value, one.vector))

@@ -48,6 +48,8 @@ NARROW_CPUS = ("x86-64-v3", "haswell", "broadwell", "skylake", "alderlake", "rap
 FLOAT64, FLOAT32, BFLOAT16, FLOAT16 = range(4)
 STORED = {FLOAT64: (ir.DoubleType(), 8), FLOAT32: (ir.FloatType(), 4), BFLOAT16: (I16, 2), FLOAT16: (ir.HalfType(), 2)}
 STORED_BYTES = tuple(size for _, size in STORED.values())
+# The stored types that each arithmetic type reads and writes.
+CODES = {FLOAT32: (FLOAT32, BFLOAT16, FLOAT16), FLOAT64: (FLOAT64, FLOAT32)}
 
 
 def _chosen_cpu() -> str | None:
@@ -190,6 +192,10 @@ class Lanes:
         """The same operations on single numbers: exactly what the vectors do, for rows that do not fill one."""
         return Lanes(self.builder, types.float64 if self.code == FLOAT64 else types.float32, 1)
 
+    def vectors(self, count: Address) -> Address:
+        """How many vectors hold so many numbers."""
+        return (count + (self.width - 1)) // self.width
+
     # Control: loops that run, and choices that are made, when the step runs.
 
     @contextmanager
@@ -210,6 +216,10 @@ class Lanes:
             yield value
             b.branch(end)
         b.position_at_end(end)
+
+    def stored(self, code: Address) -> Iterator[int]:
+        """`for stored in t.stored(code)`: the cases of what a tensor's samples may be."""
+        return self.cases(code, CODES[self.code])
 
     # Memory. Samples may stand at any multiple of their size; scratch memory is aligned.
 

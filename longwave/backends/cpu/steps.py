@@ -13,11 +13,9 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from longwave.backends.cpu.butterflies import DFT
-from longwave.backends.cpu.simd import BFLOAT16, FLOAT16, FLOAT32, FLOAT64, STORED_BYTES, Address, Complex, Lanes, Vec, traced
+from longwave.backends.cpu.simd import STORED_BYTES, Address, Complex, Lanes, Vec, traced
 
 RADICES = tuple(DFT)
-# The stored types that each arithmetic type reads and writes.
-CODES = {FLOAT32: (FLOAT32, BFLOAT16, FLOAT16), FLOAT64: (FLOAT64, FLOAT32)}
 # How `inverse` combines a spectrum with the other one.
 PRODUCT, CONJUGATE, ALONE = range(3)
 
@@ -291,10 +289,6 @@ def ahead(t: Lanes, table: Address, at: Address, lines: Address) -> None:
             t.prefetch(base + line * 64)
 
 
-def _blocks(t: Lanes, count: Address) -> Address:
-    return (count + (t.width - 1)) // t.width
-
-
 @traced
 def fetch_rows(
     t: Lanes, stage: Address, table: Address, gates: Address, has_gate: Address, code: Address, offset: Address,
@@ -304,11 +298,11 @@ def fetch_rows(
 
     The last block is moved back to overlap the one before, so that no sample is read alone.
     """
-    for stored in t.cases(code, CODES[t.code]):
+    for stored in t.stored(code):
         for gated in t.cases(has_gate, (0, 1)):
             factor = t.from_int(sign)
             _ahead(t, table, offset + STAGED * STORED_BYTES[stored], stored, False)
-            with t.loop(0, _blocks(t, count)) as block:
+            with t.loop(0, t.vectors(count)) as block:
                 j = (block * t.width).at_most(count - t.width)
                 at = offset + j * STORED_BYTES[stored]
                 rows = [_loaded(t, lane, at, table, gates, stored, gated) * factor for lane in range(t.width)]
@@ -323,7 +317,7 @@ def fetch_lanes(
 ) -> None:  # fmt: skip
     """As `fetch_rows`, for W rows that are contiguous in the channels."""
     start, gate_start = t.read_int(table) + offset, gate_offset
-    for stored in t.cases(code, CODES[t.code]):
+    for stored in t.stored(code):
         for gated in t.cases(has_gate, (0, 1)):
             factor = t.from_int(sign)
             if gated:
@@ -347,7 +341,7 @@ def fetch_singly(
 ) -> None:  # fmt: skip
     """As `fetch_rows`, with any strides, for the lanes start … stop - 1; with `add` onto what is there."""
     one = t.one_lane()
-    for stored in t.cases(code, CODES[t.code]):
+    for stored in t.stored(code):
         with t.loop(0, count) as j, t.loop(start, stop) as lane:
             x = one.load_stored(t.read_int(table + lane * 8) + offset + j * stride, stored) * one.from_int(sign)
             at = stage + j * t.plane + lane * t.E
@@ -365,11 +359,11 @@ def put_rows(
     count: Address, sign: Address,
 ) -> None:  # fmt: skip
     """`count` >= W rows of one plane to samples of W rows that are contiguous in time, from `offset` bytes on."""
-    for stored in t.cases(code, CODES[t.code]):
+    for stored in t.stored(code):
         for gated in t.cases(has_gate, (0, 1)):
             factor = t.from_int(sign)
             _ahead(t, table, offset + STAGED * STORED_BYTES[stored], stored, True)
-            with t.loop(0, _blocks(t, count)) as block:
+            with t.loop(0, t.vectors(count)) as block:
                 j = (block * t.width).at_most(count - t.width)
                 at = offset + j * STORED_BYTES[stored]
                 rows = [t.load(stage + (j + q) * t.plane, aligned=True) for q in range(t.width)]
@@ -387,7 +381,7 @@ def put_lanes(
 ) -> None:  # fmt: skip
     """As `put_rows`, for W rows that are contiguous in the channels."""
     start, gate_start = t.read_int(table) + offset, gate_offset
-    for stored in t.cases(code, CODES[t.code]):
+    for stored in t.stored(code):
         for gated in t.cases(has_gate, (0, 1)):
             factor = t.from_int(sign)
             if gated:
@@ -410,7 +404,7 @@ def put_singly(
 ) -> None:  # fmt: skip
     """As `put_rows`, with any strides, for the lanes start … stop - 1."""
     one = t.one_lane()
-    for stored in t.cases(code, CODES[t.code]):
+    for stored in t.stored(code):
         with t.loop(0, count) as j, t.loop(start, stop) as lane:
             x = one.load(stage + j * t.plane + lane * t.E) * one.from_int(sign)
             at = t.read_int(table + lane * 8) + offset + j * stride
