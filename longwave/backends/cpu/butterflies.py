@@ -8,7 +8,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 
-from longwave.backends.cpu.simd import Complex, fma
+from longwave.backends.cpu.lanes import Complex, fma
 
 Points = Sequence[Complex]
 

@@ -15,16 +15,8 @@ from numba import types
 from numba.core import cgutils
 
 from longwave.backends.cpu.functions import ACTIVATIONS
-from longwave.backends.cpu.simd import (
-    FLOAT64,
-    I64,
-    STORED_BYTES,
-    Address,
-    Lanes,
-    Vec,
-    fma,
-    traced,
-)
+from longwave.backends.cpu.lanes import Address, Lanes, Vec, fma, traced
+from longwave.backends.cpu.simd import FLOAT64, I64, STORED_BYTES
 
 # Vectors of results in flight: as many as there are registers for, beside what is read.
 BLOCK = 8

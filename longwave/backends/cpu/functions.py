@@ -10,7 +10,8 @@ from collections.abc import Callable
 
 from llvmlite import ir
 
-from longwave.backends.cpu.simd import FLOAT64, I32, I64, Vec, fma
+from longwave.backends.cpu.lanes import Vec, fma
+from longwave.backends.cpu.simd import FLOAT64, I32, I64
 
 NO_ACTIVATION, SILU, GELU = range(3)
 

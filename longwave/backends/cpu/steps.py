@@ -13,7 +13,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from longwave.backends.cpu.butterflies import DFT
-from longwave.backends.cpu.simd import STORED_BYTES, Address, Complex, Lanes, Vec, traced
+from longwave.backends.cpu.lanes import Address, Complex, Lanes, Vec, traced
+from longwave.backends.cpu.simd import STORED_BYTES
 
 RADICES = tuple(DFT)
 # How `inverse` combines a spectrum with the other one.
