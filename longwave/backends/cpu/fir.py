@@ -7,7 +7,7 @@ garbage that nobody stores.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 from llvmlite import ir
@@ -319,8 +319,24 @@ def correlate(
             _add_to(t, totals + r * totals_row + (first + tap) * 8, _folded(t, mine))
 
 
-def _widened(t: Lanes, wide: Lanes, x: Vec) -> Vec:
-    return x if t.code == FLOAT64 else Vec(wide, t.builder.fpext(x.value, wide.vector))
+def _add_sums(
+    t: Lanes, totals: Address, totals_row: Address, row: Address, n: Address, count: Address,
+    plus: Callable[[Vec, Address, Callable[[Address], Vec]], Vec],
+) -> None:  # fmt: skip
+    """A sum of every row in float64, to its total: `plus` adds what stands so many bytes from the start of scratch memory's
+    first row, and has a function that loads float64."""
+    parts, wide = SUM_BYTES // (t.width * t.E), Lanes(t.builder, types.float64, t.width)
+
+    def widened(at: Address) -> Vec:
+        x = t.load(at)
+        return x if t.code == FLOAT64 else Vec(wide, t.builder.fpext(x.value, wide.vector))
+
+    with t.loop(0, n) as r:
+        sums = _zeros(wide, parts)
+        with t.loop(0, count // (parts * t.width)) as i:
+            for part, one in enumerate(sums):
+                one.set(plus(one.get(), r * row + i * SUM_BYTES + part * t.width * t.E, widened))
+        _add_to(t, totals + r * totals_row, _folded(wide, [one.get() for one in sums]))
 
 
 @traced
@@ -328,26 +344,13 @@ def correlate_one(
     t: Lanes, totals: Address, totals_row: Address, g: Address, x: Address, row: Address, n: Address, count: Address
 ) -> None:
     """totals[0] += Σ_i g[i] · x[i] in float64: one sum over all samples cancels more than a filter's taps do together."""
-    parts, wide = SUM_BYTES // (t.width * t.E), Lanes(t.builder, types.float64, t.width)
-    with t.loop(0, n) as r:
-        sums = _zeros(wide, parts)
-        with t.loop(0, count // (parts * t.width)) as i:
-            for part, one in enumerate(sums):
-                at = r * row + i * SUM_BYTES + part * t.width * t.E
-                one.set(fma(_widened(t, wide, t.load(g + at)), _widened(t, wide, t.load(x + at)), one.get()))
-        _add_to(t, totals + r * totals_row, _folded(wide, [one.get() for one in sums]))
+    _add_sums(t, totals, totals_row, row, n, count, lambda total, at, load: fma(load(g + at), load(x + at), total))
 
 
 @traced
 def add_up(t: Lanes, total: Address, totals_row: Address, g: Address, row: Address, n: Address, count: Address) -> None:
     """total += Σ_i g[i] in float64."""
-    parts, wide = SUM_BYTES // (t.width * t.E), Lanes(t.builder, types.float64, t.width)
-    with t.loop(0, n) as r:
-        sums = _zeros(wide, parts)
-        with t.loop(0, count // (parts * t.width)) as i:
-            for part, one in enumerate(sums):
-                one.set(one.get() + _widened(t, wide, t.load(g + r * row + i * SUM_BYTES + part * t.width * t.E)))
-        _add_to(t, total + r * totals_row, _folded(wide, [one.get() for one in sums]))
+    _add_sums(t, total, totals_row, row, n, count, lambda total, at, load: total + load(g + at))
 
 
 # Totals are float64 whatever the arithmetic type.
