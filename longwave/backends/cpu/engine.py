@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from longwave import dtypes
-from longwave.backends.cpu import direct, launches, tables, threads, words
+from longwave.backends.cpu import direct, launches, pages, tables, threads, words
 from longwave.backends.cpu.costs import MACHINE, seconds
 from longwave.backends.cpu.launches import (
     CONVOLVE,
@@ -25,7 +25,6 @@ from longwave.backends.cpu.launches import (
     POSTGATE,
     PREGATE,
     SKIP,
-    TRANSFORM_FILTER,
     K,
     Launch,
     Several,
@@ -84,7 +83,7 @@ def _forward_bytes(p: Problem, found: Layout, workers: int) -> int:
     taps = math.prod(filter_shape(p)) * dtypes.named(p.filter_dtype).itemsize * p.reverse
     if found.period:
         taps += 2 * math.prod(filter_shape(p)) // p.taps * found.period * arithmetic(p).itemsize
-    if tables.is_long(found.at.N) and not found.windows:
+    if found.is_long:
         dealt, matrices = launches.long_dealt(p, found.at.N, workers, 2, False)
         return taps + dealt.bytes + matrices
     tilings = launches.forward_tilings(p, found, workers, p.channels_last)
@@ -95,7 +94,7 @@ def _backward_bytes(p: Problem, found: Layout, workers: int) -> int:
     """What a backward allocates beside the gradients, all of which are wanted."""
     back = found.backward or found
     sums = (p.batch if p.per_sample else 1) * p.channels * found.taps * arithmetic(p).itemsize * (1 + bool(found.filter_again))
-    if tables.is_long(found.at.N) and not found.windows:
+    if found.is_long:
         dealt, products = launches.long_dealt(p, found.at.N, workers, 4, True)
         tilings = [dealt]
     else:
@@ -106,6 +105,34 @@ def _backward_bytes(p: Problem, found: Layout, workers: int) -> int:
     return sums + products + max(dealt.bytes for dealt in tilings)
 
 
+def spectrum_tag(problem: Problem) -> str:
+    """What the filters' spectra of `prepare` depend on, or "" where there are none: a direct sum has no spectrum, and documents
+    and filters of one sample have too many."""
+    p = problem
+    if direct.takes(p) or p.segments is not None or p.per_sample or p.history:
+        return ""
+    (found,) = layouts(p)
+    N = found.at.N
+    if found.at.empty or (found.zero_row and p.skip):
+        return ""
+    shape = matrix_shape(N) if found.is_long else factors(N)
+    return f"cpu {N} {shape} in {found.windows and 'windows'} {dtypes.name(arithmetic(p))} × {width(p)}"
+
+
+def prepare(problem: Problem, k: Tensor) -> Tensor | None:
+    """The filters' spectra, for calls to come with `spectrum`."""
+    p = replace(problem, batch=1, skip=False, pregate=False, postgate=False, dtype=dtypes.name(arithmetic(problem)))
+    if not spectrum_tag(p):
+        return None
+    (found,) = layouts(p)
+    k = _folded(p, found, _ordered(p, k))
+    lists = {words.TAPS: _filter_moves(p, found, form(k), None)}
+    spectra = pages.with_large_pages(torch.empty(launches.spectra_bytes(p, found), dtype=torch.uint8, device="cpu"))
+    launch = launches.spectra_launch(p, found, threads.width(), lists)
+    launch.run((None, k, *[None] * (launches.SPECTRA - 2), spectra, None))
+    return spectra
+
+
 def forward(
     problem: Problem,
     u: Tensor,
@@ -114,18 +141,23 @@ def forward(
     pregate: Tensor | None,
     postgate: Tensor | None,
     history: Tensor | None,
+    spectrum: Tensor | None = None,
 ) -> Tensor:
     p = problem
     if direct.takes(p):
         return direct.forward(p, u, k, D, pregate, postgate, history)
     k = _ordered(p, k)
     y = empty(p, p.out_len, u)
+    ready = spectrum is not None and spectrum_tag(p) != ""
     make = _forward_call if p.segments is None else _forward_packed
-    call = make(p, threads.width(), form(u), form(k), form(D), form(pregate), form(postgate), form(history), form(y))
+    call = make(
+        p, threads.width(), ready, form(u), form(k), form(D), form(pregate), form(postgate), form(history), form(y)
+    )  # fmt: skip
     if call.clears:
         y.zero_()
     for found, launch in zip(call.layouts, call.launches, strict=True):
-        launch.run((u, _folded(p, found, k), D, pregate, postgate, history, y))
+        places = (u, k if ready else _folded(p, found, k), D, pregate, postgate, history, y)
+        launch.run((*places, *[None] * (launches.SPECTRA - len(places)), spectrum, None))
     return y
 
 
@@ -139,6 +171,7 @@ def backward(
     pregate: Tensor | None,
     postgate: Tensor | None,
     history: Tensor | None,
+    spectrum: Tensor | None = None,
 ) -> list[Tensor]:
     p = problem
     if direct.takes(p):
@@ -152,9 +185,10 @@ def backward(
     dhistory = empty(p, p.history, history) if need_history and history is not None else None
     dk = u.new_zeros(filter_shape(p), dtype=wide) if need_k else None
     dD = _skip_gradient(p, dy, u, D, pregate, postgate) if need_D and D is not None else None
+    ready = spectrum is not None and spectrum_tag(p) != ""
     make = _backward_call if p.segments is None else _backward_packed
     call = make(
-        p, threads.width(), need_k, form(dy), form(u), form(k), form(D), form(pregate), form(postgate), form(history),
+        p, threads.width(), ready, need_k, form(dy), form(u), form(k), form(D), form(pregate), form(postgate), form(history),
         form(du), form(dpregate), form(dpostgate), form(dhistory),
     )  # fmt: skip
     if call.clears:
@@ -167,9 +201,9 @@ def backward(
         sums = [
             u.new_empty(samples, p.channels, found.taps, dtype=wide) for _ in range((1 + bool(found.filter_again)) * need_k)
         ]
-        taps = None if k is None else _folded(p, found, k)
+        taps = None if k is None or ready else _folded(p, found, k)
         places = (u, taps, D, pregate, postgate, history, None, dy, du, dpregate, dpostgate, dhistory, *sums)
-        launch.run((*places, *[None] * (launches.PLACES - len(places))))
+        launch.run((*places, *[None] * (launches.SPECTRA - len(places)), spectrum, None))
         if dk is not None:
             if found.filter_again:
                 sums[0][..., 1:] += sums[1][..., 1:]
@@ -203,6 +237,7 @@ class Call:
 def _make_forward_call(
     p: Problem,
     workers: int,
+    ready: bool,
     u: Form,
     k: Form,
     D: Form | None,
@@ -218,14 +253,15 @@ def _make_forward_call(
         moves = found.windows > 0
         source, past = view(U, u, moves=moves), _maybe(HISTORY, history, moves)
         lists = {
-            words.TAPS: _filter_moves(p, found, k, D),
+            words.TAPS: _filter_moves(p, found, None if ready else k, D),
             words.INPUT: _input_moves(found, source, _maybe(PREGATE, pregate, moves), past),
             words.OUTPUT: [Move(view(Y, y, moves=moves), _maybe(POSTGATE, postgate, moves), found.result)],
         }
-        if tables.is_long(found.at.N) and not found.windows:
-            made.append(launches.long_rows(p, found, workers, lists, (*TRANSFORM_FILTER, *CONVOLVE), 2))
+        if found.is_long:
+            script = (*launches.filter_script(lists, ready), *CONVOLVE)
+            made.append(launches.long_rows(p, found, workers, lists, script, 2, ready=ready))
         else:
-            made.append(launches.forward_tiles(p, found, workers, lists, _neighbours(u), source))
+            made.append(launches.forward_tiles(p, found, workers, lists, _neighbours(u), source, ready))
     # A document may have outputs and no inputs.
     return Call(tuple(filled), tuple(made), p.segments is not None or len(filled) < len(pieces))
 
@@ -233,6 +269,7 @@ def _make_forward_call(
 def _make_backward_call(
     p: Problem,
     workers: int,
+    ready: bool,
     need_k: bool,
     dy: Form,
     u: Form,
@@ -254,7 +291,7 @@ def _make_backward_call(
         source, gradient = view(U, u, moves=moves), view(DY, dy, moves=moves)
         before, after = _maybe(PREGATE, pregate, moves), _maybe(POSTGATE, postgate, moves)
         past = _maybe(HISTORY, history, moves)
-        taps = [] if k is None else _filter_moves(p, found, k, D)
+        taps = [] if k is None else _filter_moves(p, found, None if ready else k, D)
         lists = {
             words.TAPS: taps,
             words.INPUT: _input_moves(back, source, before, past),
@@ -277,17 +314,18 @@ def _make_backward_call(
             if need_k and segments:
                 strides = (p.channels * found.taps if p.per_sample else 0, found.taps, 1)
                 lists[words.DK].append(Move(view(slot, (arithmetic(p), strides)), None, segments))
-        if tables.is_long(found.at.N) and not moves:
-            made.append(launches.long_rows(p, found, workers, lists, launches.backward_script(lists), 4, need_k))
+        if found.is_long:
+            script = launches.backward_script(lists, ready)
+            made.append(launches.long_rows(p, found, workers, lists, script, 4, need_k, ready))
         elif not moves:
-            made.append(launches.backward_tiles(p, found, workers, lists, _neighbours(u), need_k))
+            made.append(launches.backward_tiles(p, found, workers, lists, _neighbours(u), need_k, ready))
         else:
             parts: list[Launch] = []
             if lists[words.DX] or lists[words.DK]:
-                parts.append(launches.backward_tiles(p, back, workers, lists, _neighbours(u), need_k))
+                parts.append(launches.backward_tiles(p, back, workers, lists, _neighbours(u), need_k, ready))
             if of_postgate:  # its windows are those of the convolution itself
                 lists = {words.TAPS: taps, words.INPUT: _input_moves(found, source, before, past), words.OUTPUT: of_postgate}
-                parts.append(launches.forward_tiles(p, found, workers, lists, _neighbours(u)))
+                parts.append(launches.forward_tiles(p, found, workers, lists, _neighbours(u), ready=ready))
             made.append(Several(tuple(parts)))
     return Call(tuple(filled), tuple(made), p.segments is not None or len(filled) < len(pieces))
 
@@ -316,15 +354,15 @@ def _ordered(p: Problem, k: Tensor) -> Tensor:
     return k.flip(-1) if p.reverse else k
 
 
-def _filter_moves(p: Problem, found: Layout, k: Form, D: Form | None) -> list[Move]:
-    """The taps at their lags, and D as one more tap at lag 0."""
-    if found.period:
-        shape = (p.batch, p.groups, found.period)[0 if p.per_sample else 1 :]
-        k = (arithmetic(p), tuple(math.prod(shape[i + 1 :]) for i in range(len(shape))))
-    taps = view(K, k, found.first_tap, p.channels // p.groups)
-    moves = [Move(taps, None, found.filter)]
-    if found.filter_again:
-        moves.append(Move(taps, None, found.filter_again))
+def _filter_moves(p: Problem, found: Layout, k: Form | None, D: Form | None) -> list[Move]:
+    """The taps at their lags, unless their spectra are ready, and D as one more tap at lag 0."""
+    moves = []
+    if k is not None:
+        if found.period:
+            shape = (p.batch, p.groups, found.period)[0 if p.per_sample else 1 :]
+            k = (arithmetic(p), tuple(math.prod(shape[i + 1 :]) for i in range(len(shape))))
+        taps = view(K, k, found.first_tap, p.channels // p.groups)
+        moves += [Move(taps, None, segments) for segments in (found.filter, found.filter_again) if segments]
     if D is not None:
         moves.append(Move(view(SKIP, D), None, [found.zero_lag], add=True))
     return moves

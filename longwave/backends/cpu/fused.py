@@ -68,17 +68,37 @@ def all_sides(p: int, x: int, s: int, kind: int, scratch: int, ahead: int, like:
 
 
 @part
-def spectra_of(p: int, tile: int, s: int) -> int:
-    """Where the filters' spectrum of a unit is: among those that were made before, or at s, to be made."""
-    ready = word(p, words.SPECTRA)
-    return s if ready == 0 else ready + tile * word(p, words.SIDES) * word(p, words.SIDE_BYTES)
+def lift(p: int, scratch: int, to: int, s: int, points: int, like: Any) -> None:
+    """A spectrum that was made before and D's, which the list of the taps holds alone. The first of the scaled weights is 1/N,
+    the scale of all spectra of filters."""
+    segment = p + (words.SEGMENTS + word(p, LISTS + TAPS * LIST_WORDS) * words.SEGMENT_WORDS) * words.INT
+    view = word(segment, words.VIEW)
+    code = word(p, words.VIEWS + view * words.VIEW_WORDS + words.STORED)
+    table = scratch + moves.TABLES_AT + view * lanes_of(like) * words.INT
+    steps.lift(like, to, s, table, code, scratch + moves.STAGE_AT, word(p, SCALED), points)
+
+
+@part
+def filters_of(p: int, scratch: int, b: int, tile: int, own: int, like: Any) -> int:
+    """Where the filters' spectrum of a unit is: among those that were made before, or to be made in scratch memory."""
+    ready, sides = word(p, words.SPECTRA), word(p, words.SIDES)
+    if ready == 0:
+        return own
+    ready += tile * sides * word(p, words.SIDE_BYTES)
+    if word(p, words.LIFTS) == 0:
+        return ready
+    aim(p, scratch, b, tile, like)
+    for side in range(sides):
+        apart = side * word(p, words.SIDE_BYTES)
+        lift(p, scratch + side * moves.PARTS_AT, own + apart, ready + apart, word(p, words.N), like)
+    return own
 
 
 @kernel
 def spectra(p: int, scratch: int, begin: int, end: int, like: Any) -> None:
     """The filters' spectra of the units begin … end - 1, for calls to come."""
     for unit in range(begin, end):
-        s = spectra_of(p, unit, 0)
+        s = word(p, words.SPECTRA) + unit * word(p, words.SIDES) * word(p, words.SIDE_BYTES)
         aim(p, scratch, 0, unit, like)
         ends(p, scratch, TAPS, 0, s, SCALED, like)
         all_sides(p, s, s, words.TRANSFORM, scratch, 0, like)
@@ -94,12 +114,12 @@ def forward(p: int, scratch: int, begin: int, end: int, like: Any) -> None:
         poke(scratch + side * moves.PARTS_AT + moves.KNOWN_AT, 0)
     for unit in range(begin, end):
         tile, chunk = unit // chunks, unit % chunks
-        last = batch * (chunk + 1) // chunks
-        s = spectra_of(p, tile, own)
-        for b in range(batch * chunk // chunks, last):
+        first, last = batch * chunk // chunks, batch * (chunk + 1) // chunks
+        s = filters_of(p, scratch, first, tile, own, like)
+        for b in range(first, last):
             aim(p, scratch, b, tile, like)
             known = True
-            if s == own:
+            if word(p, words.SPECTRA) == 0:
                 for side in range(word(p, words.SIDES)):
                     known = moves.is_known(p, scratch + side * moves.PARTS_AT, like) and known
             if not known:
@@ -127,11 +147,11 @@ def backward(p: int, scratch: int, begin: int, end: int, like: Any) -> None:
     for unit in range(begin, end):
         tile, chunk = unit // chunks, unit % chunks
         low, high = batch * chunk // chunks, batch * (chunk + 1) // chunks
-        s = spectra_of(p, tile, own)
+        s = filters_of(p, scratch, low, tile, own, like)
         for b in range(low, high):
             aim(p, scratch, b, tile, like)
             if b == low:
-                if (need_x or need_y) and s == own:
+                if (need_x or need_y) and word(p, words.SPECTRA) == 0:
                     ends(p, scratch, TAPS, 0, s, SCALED, like)
                     all_sides(p, s, s, words.TRANSFORM, scratch, 0, like)
                 if sums_up:

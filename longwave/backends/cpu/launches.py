@@ -224,7 +224,9 @@ def sums_tiling(p: Problem, found: Layout) -> Tiling:
 
 
 def spectra_tiling(p: Problem, found: Layout) -> Tiling:
-    return _tiling(p, found.at.N, Share(p.channels, 1), 1, 1, 1, 0)
+    """Of pairs of tiles, as calls may take them."""
+    pairs = -(-p.channels // (2 * width(p)))
+    return _tiling(p, found.at.N, Share(pairs * 2 * width(p), 1), 1, 1, 1, 0)._replace(share=Share(p.channels, 1))
 
 
 def forward_tiles(
@@ -277,17 +279,21 @@ def _left(p: Problem, found: Layout, tilings: list[Tiling]) -> Any:
     return places
 
 
-def spectra_tiles(p: Problem, found: Layout, lists: Lists) -> Launch:
-    """`fused.spectra`, for tiles of channels."""
+def spectra_launch(p: Problem, found: Layout, workers: int, lists: Lists) -> Launch:
+    """What makes the filters' spectra of a Problem with one sample, for calls with `ready`."""
+    if found.is_long:
+        return long_rows(p, found, workers, lists, TRANSFORM_FILTER, 1, makes=True)
     tiling = spectra_tiling(p, found)
-    return Tiles(_program(p, found, tiling, lists, ready=True).block(), fused.spectra, like(p), tiling.dealt)
+    block = _program(p, found, tiling, lists)
+    block.place(words.SPECTRA, SPECTRA)
+    return Tiles(block.block(), fused.spectra, like(p), tiling.dealt)
 
 
 def spectra_bytes(p: Problem, found: Layout) -> int:
-    """Of the filters' spectra that `spectra_tiles` or the first steps of `long_rows` make; tiles may come in pairs."""
-    if tables.is_long(found.at.N) and not found.windows:
+    """Of the filters' spectra that `spectra_launch` makes."""
+    if found.is_long:
         return p.channels * matrix_bytes(p, found.at.N)
-    return -(-p.channels // (2 * width(p))) * 2 * fused.side_bytes(found.at.N)
+    return spectra_tiling(p, found).dealt.units * fused.side_bytes(found.at.N)
 
 
 def _program(p: Problem, found: Layout, tiling: Tiling, lists: Lists, ready: bool = False) -> Program:
@@ -299,9 +305,15 @@ def _program(p: Problem, found: Layout, tiling: Tiling, lists: Lists, ready: boo
     )  # fmt: skip
     for which, list_ in lists.items():
         block.move(which, list_)
+    _use(block, lists, ready)
+    return block
+
+
+def _use(block: Program, lists: Lists, ready: bool) -> None:
+    """With the filters' spectra that a call brings, if they are `ready`."""
     if ready:
         block.place(words.SPECTRA, SPECTRA)
-    return block
+        block.set(LIFTS=int(bool(lists.get(words.TAPS))))
 
 
 # How rows are dealt: long ones.
@@ -310,6 +322,7 @@ TRANSFORM_FILTER = (
     (words.BEFORE, words.COLUMNS_IN, words.TAPS, words.OF_TAPS),
     (words.BEFORE, words.ROWS_FILTER, 0, words.OF_TAPS),
 )
+ADD_SKIP = ((words.BEFORE, words.ROWS_LIFT, words.TAPS, words.OF_TAPS),)
 CONVOLVE = (
     (words.EACH, words.COLUMNS_IN, words.INPUT, words.OF_INPUT),
     (words.EACH, words.ROWS_MULTIPLY, 0, words.OF_INPUT),
@@ -317,9 +330,14 @@ CONVOLVE = (
 )
 
 
+def filter_script(lists: Lists, ready: bool) -> Script:
+    """What comes before the first sample: with spectra that are `ready`, only D is added, which the taps' list holds alone."""
+    return (ADD_SKIP if lists[words.TAPS] else ()) if ready else TRANSFORM_FILTER
+
+
 def backward_script(lists: Lists, ready: bool = False) -> Script:
     need_x, need_k, need_y = (bool(lists[which]) for which in (words.DX, words.DK, words.DPOSTGATE))
-    script = list(TRANSFORM_FILTER) if (need_x or need_y) and not ready else []
+    script = list(filter_script(lists, ready)) if need_x or need_y else []
     if need_k or need_y:
         script.append((words.EACH, words.COLUMNS_IN, words.INPUT, words.OF_INPUT))
     if need_k or need_x:
@@ -373,8 +391,10 @@ def long_rows(
     matrices: int,
     need_k: bool = False,
     ready: bool = False,
+    makes: bool = False,
 ) -> Launch:
-    """six_step.py; `need_k`: the batch is not split, as its gradients of the filters are sums over it."""
+    """six_step.py; `need_k`: the batch is not split, as its gradients of the filters are sums over it; `makes`: the filters'
+    spectra, for calls with `ready`."""
     N, dtype, W = found.at.N, dtypes.name(arithmetic(p)), width(p)
     rows, columns = matrix_shape(N)
     of_rows = Program(tables.tables(columns, dtype, 1), base(columns), like(p), COLUMNS=0, FIRST_LEVEL=0)
@@ -391,7 +411,8 @@ def long_rows(
     for which, list_ in lists.items():
         block.move(which, list_)
     block.script(script)
-    if ready:
+    _use(block, lists, ready)
+    if makes:
         block.place(words.SPECTRA, SPECTRA)
     block.keep += [row_block, row_words, factors_between]
     if not shared_bytes:

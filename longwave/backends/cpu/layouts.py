@@ -41,6 +41,10 @@ class Layout:
     backward: Layout | None = None
 
     @property
+    def is_long(self) -> bool:
+        return tables.is_long(self.at.N) and not self.windows
+
+    @property
     def zero_lag(self) -> Segment:
         return Segment(0, 1, 0, self.zero_row, 1)
 

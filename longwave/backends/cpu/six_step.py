@@ -14,7 +14,7 @@ from __future__ import annotations
 from typing import Any
 
 from longwave.backends.cpu import moves, steps, words
-from longwave.backends.cpu.fused import ends, scratch_part, walk
+from longwave.backends.cpu.fused import ends, lift, scratch_part, walk
 from longwave.backends.cpu.jit import kernel, part
 from longwave.backends.cpu.moves import ROW_BYTES, word
 from longwave.backends.cpu.simd import lanes_of
@@ -34,6 +34,7 @@ from longwave.backends.cpu.words import (
     ROW_STEP,
     ROWS_FILTER,
     ROWS_LAST,
+    ROWS_LIFT,
     ROWS_MULTIPLY,
     SCALED,
     TAPS,
@@ -49,9 +50,8 @@ PADDING = 128
 @part
 def _matrix(p: int, matrices: int, h: int, which: int) -> int:
     """Where a matrix begins: in scratch memory, or a filter's that was made before, one a channel."""
-    ready = word(p, words.SPECTRA)
-    if which == OF_TAPS and ready != 0:
-        return ready + h * word(p, words.MATRIX_BYTES)
+    if which == OF_TAPS and word(p, words.SPECTRA) != 0 and word(p, words.LIFTS) == 0:
+        return word(p, words.SPECTRA) + h * word(p, words.MATRIX_BYTES)
     return matrices + which * word(p, words.MATRIX_BYTES)
 
 
@@ -81,6 +81,9 @@ def _rows(p: int, scratch: int, x: int, z: int, matrices: int, h: int, kind: int
         steps.gather(like, x, s, step, points)
         walk(r, x, x, words.TRANSFORM, scratch, 0, like)
         steps.copy(like, s, x, points)
+    elif kind == ROWS_LIFT:
+        moves.aim_at_columns(p, scratch, 0, h, 0, like)
+        lift(p, scratch, s, word(p, words.SPECTRA) + h * word(p, words.MATRIX_BYTES) + first, points, like)
     elif kind == ROWS_MULTIPLY:
         steps.gather(like, x, v, step, points)
         walk(r, x, s, words.MULTIPLY, scratch, 0, like)

@@ -197,6 +197,21 @@ def clear_one(t: Lanes, x: Address, count: Address) -> None:
 
 
 @traced
+def lift(
+    t: Lanes, to: Address, s: Address, table: Address, code: Address, stage: Address, scale: Address, points: Address
+) -> None:
+    """s plus the spectrum of one tap at lag 0, a number a lane at the addresses in `table`: its transform is constant."""
+    one = t.one_lane()
+    for stored in t.stored(code):
+        with t.loop(0, t.width) as lane:
+            one.store(stage + lane * t.E, one.load_stored(t.read_int(table + lane * 8), stored))
+    tap = t.load(stage, aligned=True) * t.splat(scale)
+    with t.loop(0, points) as i:
+        z = t.load_complex(s + i * t.row)
+        t.store_complex(to + i * t.row, Complex(z.re + tap, z.im))
+
+
+@traced
 def repeat_lane(t: Lanes, x: Address, lane: Address, count: Address) -> None:
     """Lane `lane` in all those behind it, in `count` rows of one plane."""
     one = t.one_lane()

@@ -25,8 +25,8 @@ LOOP_WINDOWS, LANE_WINDOWS, FIRST_WINDOW, HOP = range(30, 34)
 # Of a filter's gradient: where the products of two spectra go instead of being added up (0: they are added up), and for the
 # launch that adds them up how many there are for each filter, and a table of where they stand.
 PRODUCTS, TERMS, OFFSETS = range(34, 37)
-# Filters that were transformed before: where their spectra are, or 0.
-SPECTRA = 37
+# Filters that were transformed before: where their spectra are, or 0; and whether D is still to be added to copies of them.
+SPECTRA, LIFTS = range(37, 39)
 # Of `six_step`: columns of the matrix (0: there is none), the program for its rows, the table of turns and its two lengths,
 # bytes between rows of a matrix and between matrices, their address (0: in the thread's scratch memory), the number of
 # steps, and the step, sample and channel of a launch that makes one step alone.
@@ -53,7 +53,7 @@ VIEW, GATE, FIRST, COUNT, PLANE, ROW, SIGN, ADD, LOW, HIGH = range(SEGMENT_WORDS
 # Words of a step, when it is made (before the first sample, for each, after the last), and its kinds.
 WHEN, KIND, LIST, MATRIX = range(SCRIPT_WORDS)
 BEFORE, EACH, AFTER = range(3)
-COLUMNS_IN, COLUMNS_OUT, ROWS_FILTER, ROWS_MULTIPLY, ROWS_BACKWARD, ROWS_LAST = range(6)
+COLUMNS_IN, COLUMNS_OUT, ROWS_FILTER, ROWS_LIFT, ROWS_MULTIPLY, ROWS_BACKWARD, ROWS_LAST = range(7)
 # The matrices: of the filters, of the input, of the gradient that comes in, of the filters' gradient.
 OF_TAPS, OF_INPUT, OF_DZ, OF_SUM = range(4)
 

@@ -1,0 +1,77 @@
+"""Filters that the engine transformed before: every layout of their spectra, with and without D, forward and backward."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import Tensor
+
+import longwave
+from longwave.backends.cpu import engine
+from longwave.bench.tolerances import bound, relative_l2
+
+
+def _check(B: int, H: int, L: int, K: int, mode: str, layout: str, dtype: torch.dtype, skip: bool, groups: int = 0) -> None:
+    shape = (B, H, L) if layout == "BHL" else (B, L, H)
+    u, gate = torch.randn(shape, dtype=dtype, requires_grad=True), torch.randn(shape, dtype=dtype, requires_grad=True)
+    k, D = torch.randn(groups or H, K), torch.randn(H) if skip else None
+    p = longwave.plan(
+        shape, k.shape, mode=mode, layout=layout, D=skip, pregate=True, postgate=mode != "full", backend="cpu", dtype=dtype
+    ).problem
+    spectra = engine.prepare(p, k)
+    assert spectra is not None
+    postgate = None if mode == "full" else gate
+    exact = [x.detach().double().requires_grad_() for x in (u, gate)]
+    want = longwave.long_conv(
+        exact[0], k.double(), None if D is None else D.double(), pregate=exact[1],
+        postgate=None if postgate is None else exact[1], mode=mode, layout=layout, backend="plain",
+    )  # fmt: skip
+    dy = torch.randn(want.shape, dtype=dtype)
+    gradients = torch.autograd.grad(want, exact, dy.double())
+
+    def rows(x: Tensor) -> Tensor:
+        return x.detach() if layout == "BHL" else x.detach().transpose(1, 2)
+
+    nothing = torch.full_like(k, float("nan"))  # the taps are not looked at again
+    after = None if postgate is None else rows(gate)
+    got = [engine.forward(p, rows(u), nothing, D, rows(gate), after, None, spectra)]
+    needs = (True, False, False, True, after is not None, False)
+    got += engine.backward(p, needs, rows(dy), rows(u), nothing, D, rows(gate), after, None, spectra)
+    if after is not None:
+        got[2:] = [got[2].float() + got[3].float()] if dtype.itemsize == 2 else [got[2] + got[3]]
+    for a, b in zip(got, (want, *gradients), strict=True):
+        assert relative_l2(a, rows(b)) <= bound(dtype, L + K, "cpu", truth=rows(b) if dtype.itemsize == 2 else None)
+
+
+@pytest.mark.parametrize(
+    ("mode", "L", "K"), [("causal", 500, 500), ("circular", 300, 900), ("same", 400, 100), ("full", 77, 90)]
+)
+@pytest.mark.parametrize(("B", "H", "layout"), [(1, 1, "BHL"), (3, 5, "BHL"), (2, 8, "BLH"), (1, 20, "BLH"), (3, 40, "BLH")])
+@pytest.mark.parametrize("skip", [False, True])
+def test_ready_spectra_give_what_the_taps_give(mode: str, L: int, K: int, B: int, H: int, layout: str, skip: bool) -> None:
+    _check(B, H, L, K, mode, layout, torch.float32, skip)
+
+
+@pytest.mark.parametrize("skip", [False, True])
+@pytest.mark.parametrize("whole", [True, False])
+def test_long_rows_and_windows_have_them_too(skip: bool, whole: bool, request: pytest.FixtureRequest) -> None:
+    if whole:
+        request.getfixturevalue("whole_rows")
+    _check(2, 6, 100_000, 100_000, "causal", "BHL", torch.float32, skip)
+    _check(1, 2, 70_000, 140_000, "circular", "BHL", torch.float32, skip)
+    _check(2, 8, 60_000, 300, "causal", "BHL", torch.float32, skip)
+    _check(2, 3, 60_000, 300, "causal", "BLH", torch.float32, skip)
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.bfloat16, torch.float16], ids=str)
+def test_other_dtypes_and_groups(dtype: torch.dtype) -> None:
+    _check(2, 20, 777, 777, "causal", "BHL", dtype, True, groups=5)
+
+
+def test_what_has_no_spectrum_of_its_own_says_so() -> None:
+    few = longwave.plan((2, 3, 100), (3, 4), backend="cpu").problem
+    assert engine.spectrum_tag(few) == ""
+    assert engine.prepare(few, torch.randn(3, 4)) is None
+    documents = longwave.plan((1, 3, 100), (3, 100), cu_seqlens=[0, 40, 100], backend="cpu").problem
+    assert engine.prepare(documents, torch.randn(3, 100)) is None
+    assert engine.prepare(longwave.plan((2, 3, 100), (2, 3, 100), backend="cpu").problem, torch.randn(2, 3, 100)) is None
