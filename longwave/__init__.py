@@ -1,8 +1,9 @@
 """Exact long convolutions in PyTorch: filters as long as the sequence, any length, any device, gradients everywhere."""
 
 from longwave._version import __version__
+from longwave.masks import FrequencyMask
 from longwave.ops.explain import plan
 from longwave.ops.long_conv import long_conv
 from longwave.ops.short_conv import short_conv
 
-__all__ = ["__version__", "long_conv", "plan", "short_conv"]
+__all__ = ["FrequencyMask", "__version__", "long_conv", "plan", "short_conv"]

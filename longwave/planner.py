@@ -6,41 +6,13 @@ of algorithm and how much it holds in memory at a time. Plans are frozen, cached
 
 from __future__ import annotations
 
-import bisect
 import itertools
 from dataclasses import dataclass
 from functools import lru_cache
 
-from longwave.errors import ArgumentError
+from longwave.lengths import mask_grid as mask_grid
+from longwave.lengths import next_fast_len as next_fast_len
 from longwave.problem import Problem
-
-# No transform is longer: 8 TiB a row.
-LONGEST = 2**40
-
-
-@lru_cache(maxsize=1)
-def _smooth_numbers() -> list[int]:
-    numbers = []
-    c = 1
-    while c <= LONGEST:
-        b = c
-        while b <= LONGEST:
-            a = b
-            while a <= LONGEST:
-                numbers.append(a)
-                a *= 2
-            b *= 3
-        c *= 5
-    return sorted(numbers)
-
-
-@lru_cache(maxsize=4096)
-def next_fast_len(n: int) -> int:
-    """The smallest 2^a·3^b·5^c that is at least n. Raises ArgumentError above `LONGEST`."""
-    if n > LONGEST:
-        raise ArgumentError(f"a transform of {n:,} samples was asked for; the longest is {LONGEST:,}: split the sequence")
-    numbers = _smooth_numbers()
-    return numbers[bisect.bisect_left(numbers, n)]
 
 
 @dataclass(frozen=True, slots=True, order=True)
@@ -152,6 +124,8 @@ class Plan:
             parts.append(f"history of {p.history:,}")
         if p.segments is not None:
             parts.append(f"{len(p.segments) - 1:,} documents")
+        if p.mask is not None:
+            parts.append(repr(p.mask))
         lines = [
             f"long convolution of B={p.batch} H={p.channels} L={p.in_len - p.history:,} ({p.dtype}, {p.device}) "
             f"with {filters} of {p.taps:,} lags ({p.filter_dtype})",

@@ -21,6 +21,7 @@ from torch import Tensor
 
 from longwave import dtypes
 from longwave.errors import ArgumentError
+from longwave.masks import FrequencyMask
 
 LAYOUTS = ("BHL", "BLH")
 PRECISIONS = (None, "high")
@@ -31,6 +32,7 @@ class Mode(NamedTuple):
 
     lag0: Callable[[int, int], int]
     out_len: Callable[[int, int], int]
+    causal: bool
     circular: bool
     k_rev: bool
     history: bool
@@ -38,10 +40,14 @@ class Mode(NamedTuple):
 
 
 MODES = {
-    "causal": Mode(lambda L, K: 0, lambda L, K: L, circular=False, k_rev=True, history=True, cu_seqlens=True),
-    "circular": Mode(lambda L, K: 0, lambda L, K: L, circular=True, k_rev=True, history=False, cu_seqlens=True),
-    "same": Mode(lambda L, K: -((K - 1) // 2), lambda L, K: L, circular=False, k_rev=False, history=False, cu_seqlens=True),
-    "full": Mode(lambda L, K: 0, lambda L, K: L + K - 1, circular=False, k_rev=False, history=False, cu_seqlens=False),
+    "causal": Mode(lambda L, K: 0, lambda L, K: L, causal=True, circular=False, k_rev=True, history=True, cu_seqlens=True),
+    "circular": Mode(lambda L, K: 0, lambda L, K: L, causal=False, circular=True, k_rev=True, history=False, cu_seqlens=True),
+    "same": Mode(
+        lambda L, K: -((K - 1) // 2), lambda L, K: L, causal=False, circular=False, k_rev=False, history=False, cu_seqlens=True
+    ),
+    "full": Mode(
+        lambda L, K: 0, lambda L, K: L + K - 1, causal=True, circular=False, k_rev=False, history=False, cu_seqlens=False
+    ),
 }
 
 
@@ -64,6 +70,7 @@ class Problem:
 
     The first `history` samples of the input come from a tensor of their own and are neither gated nor scaled by D.
     `segments` are the boundaries of packed documents, each convolved apart; the first document owns what lies before 0.
+    With a `mask` the filter is what its projection onto the frequencies kept is, of every document apart (`masked.py`).
     """
 
     batch: int
@@ -88,6 +95,7 @@ class Problem:
     channels_last: bool = False
     segments: tuple[int, ...] | None = None
     precision: str | None = None
+    mask: FrequencyMask | None = None
 
     @classmethod
     def of(cls, u: Tensor, filters: Filters, **rest: Any) -> Problem:
@@ -144,6 +152,7 @@ def lower(
     cu_seqlens: Tensor | None,
     layout: str,
     precision: str | None,
+    frequency_mask: FrequencyMask | None = None,
 ) -> Lowered:
     """Check every argument of `longwave.long_conv` and lower the call.
 
@@ -164,6 +173,8 @@ def lower(
         if given is not None and not allowed:
             modes = _names([m for m, r in MODES.items() if getattr(r, name)])
             raise ArgumentError(f"{name} does not go with mode={mode!r}; drop it or use mode {modes}")
+    if frequency_mask is not None:
+        _check_mask(frequency_mask, mode, k_rev)
 
     _check_signal(u, layout)
     batched = u.dim() == 3
@@ -240,6 +251,18 @@ def segments_of(cu_seqlens: Tensor | None, total: int) -> tuple[int, ...] | None
                 "(a cumulative sum of lengths)"
             )
     return bounds
+
+
+def _check_mask(mask: FrequencyMask, mode: str, k_rev: Tensor | None) -> None:
+    if not isinstance(mask, FrequencyMask):
+        raise ArgumentError(
+            f"frequency_mask is of type {type(mask).__name__}; give a longwave.FrequencyMask, as FrequencyMask.lowpass(0.25)"
+        )
+    if MODES[mode].causal and k_rev is None and not mask.leaks_future:
+        raise ArgumentError(
+            f"frequency_mask makes the causal filter of mode={mode!r} two-sided, so that every output would depend on later "
+            "inputs; use mode 'circular' or 'same', give k_rev, or accept it with leaks_future=True when making the mask"
+        )
 
 
 def _check_signal(u: Tensor, layout: str) -> None:

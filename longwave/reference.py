@@ -7,6 +7,8 @@ float64, so that an error is measured against the truth and not against its roun
 from __future__ import annotations
 
 import itertools
+import math
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -22,6 +24,7 @@ def long_conv_ref(
     pregate: Tensor | None = None,
     postgate: Tensor | None = None,
     history: Tensor | None = None,
+    frequency_mask: Any = None,
     cu_seqlens: Tensor | None = None,
     layout: str = "BHL",
 ) -> Tensor:
@@ -36,7 +39,8 @@ def long_conv_ref(
         u3 = u if batched else u.unsqueeze(0)
         y = long_conv_ref(
             u3 if layout == "BHL" else u3.transpose(1, 2), k, D, mode=mode, k_rev=k_rev, pregate=as_bhl(pregate),
-            postgate=as_bhl(postgate), history=as_bhl(history), cu_seqlens=cu_seqlens,
+            postgate=as_bhl(postgate), history=as_bhl(history),
+            frequency_mask=frequency_mask, cu_seqlens=cu_seqlens,
         )  # fmt: skip
         y = y if layout == "BHL" else y.transpose(1, 2)
         return y if batched else y.squeeze(0)
@@ -47,12 +51,12 @@ def long_conv_ref(
     documents = []
     for i, (a, b) in enumerate(itertools.pairwise(bounds)):
         before = _exact(history) if history is not None and i == 0 else v[..., :0]
-        documents.append(_one_document(v[..., a:b], before, k, D, mode, k_rev))
+        documents.append(_one_document(v[..., a:b], before, k, D, mode, k_rev, frequency_mask))
     y = torch.cat(documents, dim=-1)
     return y if postgate is None else _exact(postgate) * y
 
 
-def _one_document(v: Tensor, before: Tensor, k: Tensor, D: Tensor | None, mode: str, k_rev: Tensor | None) -> Tensor:
+def _one_document(v: Tensor, before: Tensor, k: Tensor, D: Tensor | None, mode: str, k_rev: Tensor | None, mask: Any) -> Tensor:
     H, L, K = v.shape[1], v.shape[2], k.shape[-1]
     out_len = L + K - 1 if mode == "full" else L
     t = torch.arange(out_len, device=v.device)
@@ -61,12 +65,52 @@ def _one_document(v: Tensor, before: Tensor, k: Tensor, D: Tensor | None, mode: 
     if k_rev is not None:
         taps += [(-s, _rows(k_rev, H)[..., s]) for s in range(k_rev.shape[-1])]
 
+    if mask is not None and L:
+        taps = _masked_taps(taps, mask, before.shape[-1] + L, L, out_len, mode == "circular")
+
     y = v.new_zeros(v.shape[0], H, out_len)
     for lag, tap in taps:
         y = y + tap.unsqueeze(-1) * _at(v, before, t - lag, periodic=mode == "circular")
     if D is not None:
         y = y + _exact(D).unsqueeze(-1) * _at(v, before[..., :0], t, periodic=False)
     return y
+
+
+def _masked_taps(
+    taps: list[tuple[int, Tensor]], mask: Any, in_len: int, L: int, out_len: int, circular: bool
+) -> list[tuple[int, Tensor]]:
+    """The effective filter by its definition: the spectrum A(f) = Σ k[ℓ] e^(-2πifℓ) of the taps at each frequency of the grid,
+    where the mask keeps |f|, and back: k[ℓ] = 1/N Σ Re(A(f) e^(2πifℓ)), real and imaginary parts of k apart. Both sums over
+    frequencies are one matrix of cosines."""
+    first, last = (0, L - 1) if circular else (1 - L, out_len - 1 + in_len - L)  # the lags that connect inputs and outputs
+    N = L if circular else _grid(-(-(last - first + 1) // 2))
+    turns = 4 * torch.arange(N) + (0 if circular else 1)  # frequencies in units of 1/4N, so that phases are exact
+    folded = (torch.minimum(turns, 4 * N - turns) / (4 * N)).tolist()
+    kept = [j for j in range(N) if j % mask.count in mask.blocks and any(a <= folded[j] <= b for a, b in mask.bands)]
+    lags = torch.arange(first, last + 1)
+    taps = [(lag, tap) for lag, tap in taps if circular or first <= lag <= last]
+    difference = lags.unsqueeze(1) - torch.tensor([lag for lag, _ in taps], dtype=torch.int64)
+    P = torch.zeros(difference.shape, dtype=torch.float64)
+    for j in kept:
+        P += torch.cos(2 * math.pi * (turns[j] * difference % (4 * N)).double() / (4 * N)) / N
+    k = torch.stack([tap for _, tap in taps], dim=-1) if taps else torch.zeros(1, 0, dtype=torch.float64)
+    return list(zip(lags.tolist(), (k @ P.T.to(k.dtype)).unbind(-1), strict=True))
+
+
+def _grid(n: int) -> int:
+    """The smallest 2^a·3^b·5^c from n on; from 16,384 on 256 times one."""
+    step = 1 if n < 16_384 else 256
+    multiple = -(-n // step)
+    while not _is_smooth(multiple):
+        multiple += 1
+    return step * multiple
+
+
+def _is_smooth(n: int) -> bool:
+    for prime in (2, 3, 5):
+        while n % prime == 0:
+            n //= prime
+    return n == 1
 
 
 def _at(v: Tensor, before: Tensor, index: Tensor, periodic: bool) -> Tensor:

@@ -20,6 +20,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--per-sample", action="store_true", help="one filter for each sample of the batch")
     parser.add_argument("--reverse-taps", type=int, default=0, help="taps of k_rev (default: none)")
     parser.add_argument("--history", type=int, default=0, help="samples before the input (default: none)")
+    parser.add_argument("--keep", type=float, metavar="FRACTION", help="with a low-pass frequency mask that keeps so much")
     parser.add_argument("--documents", help="boundaries of packed documents, as 0,100,250,4096")
     parser.add_argument("--mode", default="causal", help=f"one of {', '.join(MODES)}")
     parser.add_argument("--layout", default="BHL", help=f"one of {', '.join(LAYOUTS)}")
@@ -52,6 +53,7 @@ def run(args: argparse.Namespace) -> int:
         pregate=args.pregate,
         postgate=args.postgate,
         history=args.history,
+        frequency_mask=None if args.keep is None else longwave.FrequencyMask.lowpass(args.keep, leaks_future=True),
         cu_seqlens=None if args.documents is None else _boundaries(args.documents),
         layout=args.layout,
         precision=args.precision,

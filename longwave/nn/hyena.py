@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from longwave.errors import ArgumentError
+from longwave.masks import FrequencyMask
 from longwave.nn.filters import HyenaFilter
 from longwave.nn.long_conv import LongConvOp
 from longwave.nn.short_conv import ShortConv1d
@@ -31,6 +32,8 @@ class HyenaOperator(nn.Module):
         order: N >= 2.
         short_taps: taps of the short convolution.
         filter_options: keywords of `HyenaFilter`.
+        frequency_mask: the frequencies of the long filters that are kept, or None for all; also an attribute. They leak:
+            the mask must say so.
         backend: the convolution's backend; `auto` chooses.
         conv: the operator to call; a replacement keeps the signature of `longwave.long_conv`.
 
@@ -49,6 +52,7 @@ class HyenaOperator(nn.Module):
         order: int = 2,
         short_taps: int = 3,
         filter_options: dict[str, Any] | None = None,
+        frequency_mask: FrequencyMask | None = None,
         backend: str = "auto",
         conv: LongConvOp = long_conv,
     ) -> None:
@@ -56,6 +60,7 @@ class HyenaOperator(nn.Module):
         if d_model < 1 or order < 2:
             raise ArgumentError(f"HyenaOperator needs d_model >= 1 and order >= 2, but got {d_model} and {order}")
         self.d_model, self.order, self.backend, self.conv = d_model, order, backend, conv
+        self.frequency_mask = frequency_mask
         self.in_proj = nn.Linear(d_model, (order + 1) * d_model)
         self.short = ShortConv1d((order + 1) * d_model, short_taps, layout="BLH")
         self.filter = HyenaFilter((order - 1) * d_model, max_length, **(filter_options or {}))
@@ -75,6 +80,7 @@ class HyenaOperator(nn.Module):
         for n, k in enumerate(filters):
             postgate = gates[-1] if n == self.order - 2 else None
             z = self.conv(
-                z, k, self.D[n], mode="causal", pregate=gates[n], postgate=postgate, layout="BLH", backend=self.backend
-            )
+                z, k, self.D[n], mode="causal", pregate=gates[n], postgate=postgate, frequency_mask=self.frequency_mask,
+                layout="BLH", backend=self.backend,
+            )  # fmt: skip
         return self.out_proj(z)

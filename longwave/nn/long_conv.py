@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from longwave.errors import ArgumentError
+from longwave.masks import FrequencyMask
 from longwave.ops.long_conv import long_conv
 
 # What a layer calls to convolve: `longwave.long_conv`, or an operator that keeps its signature (over a split sequence,
@@ -31,6 +32,7 @@ class LongConv1d(nn.Module):
         mode: `causal`, `circular` or `same`, as in `longwave.long_conv`.
         skip: whether there is a `D`.
         layout: `BHL` (input (B, H, L)) or `BLH` (input (B, L, H)).
+        frequency_mask: the frequencies of the filters that are kept, or None for all; also an attribute.
         backend: the backend's name; `auto` chooses.
         conv: the operator to call; a replacement keeps the signature of `longwave.long_conv`.
 
@@ -46,6 +48,7 @@ class LongConv1d(nn.Module):
         mode: str = "causal",
         skip: bool = True,
         layout: str = "BHL",
+        frequency_mask: FrequencyMask | None = None,
         backend: str = "auto",
         conv: LongConvOp = long_conv,
     ) -> None:
@@ -55,6 +58,7 @@ class LongConv1d(nn.Module):
         if mode not in MODES:
             raise ArgumentError(f"LongConv1d got mode {mode!r}; use one of {', '.join(MODES)}")
         self.mode, self.layout, self.backend, self.conv = mode, layout, backend, conv
+        self.frequency_mask = frequency_mask
         self.k = nn.Parameter(torch.randn(channels, taps) * taps**-0.5)
         self.D = nn.Parameter(torch.ones(channels)) if skip else None
 
@@ -74,10 +78,12 @@ class LongConv1d(nn.Module):
             mode=self.mode,
             pregate=pregate,
             postgate=postgate,
+            frequency_mask=self.frequency_mask,
             layout=self.layout,
             backend=self.backend,
         )
 
     def extra_repr(self) -> str:
         H, K = self.k.shape
-        return f"channels={H}, taps={K}, mode={self.mode!r}, skip={self.D is not None}, layout={self.layout!r}"
+        mask = "" if self.frequency_mask is None else f", frequency_mask={self.frequency_mask!r}"
+        return f"channels={H}, taps={K}, mode={self.mode!r}, skip={self.D is not None}, layout={self.layout!r}{mask}"

@@ -11,6 +11,7 @@ import torch
 
 from longwave import backends
 from longwave.errors import ArgumentError
+from longwave.masks import FrequencyMask
 from longwave.ops.long_conv import Call, problem_of
 from longwave.planner import Plan
 from longwave.problem import lower
@@ -30,6 +31,7 @@ def plan(
     pregate: bool = False,
     postgate: bool = False,
     history: int = 0,
+    frequency_mask: FrequencyMask | None = None,
     cu_seqlens: Sequence[int] | None = None,
     layout: str = "BHL",
     precision: str | None = None,
@@ -43,7 +45,7 @@ def plan(
         D, pregate, postgate: whether they are given.
         history: P, the number of samples before u.
         cu_seqlens: the boundaries of packed documents.
-        dtype, filter_dtype, mode, layout, precision, backend: as in `long_conv`; device: "cpu" or "cuda".
+        dtype, filter_dtype, mode, frequency_mask, layout, precision, backend: as in `long_conv`; device: "cpu" or "cuda".
 
     Returns:
         A Plan: backend and why, algorithm, sizes, `bytes` (result and scratch), predicted time in ms.
@@ -83,8 +85,10 @@ def plan(
         cu_seqlens=bounds,
         layout=layout,
         precision=precision,
+        frequency_mask=frequency_mask,
     )
-    call = Call(a.lag0, a.out_len, a.circular, a.channels_last, precision, backend)
+    mask = None if frequency_mask is None else frequency_mask.text
+    call = Call(a.lag0, a.out_len, a.circular, a.channels_last, precision, backend, mask)
     problem = problem_of(call, (a.u, a.k, a.D, a.pregate, a.postgate, a.history), bounds)
     problem = dataclasses.replace(problem, device=device)
     engine, why = backends.choose(problem, backend)

@@ -13,6 +13,7 @@ from longwave import backends, dtypes
 from longwave.backends import plain
 from longwave.dtypes import cast, conj, resolved
 from longwave.errors import UnsupportedError
+from longwave.masks import FrequencyMask
 from longwave.ops import pair
 from longwave.ops.transforms import is_traced, must_be_seen_through, refuse_forward_mode, without_autocast
 from longwave.problem import Filters, Problem, lower, segments_of
@@ -28,6 +29,7 @@ def long_conv(
     pregate: Tensor | None = None,
     postgate: Tensor | None = None,
     history: Tensor | None = None,
+    frequency_mask: FrequencyMask | None = None,
     cu_seqlens: Tensor | None = None,
     layout: str = "BHL",
     precision: str | None = None,
@@ -53,6 +55,8 @@ def long_conv(
         postgate: the result's shape and layout, u's dtype.
         history: (B, H, P) in u's layout, u's dtype or float32: the P samples of v before u. "causal" only. With
             `cu_seqlens` it precedes the first document.
+        frequency_mask: the frequencies of the filter that are kept, with a grid of its own for every document; D is not
+            masked. It makes the filter look ahead: without `k_rev`, "causal" and "full" want a mask with `leaks_future=True`.
         cu_seqlens: (S+1,) int32, best on the CPU (on a GPU it costs one synchronisation): u is (1, H, total), the S
             documents [cu_seqlens[i], cu_seqlens[i+1]) are convolved apart and may be empty. Not with "full".
         layout: "BHL" or "BLH", of u, gates, history and result.
@@ -74,9 +78,10 @@ def long_conv(
     """
     a = lower(
         u, k, D, mode=mode, k_rev=k_rev, pregate=pregate, postgate=postgate, history=history, cu_seqlens=cu_seqlens,
-        layout=layout, precision=precision,
+        layout=layout, precision=precision, frequency_mask=frequency_mask,
     )  # fmt: skip
-    call = Call(a.lag0, a.out_len, a.circular, a.channels_last, precision, backend)
+    mask = None if frequency_mask is None else frequency_mask.text
+    call = Call(a.lag0, a.out_len, a.circular, a.channels_last, precision, backend, mask)
     optional = [None if x is None else resolved(x) for x in (a.D, a.pregate, a.postgate, a.history)]
     tensors: Tensors = (resolved(a.u), resolved(a.k), *optional)  # type: ignore[assignment]
     if must_be_seen_through():
@@ -115,6 +120,7 @@ class Call(NamedTuple):
     channels_last: bool
     precision: str | None
     backend: str
+    mask: str | None = None  # the text of a FrequencyMask
 
 
 Tensors = tuple[Tensor, Tensor, Tensor | None, Tensor | None, Tensor | None, Tensor | None]
@@ -140,6 +146,7 @@ def problem_of(call: Call, tensors: Tensors, cu_seqlens: Tensor | None) -> Probl
         channels_last=call.channels_last,
         segments=segments_of(cu_seqlens, L),
         precision=call.precision,
+        mask=None if call.mask is None else FrequencyMask.of_text(call.mask),
     )
 
 
@@ -174,14 +181,14 @@ def _differentiable_backward(
     skip = None if D is None else D.to(dtypes.filter_arithmetic(u.dtype, D.dtype)).unsqueeze(-1)
     P, L = (0 if history is None else history.shape[2]), u.shape[2]
     M = min(L, call.out_len)  # the outputs that D reaches
-    circular, backend = call.circular, call.backend
+    circular, backend, mask = call.circular, call.backend, call.mask
 
     v = u.to(wide) if pregate is None else u.to(wide) * pregate.to(wide)
     x = v if history is None else torch.cat([history.to(wide), v], dim=-1)
     dz = dy.to(wide) if postgate is None else dy.to(wide) * conj(postgate.to(wide))
     grads: list[Tensor | None] = [None] * 6
     if need_u or need_pregate or need_history:
-        dx = pair.conv(dz, conj(taps), cu_seqlens, 0, -P, P + L, -call.lag0, True, circular, backend)
+        dx = pair.conv(dz, conj(taps), cu_seqlens, 0, -P, P + L, -call.lag0, True, circular, backend, mask)
         dv = dx.narrow(-1, P, L)
         if skip is not None:
             dv = dv + conj(skip) * F.pad(dz.narrow(-1, 0, M), (0, L - M))
@@ -190,12 +197,12 @@ def _differentiable_backward(
         grads[5] = cast(dx.narrow(-1, 0, P), history.dtype) if history is not None else None
     if need_k:
         f, lags = Filters.of(k), (call.lag0, False, circular)
-        dk = pair.corr(dz, conj(x), cu_seqlens, 0, -P, f.taps, *lags, f.groups, f.per_sample, backend)
+        dk = pair.corr(dz, conj(x), cu_seqlens, 0, -P, f.taps, *lags, f.groups, f.per_sample, backend, mask)
         grads[1] = cast(dk, k.dtype)
     if need_D and D is not None:
         grads[2] = cast((dz.narrow(-1, 0, M) * conj(v.narrow(-1, 0, M))).sum(dim=(0, 2)), D.dtype)
     if need_postgate:
-        z = pair.conv(x, taps, cu_seqlens, -P, 0, call.out_len, call.lag0, False, circular, backend)
+        z = pair.conv(x, taps, cu_seqlens, -P, 0, call.out_len, call.lag0, False, circular, backend, mask)
         if skip is not None:
             z = z + skip * F.pad(v, (0, call.out_len - L))
         grads[4] = cast(dy.to(wide) * conj(z), u.dtype)
@@ -223,7 +230,7 @@ class _LongConv(torch.autograd.Function):
         return None, None, *(next(grads) if need else None for need in needs)
 
 
-_CALL = "SymInt lag0, SymInt out_len, bool circular, bool channels_last, str? precision, str backend"
+_CALL = "SymInt lag0, SymInt out_len, bool circular, bool channels_last, str? precision, str backend, str? mask"
 _ARGUMENTS = f"Tensor u, Tensor k, Tensor? D, Tensor? pregate, Tensor? postgate, Tensor? history, Tensor? cu_seqlens, {_CALL}"
 
 
@@ -278,7 +285,7 @@ def _op_backward(ctx: Any, dy: Tensor) -> tuple[Any, ...]:
         grads = iter(_differentiable_backward(ctx.call, needs, dy, tuple(tensors), cu_seqlens))
     else:
         grads = iter(_backward_op(needs, resolved(dy), *tensors, cu_seqlens, *ctx.call))
-    return *(next(grads) if need else None for need in needs), *([None] * 7)
+    return *(next(grads) if need else None for need in needs), *([None] * 8)
 
 
 _op.register_autograd(_op_backward, setup_context=_op_context)

@@ -77,6 +77,9 @@ def test_plan_explains(capsys: pytest.CaptureFixture[str]) -> None:
     status, out, _ = typed(capsys, "plan", "-H", "4", "-L", "10", "--per-sample", "--reverse-taps", "3", "--filters", "4")
     assert status == 0
     assert "lags" in out
+    status, out, _ = _run(capsys, "plan", "-H", "4", "-L", "10", "--keep", "0.25")
+    assert status == 0
+    assert "FrequencyMask.lowpass(0.25" in out
 
 
 @pytest.mark.parametrize(
@@ -93,6 +96,7 @@ def test_plan_explains(capsys: pytest.CaptureFixture[str]) -> None:
         (["plan", "--dtype", "int8"], "longwave plan: --dtype int8 is unknown"),
         (["plan", "--documents", "0;4"], "longwave plan: --documents '0;4' is no list of boundaries"),
         (["plan", "--documents", "0,4"], "longwave plan: cu_seqlens runs from 0 to 4"),
+        (["plan", "--keep", "2"], "longwave plan: keep is 2.0; give the fraction"),
         (["plan", "--backend", "fast"], "longwave plan: backend='fast' is unknown"),
         (["plan", "--device", "tpu"], "longwave plan: device='tpu' is unknown"),
         (["plan", "--history", "4", "--mode", "same"], "longwave plan: history does not go with mode='same'"),

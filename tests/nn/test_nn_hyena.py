@@ -8,6 +8,7 @@ from torch.nn import functional as F
 
 import longwave
 from longwave.errors import ArgumentError
+from longwave.masks import FrequencyMask
 from longwave.nn import HyenaOperator
 from longwave.reference import long_conv_ref
 
@@ -92,3 +93,16 @@ def test_hyena_operator_refuses_other_shapes(shape: tuple[int, ...]) -> None:
 def test_hyena_operator_refuses_order_one() -> None:
     with pytest.raises(ArgumentError, match="order"):
         HyenaOperator(4, 8, order=1)
+
+
+def test_hyena_operator_behind_a_frequency_mask_looks_ahead() -> None:
+    layer, u = HyenaOperator(4, 16), torch.randn(1, 16, 4)
+    with torch.no_grad():
+        changed = u.clone()
+        changed[:, 8:] += 1
+        assert torch.allclose(layer(changed)[:, :8], layer(u)[:, :8], atol=1e-6)
+        layer.frequency_mask = FrequencyMask.lowpass(0.5)
+        with pytest.raises(ArgumentError, match="leaks_future=True"):
+            layer(u)
+        layer.frequency_mask = FrequencyMask.lowpass(0.5, leaks_future=True)
+        assert (layer(changed) - layer(u))[:, :8].abs().max() > 1e-4

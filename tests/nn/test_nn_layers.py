@@ -9,6 +9,7 @@ import torch
 from torch.nn import functional as F
 
 from longwave.errors import ArgumentError
+from longwave.masks import FrequencyMask
 from longwave.nn import HyenaFilter, LongConv1d, ShortConv1d
 from longwave.reference import long_conv_ref
 
@@ -33,6 +34,16 @@ def test_long_conv1d_without_skip_has_no_d() -> None:
     assert [name for name, _ in layer.named_parameters()] == ["k"]
     u = torch.randn(1, 2, 5)
     torch.testing.assert_close(layer(u), long_conv_ref(u, layer.k).float())
+
+
+def test_long_conv1d_behind_a_frequency_mask() -> None:
+    mask = FrequencyMask.lowpass(0.5)
+    layer = LongConv1d(2, 7, mode="same", skip=False, frequency_mask=mask)
+    u = torch.randn(1, 2, 20)
+    torch.testing.assert_close(layer(u), long_conv_ref(u, layer.k, mode="same", frequency_mask=mask).float())
+    assert "frequency_mask=FrequencyMask.lowpass(0.5)" in repr(layer)
+    layer.frequency_mask = None
+    torch.testing.assert_close(layer(u), long_conv_ref(u, layer.k, mode="same").float())
 
 
 def test_long_conv1d_calls_the_operator_it_was_given() -> None:

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from longwave import backends
 from longwave.bench.tolerances import bound, relative_l2
+from longwave.masks import FrequencyMask
 from longwave.problem import MODES
 from longwave.reference import long_conv_ref
 
@@ -25,6 +26,7 @@ class Case:
     K_rev: int = 0
     P: int = 0
     documents: tuple[int, ...] | None = None
+    mask: FrequencyMask | None = None
     D: bool = False
     pregate: bool = False
     postgate: bool = False
@@ -83,6 +85,8 @@ def arguments(case: Case) -> dict[str, Any]:
         kwargs["history"] = signal(c.P)
     if c.documents is not None:
         kwargs["cu_seqlens"] = torch.tensor(c.documents, dtype=torch.int32)
+    if c.mask is not None:
+        kwargs["frequency_mask"] = c.mask
     return kwargs
 
 

@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 
 import longwave
 from longwave.errors import UnsupportedError
+from longwave.masks import FrequencyMask
 from longwave.problem import MODES
 
 
@@ -28,7 +29,12 @@ def cases(draw: st.DrawFn) -> Case:
         st.sampled_from([torch.float64, torch.float64, torch.float32, torch.bfloat16, torch.float16, torch.complex128])
     )
     filters = ["channel", "shared", "group"] + ["sample"] * batched
+    low, width = draw(st.floats(0, 0.4)), draw(st.floats(0.3, 0.5))
+    bands = FrequencyMask.from_bands([(low, min(0.5, low + width))], leaks_future=True)
+    # Even a grid of one or two frequencies keeps something of it: |f| = 1/8, 1/4 and 3/8, or 0 and 1/2.
+    whole = FrequencyMask.from_bands([(0.0, 0.26)], leaks_future=True)
     return Case(
+        mask=draw(st.sampled_from([None, None, whole if documents is None else bands])),
         mode=mode,
         B=1 if packed or not batched else draw(st.integers(1, 3)),
         H=draw(st.sampled_from([2, 4, 6])),

@@ -18,10 +18,13 @@ from torch.fx.experimental.proxy_tensor import make_fx
 
 import longwave
 from longwave.errors import UnsupportedError
+from longwave.masks import FrequencyMask
 from longwave.ops import pair
 from longwave.reference import long_conv_ref
 
 ops = sys.modules["longwave.ops.long_conv"]
+
+LOW = FrequencyMask.lowpass(0.6, leaks_future=True)
 
 SMALL = [
     Case(B=2, H=2, L=5, K=5, P=3, D=True, pregate=True, postgate=True),
@@ -31,6 +34,12 @@ SMALL = [
     Case(B=2, H=2, L=4, K=3, mode="full", D=True, postgate=True, filters="group"),
     Case(B=1, H=2, L=7, K=5, documents=(0, 3, 3, 7), P=2, D=True, pregate=True),
     Case(B=1, H=2, L=3, K=3, dtype=torch.complex128, P=1, D=True, pregate=True, postgate=True),
+    Case(B=2, H=2, L=5, K=5, P=3, D=True, pregate=True, postgate=True, mask=LOW),
+    Case(B=2, H=2, L=5, K=3, K_rev=4, pregate=True, layout="BLH", filters="sample", mask=LOW),
+    Case(B=1, H=2, L=5, K=7, mode="circular", K_rev=2, postgate=True, filters="shared", mask=LOW),
+    Case(B=2, H=2, L=4, K=3, mode="full", D=True, postgate=True, filters="group", mask=LOW),
+    Case(B=1, H=2, L=7, K=5, documents=(0, 3, 3, 7), P=2, D=True, pregate=True, mask=LOW),
+    Case(B=1, H=2, L=3, K=3, dtype=torch.complex128, P=1, D=True, pregate=True, postgate=True, mask=LOW),
 ]
 
 
@@ -187,7 +196,7 @@ def test_opcheck_of_the_fused_operator(case: Case, requires_grad: bool) -> None:
     kwargs = arguments(case)
     a = ops.lower(**_lowerable(kwargs))
     tensors = [None if x is None else x.detach().clone().requires_grad_(requires_grad) for x in a[:6]]
-    integers = (a.lag0, a.out_len, a.circular, a.channels_last, None, "auto")
+    integers = (a.lag0, a.out_len, a.circular, a.channels_last, None, "auto", None if case.mask is None else case.mask.text)
     torch.library.opcheck(ops._op, (*tensors, kwargs.get("cu_seqlens"), *integers))
     if not requires_grad:
         needs = [x is not None for x in tensors]
@@ -202,12 +211,13 @@ def _lowerable(kwargs: dict) -> dict:
 
 @pytest.mark.parametrize("reverse", [False, True])
 @pytest.mark.parametrize("circular", [False, True])
-def test_opcheck_and_gradcheck_of_the_pair(reverse: bool, circular: bool) -> None:
+@pytest.mark.parametrize("mask", [None, LOW], ids=["whole", "masked"])
+def test_opcheck_and_gradcheck_of_the_pair(reverse: bool, circular: bool, mask: FrequencyMask | None) -> None:
     x, k = torch.randn(1, 2, 6, dtype=torch.float64), torch.randn(1, 3, dtype=torch.float64)
     in_start, out_start, out_len = (0, 0, 6) if circular else (-2, 1, 7)
     y = torch.randn(1, 2, out_len, dtype=torch.float64)
-    conv_args = (None, in_start, out_start, out_len, 1, reverse, circular, "plain")
-    corr_args = (None, out_start, in_start, 3, 1, reverse, circular, 1, False, "plain")
+    conv_args = (None, in_start, out_start, out_len, 1, reverse, circular, "plain", mask and mask.text)
+    corr_args = (None, out_start, in_start, 3, 1, reverse, circular, 1, False, "plain", mask and mask.text)
     for op, registered, tensors, rest in (
         (pair.conv, pair._conv_op, (x, k), conv_args),
         (pair.corr, pair._corr_op, (y, x), corr_args),
@@ -238,6 +248,8 @@ COMPILE_CASES = [
     Case(B=1, L=20, K=9, documents=(0, 7, 20), D=True, dtype=torch.float32),
     Case(L=20, K=9, mode="same", filters="sample", dtype=torch.bfloat16, filter_dtype=torch.float32),
     Case(L=9, K=9, mode="circular", dtype=torch.complex128),
+    Case(L=20, K=20, P=4, D=True, pregate=True, postgate=True, layout="BLH", mask=LOW),
+    Case(B=1, L=20, K=9, documents=(0, 7, 20), D=True, dtype=torch.float32, mask=LOW),
 ]
 
 
@@ -283,17 +295,19 @@ def test_inductor_compiles_around_the_operator() -> None:
 
 
 class _Block(torch.nn.Module):
-    def __init__(self) -> None:
+    def __init__(self, mask: FrequencyMask | None = None) -> None:
         super().__init__()
+        self.mask = mask
         self.k = torch.nn.Parameter(torch.randn(4, 9))
         self.D = torch.nn.Parameter(torch.randn(4))
 
     def forward(self, u: Tensor, gate: Tensor) -> Tensor:
-        return longwave.long_conv(u, self.k, self.D, pregate=gate, k_rev=self.k, layout="BLH")
+        return longwave.long_conv(u, self.k, self.D, pregate=gate, k_rev=self.k, frequency_mask=self.mask, layout="BLH")
 
 
-def test_exports_with_a_dynamic_length() -> None:
-    module = _Block()
+@pytest.mark.parametrize("mask", [None, FrequencyMask.lowpass(0.25)], ids=["whole", "masked"])
+def test_exports_with_a_dynamic_length(mask: FrequencyMask | None) -> None:
+    module = _Block(mask)
     L = torch.export.Dim("L", min=2, max=2**20)
     sample = (torch.randn(2, 40, 4), torch.randn(2, 40, 4))
     exported = torch.export.export(module, sample, dynamic_shapes={"u": {1: L}, "gate": {1: L}})

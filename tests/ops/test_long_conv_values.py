@@ -9,9 +9,43 @@ from torch import Tensor
 
 import longwave
 from longwave.errors import UnsupportedError
+from longwave.masks import FrequencyMask
 
 LENGTHS = [(1, 1), (1, 5), (2, 1), (7, 3), (7, 20), (31, 31), (97, 97), (100, 13), (60, 61), (64, 64), (65, 200), (127, 128)]
 EVERYTHING = {"D": True, "pregate": True, "postgate": True}
+
+HALF = FrequencyMask.lowpass(0.5, leaks_future=True)
+BANDS = FrequencyMask.from_bands([(0.05, 0.2), (0.4, 0.45)], leaks_future=True)
+BLOCKS = FrequencyMask.from_blocks([0, 1, 3], 4, leaks_future=True)
+
+MASKED = [
+    *[
+        Case(mode=m, L=L, K=K, mask=HALF)
+        for m in ("causal", "circular", "same", "full")
+        for L, K in ((31, 31), (40, 13), (23, 60))
+    ],
+    *[Case(mode=m, L=29, K=17, mask=BANDS, **EVERYTHING) for m in ("causal", "circular", "same", "full")],
+    *[Case(mode=m, L=23, K=9, K_rev=14, mask=FrequencyMask.lowpass(0.3), **EVERYTHING) for m in ("causal", "circular")],
+    *[Case(L=20, K=K, P=P, mask=HALF, **EVERYTHING) for K, P in ((20, 1), (7, 33), (64, 20))],
+    Case(L=20, K=12, P=9, K_rev=6, mask=BANDS, **EVERYTHING),
+    *[Case(filters=f, L=17, K=11, mask=HALF, **EVERYTHING) for f in ("shared", "group", "sample")],
+    *[Case(layout="BLH", mode=m, L=19, K=8, mask=BANDS, **EVERYTHING) for m in ("causal", "circular", "same", "full")],
+    *[Case(strides=s, L=19, K=19, P=4, mask=HALF, **EVERYTHING) for s in ("cut", "expanded", "reversed_axes")],
+    Case(batched=False, layout="BLH", L=19, K=19, P=4, mask=HALF, **EVERYTHING),
+    *[
+        Case(mode=m, B=1, L=40, K=K, documents=d, mask=HALF, layout=layout, **EVERYTHING)
+        for m, layout in (("causal", "BHL"), ("circular", "BLH"), ("same", "BHL"))
+        for K in (6, 40)
+        for d in ((0, 40), (0, 1, 2, 17, 40), (0, 0, 13, 13, 26, 40, 40))
+    ],
+    Case(B=1, L=40, K=15, documents=(0, 9, 18, 40), P=11, K_rev=5, mask=BANDS, **EVERYTHING),
+    Case(B=1, L=40, K=15, documents=(0, 0, 20, 40), P=11, mask=HALF, **EVERYTHING),
+    Case(L=24, K=24, mask=BLOCKS, **EVERYTHING),
+    Case(L=24, K=40, mode="same", mask=BLOCKS),
+    Case(L=24, K=24, mode="circular", mask=FrequencyMask.from_blocks([0, 1, 3], 4)),
+    Case(L=1, K=5, P=2, mask=FrequencyMask.lowpass(1.0, leaks_future=True), **EVERYTHING),
+    *[Case(dtype=torch.complex128, mode=m, L=23, K=11, mask=BANDS, **EVERYTHING) for m in ("causal", "circular", "full")],
+]
 
 CASES = [
     *[Case(mode=mode, L=L, K=K) for mode in ("causal", "circular", "same", "full") for L, K in LENGTHS],
@@ -39,6 +73,7 @@ CASES = [
     Case(H=1, B=1, L=50, K=50),
     *[Case(dtype=torch.complex128, mode=m, L=23, K=11, **EVERYTHING) for m in ("causal", "circular", "same", "full")],
     Case(dtype=torch.complex128, L=23, K=11, K_rev=7, P=5, **EVERYTHING),
+    *MASKED,
 ]
 
 
@@ -90,6 +125,17 @@ def test_value_and_gradients_in_every_dtype(
 ) -> None:
     K_rev, P = (33, 0) if mode == "circular" else (33, 20) if mode == "causal" else (0, 0)
     _compare(Case(mode=mode, L=301, K=301, dtype=dtype, filter_dtype=filter_dtype, K_rev=K_rev, P=P, **EVERYTHING), backend)
+
+
+@pytest.mark.parametrize("backend", backends_here())
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16, torch.complex64], ids=str)
+@pytest.mark.parametrize("mode", ["causal", "circular", "same", "full"])
+def test_masked_value_and_gradients_in_every_dtype(dtype: torch.dtype, mode: str, backend: str) -> None:
+    K_rev, P = (33, 0) if mode == "circular" else (33, 20) if mode == "causal" else (0, 0)
+    mask = FrequencyMask.lowpass(0.25, leaks_future=True)
+    for filter_dtype in (None, torch.float32):
+        options = {"dtype": dtype, "filter_dtype": filter_dtype, "K_rev": K_rev, "P": P, **EVERYTHING}
+        _compare(Case(mode=mode, L=301, K=301, mask=mask, **options), backend)
 
 
 @pytest.mark.parametrize("backend", backends_here())

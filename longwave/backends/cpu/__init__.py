@@ -24,6 +24,7 @@ from pathlib import Path
 
 from torch import Tensor
 
+from longwave import masked
 from longwave.planner import Plan
 from longwave.problem import Problem, ShortCall
 
@@ -57,7 +58,7 @@ def passes(problem: Problem) -> str | None:
 def plan(problem: Problem) -> Plan:
     from longwave.backends.cpu import engine
 
-    return engine.plan(problem)
+    return engine.plan(problem) if problem.mask is None else masked.plan(engine.plan, problem)
 
 
 def forward(
@@ -71,6 +72,8 @@ def forward(
 ) -> Tensor:
     from longwave.backends.cpu import engine
 
+    if problem.mask is not None:
+        return masked.forward(engine.forward, problem, u, k, D, pregate, postgate, history)
     return engine.forward(problem, u, k, D, pregate, postgate, history)
 
 
@@ -87,6 +90,8 @@ def backward(
 ) -> list[Tensor]:
     from longwave.backends.cpu import engine
 
+    if problem.mask is not None:
+        return masked.backward(engine.backward, problem, needs, dy, u, k, D, pregate, postgate, history)
     return engine.backward(problem, needs, dy, u, k, D, pregate, postgate, history)
 
 

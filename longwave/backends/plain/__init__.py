@@ -16,7 +16,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from longwave import dtypes, planner
+from longwave import dtypes, masked, planner
 from longwave.backends.plain.short import short_backward as short_backward
 from longwave.backends.plain.short import short_forward as short_forward
 from longwave.backends.plain.spectra import FilterGradient, Spectra, span
@@ -61,6 +61,8 @@ def passes(problem: Problem) -> str | None:
 @lru_cache(maxsize=256)
 def plan(problem: Problem) -> Plan:
     p = problem
+    if p.mask is not None:
+        return masked.plan(plan, p)
     found = planner.pieces(p)
     N = max((piece.at.N for piece in found), default=1)
     arithmetic = _arithmetic(p)
@@ -108,6 +110,8 @@ def forward(
     history: Tensor | None,
 ) -> Tensor:
     p = problem
+    if p.mask is not None:
+        return masked.forward(forward, p, u, k, D, pregate, postgate, history)
     found = planner.pieces(p)
     y = _empty(p, p.out_len, u)
     for channels in _channel_blocks(p):
@@ -147,6 +151,8 @@ def formula(
 ) -> Tensor:
     """`forward` as one expression of differentiable PyTorch operators, without blocks or writes in place."""
     p = problem
+    if p.mask is not None:
+        return masked.formula(formula, p, u, k, D, pregate, postgate, history)
     x = _input(p, u, pregate, history)
     filters = k.to(dtypes.filter_arithmetic(u.dtype, k.dtype))
     outputs = {}
@@ -170,6 +176,8 @@ def formula(
 def taps_formula(problem: Problem, dz: Tensor, x: Tensor) -> Tensor:
     """The filter's gradient Σ_t dz[t] conj(x[t - lag(s)]) as one such expression, in arithmetic precision."""
     p = problem
+    if p.mask is not None:
+        return masked.taps_formula(taps_formula, p, dz, x)
     total = x.new_zeros(_filter_shape(p))
     for piece in planner.pieces(p):
         if not piece.at.empty:
@@ -190,6 +198,8 @@ def backward(
     history: Tensor | None,
 ) -> list[Tensor]:
     p = problem
+    if p.mask is not None:
+        return masked.backward(backward, p, needs, dy, u, k, D, pregate, postgate, history)
     arithmetic, P = _arithmetic(p), p.history
     need_u, need_k, need_D, need_pregate, need_postgate, need_history = needs
     need_x = need_u or need_pregate or need_history
