@@ -23,7 +23,6 @@ from torch import Tensor
 
 from longwave import dtypes
 from longwave.dtypes import conj
-from longwave.errors import ArgumentError
 from longwave.lengths import mask_grid
 from longwave.masks import FrequencyMask
 from longwave.planner import Plan
@@ -82,8 +81,8 @@ class Projection:
 
     def _kept(self) -> Tensor:
         kept = self.mask.kept_of_period(self.N) if self.period else self.mask.kept(self.N)
-        if self.whole and not kept.any():  # a short document among others may well vanish
-            raise ArgumentError(f"{self.mask!r} keeps none of the {self.N:,} frequencies of this convolution; keep more")
+        if self.whole:  # a short document among others may well vanish
+            self.mask.check_some(kept)
         return kept
 
     def _split(self, project: Callable[[Tensor, Tensor], Tensor], k: Tensor, kept: Tensor) -> Tensor:
@@ -264,6 +263,7 @@ def plan(run: Callable[[Problem], Plan], p: Problem) -> Plan:
         algorithm=f"effective filters of {lags:,} lags on a grid of {points:,}, then {largest.algorithm}",
         scratch_bytes=largest.scratch_bytes + copied + filters,
         result_bytes=p.batch * p.channels * p.out_len * dtypes.named(p.dtype).itemsize,
+        backward_bytes=largest.backward_bytes + copied + 2 * filters,  # the filters' gradients are projected too
         flop=sum(plan.flop for plan in plans),
         predicted_ms=None if None in predicted else sum(ms for ms in predicted if ms is not None),
         problem=p,

@@ -126,6 +126,11 @@ class FrequencyMask:
         """How much of a grid of N is kept, 0 to 1."""
         return self.kept(N).double().mean().item()
 
+    def check_some(self, kept: Tensor) -> None:
+        """Raises ArgumentError where nothing of a convolution's frequencies is `kept`."""
+        if not kept.any():
+            raise ArgumentError(f"{self!r} keeps none of the {kept.numel():,} frequencies of this convolution; keep more")
+
     def check_grid(self, N: int) -> None:
         """Raises ArgumentError where the blocks do not divide a grid of N."""
         if N % self.count:

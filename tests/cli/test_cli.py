@@ -77,7 +77,7 @@ def test_plan_explains(capsys: pytest.CaptureFixture[str]) -> None:
     status, out, _ = typed(capsys, "plan", "-H", "4", "-L", "10", "--per-sample", "--reverse-taps", "3", "--filters", "4")
     assert status == 0
     assert "lags" in out
-    status, out, _ = _run(capsys, "plan", "-H", "4", "-L", "10", "--keep", "0.25")
+    status, out, _ = typed(capsys, "plan", "-H", "4", "-L", "10", "--keep", "0.25")
     assert status == 0
     assert "FrequencyMask.lowpass(0.25" in out
 

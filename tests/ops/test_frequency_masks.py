@@ -190,10 +190,10 @@ def test_many_filters_are_projected_some_at_a_time(monkeypatch: pytest.MonkeyPat
 
 
 def test_a_plan_tells_of_the_mask() -> None:
-    plan = longwave.plan((1, 4, 100), (4, 100), frequency_mask=LOW)
+    plan = longwave.plan((1, 4, 100), (4, 100), frequency_mask=LOW, backend="plain")
     assert "FrequencyMask.lowpass(0.5, leaks_future=True)" in str(plan)
     assert "199 lags on a grid of 100" in str(plan)
-    assert plan.scratch_bytes > longwave.plan((1, 4, 100), (4, 199), mode="same").scratch_bytes
+    assert plan.scratch_bytes > longwave.plan((1, 4, 100), (4, 199), mode="same", backend="plain").scratch_bytes
     packed = longwave.plan((1, 4, 100), (4, 100), frequency_mask=LOW, cu_seqlens=(0, 40, 100))
     assert "2 documents, FrequencyMask" in str(packed)
     assert packed.result_bytes == 4 * 4 * 100
@@ -236,7 +236,7 @@ def test_a_mask_at_wrong_bins_is_outside_the_bound(name: str, L: int, monkeypatc
         want = [truth, *torch.autograd.grad(truth, inputs, dy)]
 
         def errors(inputs: list[Tensor] = inputs, dy: Tensor = dy, want: list = want, kwargs: dict = kwargs) -> list[float]:
-            y = longwave.long_conv(**kwargs)
+            y = longwave.long_conv(**kwargs, backend="plain")
             return [relative_l2(a, b) for a, b in zip([y, *torch.autograd.grad(y, inputs, dy.float())], want, strict=True)]
 
         allowed = bound(torch.float32, 2 * L)
@@ -278,6 +278,7 @@ REFUSALS: list[tuple[Callable[[], Any], str]] = [
     (lambda: _conv(frequency_mask=FrequencyMask.from_blocks([0], 3), mode="circular"), r"grid of 8 frequencies"),
     (lambda: _conv(frequency_mask=FrequencyMask.lowpass(0.01), mode="same"), r"keeps none of the 8 frequencies.*keep more"),
     (lambda: longwave.plan((2, 4, 8), (4, 5), frequency_mask=FrequencyMask.lowpass(0.5)), r"leaks_future=True"),
+    (lambda: _conv(frequency_mask=FrequencyMask.lowpass(0.01), mode="same", backend="plain"), r"none of the 8 freq"),
     (lambda: longwave.plan((2, 4, 8), (4, 5), frequency_mask="low"), r"frequency_mask is of type str"),
 ]  # fmt: skip
 

@@ -11,9 +11,9 @@ stretches. The algebra:
 
 so 2N real samples are N complex ones and nothing is padded to 2L. The files from the bottom up: jit (compiling and its
 cache), simd (the CPU's vectors), lanes (a vector type), butterflies, steps (what loops do), words (what a kernel is told),
-moves and transform (the loops), fused and six_step (the kernels), crossovers, costs, tables and ring (constants and places),
-threads and pages (who runs, on what memory), results, program (making the words), layouts (where a Problem stands in its
-transforms), launches (how its rows are dealt), engine (from a Problem to results).
+moves and transform (the loops), fused and six_step (the kernels), crossovers, costs, tables, ring and kept (constants,
+places, masks), threads and pages (who runs, on what memory), results, program (making the words), layouts (where a Problem
+stands in its transforms), launches (how its rows are dealt), engine (from a Problem to results).
 """
 
 from __future__ import annotations
@@ -58,7 +58,9 @@ def passes(problem: Problem) -> str | None:
 def plan(problem: Problem) -> Plan:
     from longwave.backends.cpu import engine
 
-    return engine.plan(problem) if problem.mask is None else masked.plan(engine.plan, problem)
+    if problem.mask is None or engine.masks(problem):
+        return engine.plan(problem)
+    return masked.plan(engine.plan, problem)
 
 
 def forward(
@@ -72,7 +74,7 @@ def forward(
 ) -> Tensor:
     from longwave.backends.cpu import engine
 
-    if problem.mask is not None:
+    if problem.mask is not None and not engine.masks(problem):
         return masked.forward(engine.forward, problem, u, k, D, pregate, postgate, history)
     return engine.forward(problem, u, k, D, pregate, postgate, history)
 
@@ -90,7 +92,7 @@ def backward(
 ) -> list[Tensor]:
     from longwave.backends.cpu import engine
 
-    if problem.mask is not None:
+    if problem.mask is not None and not engine.masks(problem):
         return masked.backward(engine.backward, problem, needs, dy, u, k, D, pregate, postgate, history)
     return engine.backward(problem, needs, dy, u, k, D, pregate, postgate, history)
 

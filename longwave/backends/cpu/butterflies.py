@@ -54,3 +54,18 @@ def dft5(x: Points, sign: int) -> list[Complex]:
 
 
 DFT: dict[int, Callable[[Points, int], list[Complex]]] = {1: dft1, 2: dft2, 3: dft3, 4: dft4, 5: dft5}
+
+
+def inverse4_of(x: dict[int, Complex]) -> list[Complex]:
+    """The inverse transform of 4 points of which only some are not zero, by their places."""
+    if len(x) == 4:
+        return dft4([x[q] for q in range(4)], +1)
+    out: list[Complex] = []
+    for p in range(4):
+        turns = {q: p * q % 4 for q in x}
+        first, *others = (
+            z if turns[q] == 0 else z.turned(+1) if turns[q] == 1 else z.turned(-1) if turns[q] == 3 else -z
+            for q, z in x.items()
+        )
+        out.append(sum(others, first))
+    return out

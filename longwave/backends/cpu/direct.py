@@ -35,7 +35,7 @@ def takes(p: Problem) -> bool:
     """Whether this algorithm runs a problem: a function of its lags and its length alone."""
     low, high = p.lags
     few = next(taps for length, taps in MOST_TAPS if p.out_len >= length)
-    return p.taps <= few and not p.circular and (not p.skip or low <= 0 <= high)
+    return p.taps <= few and not p.circular and p.mask is None and (not p.skip or low <= 0 <= high)
 
 
 class Window(NamedTuple):

@@ -58,6 +58,8 @@ def plan(problem: Problem) -> Plan:
         name = f"{windows:,} windows" if windows else "fused"
         algorithm = f"{name}, right-angle transforms of {product} in {arithmetic_name}, {W} lanes"
         in_flight = (min(p.batch, workers), min(p.channels, workers * W))
+    if p.mask is not None:
+        algorithm += f", {p.mask.fraction(N):.0%} of their frequencies"
     rows = sum(piece.at.N * max(1, piece.windows) for piece in found) or 1
     tiles = p.batch * p.channels / W if tables.is_long(N) and not windows else p.batch * -(-p.channels // W)
     filters = p.channels / W * (p.batch if p.per_sample else 1)
@@ -103,6 +105,16 @@ def _backward_bytes(p: Problem, found: Layout, workers: int) -> int:
         if products:
             tilings.append(launches.sums_tiling(p, back).dealt)
     return sums + products + max(dealt.bytes for dealt in tilings)
+
+
+def masks(problem: Problem) -> bool:
+    """Whether a Problem's frequency mask is for the engine's own transforms. D reaches every frequency, and documents and
+    periods have grids of their own: such filters are masked before they come here."""
+    p = problem
+    if p.segments is not None or p.circular or p.skip:
+        return False
+    (found,) = layouts(p)
+    return not found.at.empty and (not found.is_long or found.at.N % tables.GRAIN**2 == 0)
 
 
 def spectrum_tag(problem: Problem) -> str:

@@ -94,14 +94,28 @@ def filters_of(p: int, scratch: int, b: int, tile: int, own: int, like: Any) -> 
     return own
 
 
+@part
+def transform_filters(p: int, scratch: int, s: int, like: Any) -> None:
+    ends(p, scratch, TAPS, 0, s, SCALED, like)
+    all_sides(p, s, s, words.TRANSFORM, scratch, 0, like)
+    keep(p, s, like)
+
+
+@part
+def keep(p: int, x: int, like: Any) -> None:
+    """The kept frequencies alone, where the passes keep others too."""
+    for side in range(word(p, words.SIDES)):
+        at = x + side * word(p, words.SIDE_BYTES)
+        steps.keep(like, at, word(p, words.ROUGH_PLACES), word(p, words.ROUGH_COUNT), word(p, words.ROUGH_LANES))
+
+
 @kernel
 def spectra(p: int, scratch: int, begin: int, end: int, like: Any) -> None:
     """The filters' spectra of the units begin … end - 1, for calls to come."""
     for unit in range(begin, end):
         s = word(p, words.SPECTRA) + unit * word(p, words.SIDES) * word(p, words.SIDE_BYTES)
         aim(p, scratch, 0, unit, like)
-        ends(p, scratch, TAPS, 0, s, SCALED, like)
-        all_sides(p, s, s, words.TRANSFORM, scratch, 0, like)
+        transform_filters(p, scratch, s, like)
 
 
 @kernel
@@ -123,8 +137,7 @@ def forward(p: int, scratch: int, begin: int, end: int, like: Any) -> None:
                 for side in range(word(p, words.SIDES)):
                     known = moves.is_known(p, scratch + side * moves.PARTS_AT, like) and known
             if not known:
-                ends(p, scratch, TAPS, 0, s, SCALED, like)
-                all_sides(p, s, s, words.TRANSFORM, scratch, 0, like)
+                transform_filters(p, scratch, s, like)
             ends(p, scratch, INPUT, 0, x, WEIGHTS, like)
             all_sides(p, x, s, words.MULTIPLY, scratch, sample_bytes if b + 1 < last else 0, like)
             ends(p, scratch, OUTPUT, 1, x, WEIGHTS, like)
@@ -152,8 +165,7 @@ def backward(p: int, scratch: int, begin: int, end: int, like: Any) -> None:
             aim(p, scratch, b, tile, like)
             if b == low:
                 if (need_x or need_y) and word(p, words.SPECTRA) == 0:
-                    ends(p, scratch, TAPS, 0, s, SCALED, like)
-                    all_sides(p, s, s, words.TRANSFORM, scratch, 0, like)
+                    transform_filters(p, scratch, s, like)
                 if sums_up:
                     for side in range(sides):
                         steps.clear(like, total + side * word(p, words.SIDE_BYTES), 2 * points)
@@ -182,6 +194,7 @@ def backward(p: int, scratch: int, begin: int, end: int, like: Any) -> None:
                 all_sides(p, x, s, words.INVERT_PRODUCT, scratch, 0, like)
                 ends(p, scratch, DPOSTGATE, 1, x, WEIGHTS, like)
         if sums_up:  # 1/N came with the filter's spectrum so far
+            keep(p, whole, like)
             all_sides(p, whole, whole, words.INVERT_ALONE, scratch, 0, like)
             ends(p, scratch, DK, 1, whole, SCALED, like)
 
@@ -237,5 +250,6 @@ def sums(p: int, scratch: int, begin: int, end: int, like: Any) -> None:
             # Lanes behind the last filter repeat it, as everywhere.
             steps.repeat_lane(like, whole, lanes - 1, 2 * points)
         aim(p, scratch, 0, unit, like)
+        keep(p, whole, like)
         all_sides(p, whole, whole, words.INVERT_ALONE, scratch, 0, like)
         ends(p, scratch, DK, 1, whole, SCALED, like)

@@ -93,6 +93,9 @@ class Complex:
         """self · conj(w)."""
         return Complex(fma(self.re, w.re, self.im * w.im), fma(self.im, w.re, -(self.re * w.im)))
 
+    def __neg__(self) -> Complex:
+        return Complex(-self.re, -self.im)
+
     def turned(self, sign: int) -> Complex:
         """self · i for sign = +1, self · -i for sign = -1."""
         return Complex(-self.im, self.re) if sign > 0 else Complex(self.im, -self.re)
@@ -195,6 +198,11 @@ class Lanes:
         self.store(at, z.re, aligned=True)
         self.store(at + self.plane, z.im, aligned=True)
 
+    def where(self, chosen: Vec, x: Vec) -> Vec:
+        """x in the lanes where `chosen` is not zero, and zeros elsewhere."""
+        zero = self.constant(0.0)
+        return Vec(self, self.builder.select(self.builder.fcmp_unordered("!=", chosen.value, zero.value), x.value, zero.value))
+
     def splat(self, at: Address) -> Vec:
         """The number at an address, in every lane."""
         return self._spread(self._read(at, self.scalar, self.E))
@@ -220,6 +228,9 @@ class Lanes:
 
     def read_int(self, at: Address) -> Address:
         return Address(self.builder, self._read(at, I64, 8))
+
+    def read_byte(self, at: Address) -> Address:
+        return Address(self.builder, self.builder.zext(self._read(at, I8, 1), I64))
 
     def load_stored(self, at: Address, code: int) -> Vec:
         """Samples of the stored type, converted to the arithmetic type."""

@@ -15,7 +15,7 @@ import numpy as np
 from torch import Tensor
 
 from longwave import dtypes
-from longwave.backends.cpu import fused, moves, pages, six_step, tables, threads, words
+from longwave.backends.cpu import fused, kept, moves, pages, six_step, tables, threads, words
 from longwave.backends.cpu.costs import seconds
 from longwave.backends.cpu.crossovers import chosen
 from longwave.backends.cpu.layouts import Layout
@@ -297,16 +297,25 @@ def spectra_bytes(p: Problem, found: Layout) -> int:
 
 
 def _program(p: Problem, found: Layout, tiling: Tiling, lists: Lists, ready: bool = False) -> Program:
-    N, share = found.at.N, tiling.share
+    N, share, dtype = found.at.N, tiling.share, dtypes.name(arithmetic(p))
+    masked = None if p.mask is None else kept.of_tiles(p.mask, N, base(N), width(p), dtype)
     block = Program(
-        tables.tables(N, dtypes.name(arithmetic(p)), N), base(N), like(p), CHANNELS=p.channels, ROWS=share.rows,
-        BATCH=share.batch, CHUNKS=tiling.parts, SIDES=tiling.beside, SIDE_BYTES=fused.side_bytes(N),
+        tables.tables(N, dtype, N), base(N) if masked is None else masked.passes.base, like(p), CHANNELS=p.channels,
+        ROWS=share.rows, BATCH=share.batch, CHUNKS=tiling.parts, SIDES=tiling.beside, SIDE_BYTES=fused.side_bytes(N),
         LOOP_WINDOWS=share.in_loop, LANE_WINDOWS=share.in_lanes, FIRST_WINDOW=share.first, HOP=found.hop,
     )  # fmt: skip
     for which, list_ in lists.items():
         block.move(which, list_)
+    if masked is not None:
+        _point(block, masked.passes, masked.rough)
     _use(block, lists, ready)
     return block
+
+
+def _point(block: Program, passes: kept.Kept, rough: kept.Rough) -> None:
+    """To what a mask keeps."""
+    block.point(KEPT_BLOCKS=passes.blocks, KEPT_SIXTEEN=passes.sixteen, ROUGH_PLACES=rough.places, ROUGH_LANES=rough.lanes)
+    block.set(ROUGH_COUNT=rough.places.size)
 
 
 def _use(block: Program, lists: Lists, ready: bool) -> None:
@@ -397,20 +406,27 @@ def long_rows(
     spectra, for calls with `ready`."""
     N, dtype, W = found.at.N, dtypes.name(arithmetic(p)), width(p)
     rows, columns = matrix_shape(N)
-    of_rows = Program(tables.tables(columns, dtype, 1), base(columns), like(p), COLUMNS=0, FIRST_LEVEL=0)
+    masked = None if p.mask is None else kept.of_matrix(p.mask, N, (base(rows), base(columns)), W, dtype)
+    bases = (base(rows), base(columns)) if masked is None else (masked.columns.base, masked.rows.base)
+    of_rows = Program(tables.tables(columns, dtype, 1), bases[1], like(p), COLUMNS=0, FIRST_LEVEL=0)
+    if masked is not None:
+        of_rows.point(KEPT_BLOCKS=masked.rows.blocks, KEPT_SIXTEEN=masked.rows.sixteen)
     row_block = of_rows.block()
     row_words = row_block.filled(())
     factors_between, high, low = turns(N, dtype, W)
     dealt, shared_bytes = long_dealt(p, N, workers, matrices, need_k)
     batch = 1 if p.per_sample else p.batch
     block = Program(
-        tables.tables(rows, dtype, N), base(rows), like(p), COLUMNS=columns, ROW_PROGRAM=address(row_words),
+        tables.tables(rows, dtype, N), bases[0], like(p), COLUMNS=columns, ROW_PROGRAM=address(row_words),
         TURNS=factors_between.data_ptr(), TURNS_HIGH=high, TURNS_LOW=low, ROW_STEP=_row_step(p, N),
         MATRIX_BYTES=matrix_bytes(p, N), CHANNELS=p.channels, BATCH=batch, CHUNKS=max(1, dealt.units // p.channels),
     )  # fmt: skip
     for which, list_ in lists.items():
         block.move(which, list_)
     block.script(script)
+    if masked is not None:
+        _point(block, masked.columns, masked.rough)
+        block.point(KEPT_TILES=masked.tiles)
     _use(block, lists, ready)
     if makes:
         block.place(words.SPECTRA, SPECTRA)

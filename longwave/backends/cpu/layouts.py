@@ -11,7 +11,7 @@ from longwave.backends.cpu import ring, tables
 from longwave.backends.cpu.costs import seconds
 from longwave.backends.cpu.crossovers import chosen
 from longwave.backends.cpu.ring import Segment
-from longwave.planner import Placement
+from longwave.planner import Placement, mask_grid
 from longwave.problem import Problem
 
 # Windows are taken where they are expected to cost at most so much of one transform for everything, which costs LONG_COST as
@@ -75,11 +75,13 @@ def _layout(p: Problem, zero: int, in_start: int, in_len: int, out_start: int, o
         filter_, again = ring.segments(at.N, 0, taps), ring.segments(at.N, 1 - in_len, taps - 1, 1)
     else:
         wide = (min(lo, 0), max(hi, 0)) if p.skip else (lo, hi)
-        at = ring.place(in_start - zero, in_len, out_start - zero, out_len, *wide)
+        # A masked filter has all lags there are, and its grid is that of the mask.
+        N = mask_grid((in_len + out_len) // 2) if p.mask is not None else 0
+        at = ring.place(in_start - zero, in_len, out_start - zero, out_len, *wide, N)
         first_lag, last_lag = max(lo, at.lag), min(hi, at.lag + at.tap_stop - at.tap_start - 1)
         first_tap, taps = first_lag - lo, max(0, last_lag - first_lag + 1)
         filter_ = ring.segments(at.N, first_lag, taps)
-        if N := _window_length(at.N, max(in_len, out_len), wide[1] - wide[0] + 1):
+        if p.mask is None and (N := _window_length(at.N, max(in_len, out_len), wide[1] - wide[0] + 1)):
             return _windowed(p, N, wide, in_start, in_len, out_start, out_len)
     first = in_start - p.in_start  # counts history and u as one row
     past = max(0, min(p.history - first, in_len))

@@ -92,6 +92,11 @@ class Program:
         for name, value in header.items():
             self.words[getattr(words, name)] = value
 
+    def point(self, **tables: Any) -> None:
+        """Write the addresses of arrays into words of the header, 0 for None."""
+        self.keep.append(tables)
+        self.set(**{name: 0 if table is None else table.ctypes.data for name, table in tables.items()})
+
     def place(self, word: int, slot: int, start: int = 0) -> None:
         """Say that a word of the header takes the address of the tensor number `slot` of a call, from a byte on."""
         self.placed.append((word, slot, start))

@@ -14,8 +14,8 @@ from longwave.planner import Placement
 
 
 @lru_cache(maxsize=65536)
-def place(in_start: int, in_len: int, out_start: int, out_len: int, lo: int, hi: int) -> Placement:
-    """The smallest fast ring that is exact for these windows of input and output and these lags.
+def place(in_start: int, in_len: int, out_start: int, out_len: int, lo: int, hi: int, N: int = 0) -> Placement:
+    """The smallest fast ring that is exact for these windows of input and output and these lags; or that of `N`, if given.
 
     A result is exact where no lag that occurs equals, modulo 2N, another difference between an output and an input.
     With those differences in [a, b] and the lags in [lo, hi], that is 2N > b - lo and 2N > hi - a.
@@ -27,7 +27,7 @@ def place(in_start: int, in_len: int, out_start: int, out_len: int, lo: int, hi:
     extent = max(in_end, out_end) - origin
     if first > final:
         return Placement(1, 0, 0, 0, 0, 0)
-    N = transform_length((max(b - first + 1, final - a + 1, extent) + 1) // 2)
+    N = N or transform_length((max(b - first + 1, final - a + 1, extent) + 1) // 2)
     return Placement(N, in_start - origin, out_start - origin, first - lo, final - lo + 1, first)
 
 

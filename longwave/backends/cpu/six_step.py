@@ -32,6 +32,7 @@ from longwave.backends.cpu.words import (
     OF_SUM,
     OF_TAPS,
     ROW_STEP,
+    ROWS_BACKWARD,
     ROWS_FILTER,
     ROWS_LAST,
     ROWS_LIFT,
@@ -72,14 +73,36 @@ def _columns(p: int, scratch: int, x: int, b: int, h: int, kind: int, which: int
 
 
 @part
+def _keep(p: int, x: int, tile: int, like: Any) -> None:
+    """The kept frequencies of W rows, where rows differ in them."""
+    count = word(p, words.ROUGH_COUNT)
+    factors = word(p, words.ROUGH_LANES) + tile * count * moves.PLANE_BYTES
+    steps.keep(like, x, word(p, words.ROUGH_PLACES), count, factors)
+
+
+@part
 def _rows(p: int, scratch: int, x: int, z: int, matrices: int, h: int, kind: int, is_first: int, tile: int, like: Any) -> None:
     r, step = word(p, words.ROW_PROGRAM), word(p, ROW_STEP)
     points, first = word(r, words.N), tile * lanes_of(like) * step
     s, v = _matrix(p, matrices, h, OF_TAPS) + first, _matrix(p, matrices, h, OF_INPUT) + first
     dz, total = _matrix(p, matrices, h, OF_DZ) + first, _matrix(p, matrices, h, OF_SUM) + first
+    need_x = word(p, LISTS + DX * LIST_WORDS + 1) > 0
+    need_k = word(p, LISTS + DK * LIST_WORDS + 1) > 0
+    need_y = word(p, LISTS + DPOSTGATE * LIST_WORDS + 1) > 0
+    # A tile of which nothing is kept gives zeros.
+    if word(p, words.KEPT_TILES) != 0 and word(word(p, words.KEPT_TILES), tile) == 0:
+        whole = lanes_of(like) * step // moves.PLANE_BYTES
+        if kind == ROWS_MULTIPLY or (kind == ROWS_BACKWARD and need_y):
+            steps.clear(like, v, whole)
+        if kind == ROWS_BACKWARD and need_x:
+            steps.clear(like, dz, whole)
+        if kind == ROWS_LAST:
+            steps.clear(like, total, whole)
+        return
     if kind == ROWS_FILTER:
         steps.gather(like, x, s, step, points)
         walk(r, x, x, words.TRANSFORM, scratch, 0, like)
+        _keep(p, x, tile, like)
         steps.copy(like, s, x, points)
     elif kind == ROWS_LIFT:
         moves.aim_at_columns(p, scratch, 0, h, 0, like)
@@ -89,13 +112,11 @@ def _rows(p: int, scratch: int, x: int, z: int, matrices: int, h: int, kind: int
         walk(r, x, s, words.MULTIPLY, scratch, 0, like)
         steps.scatter(like, x, v, step, points)
     elif kind == ROWS_LAST:
+        _keep(p, total, tile, like)
         walk(r, total, total, words.INVERT_ALONE, scratch, 0, like)
         steps.copy(like, x, total, points)
         steps.scatter(like, x, total, step, points)
     else:
-        need_x = word(p, LISTS + DX * LIST_WORDS + 1) > 0
-        need_k = word(p, LISTS + DK * LIST_WORDS + 1) > 0
-        need_y = word(p, LISTS + DPOSTGATE * LIST_WORDS + 1) > 0
         if need_k or need_y:
             steps.gather(like, x, v, step, points)
             walk(r, x, x, words.TRANSFORM, scratch, 0, like)

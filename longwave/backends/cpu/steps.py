@@ -9,12 +9,13 @@ frequencies are never put in order. Twiddles: for every j the r-1 complex number
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
-from longwave.backends.cpu.butterflies import DFT
+from longwave.backends.cpu.butterflies import DFT, inverse4_of
 from longwave.backends.cpu.lanes import Address, Complex, Lanes, Vec, traced
 from longwave.backends.cpu.simd import STORED_BYTES
+from longwave.backends.cpu.words import INVERT_ALONE, INVERT_CONJUGATE, INVERT_PRODUCT, MULTIPLY, TRANSFORM
 
 RADICES = tuple(DFT)
 # How `inverse` combines a spectrum with the other one.
@@ -151,6 +152,82 @@ def inverse(t: Lanes, x: Address, s: Address, points: Address, radix: Address, h
                     z = [a * b if product == PRODUCT else a.times_conj(b) for a, b in pairs]
                 for q, out in enumerate(DFT[r](z, +1)):
                     t.store_complex(x + at + q * t.row, out)
+
+
+# The last two passes of radix 4 where a band of frequencies around zero is kept: the first `above` and the last `below` of the
+# 16 that a block of 16 rows has, spread over all frequencies. In the order of the rows, frequency q + 4·r stands at 4·q + r.
+BANDS = ((1, 0), (0, 1), (1, 1), (2, 1), (1, 2), (2, 2), (3, 2), (2, 3), (3, 3))
+# What a byte says of a block: nothing of it is kept; or BANDS[byte - 1] is; or all of it.
+NOTHING, EVERYTHING = 0, len(BANDS) + 1
+
+
+def band_places(band: tuple[int, int]) -> list[int]:
+    """The rows of a block that a band keeps."""
+    above, below = band
+    return sorted(4 * (f % 4) + f // 4 for f in (*range(above), *range(16 - below, 16)))
+
+
+@traced
+def sixteen(t: Lanes, x: Address, s: Address, points: Address, kind: Address, tw: Address, kept: Address) -> None:
+    """What `walk` does with blocks of 16 rows, whose twiddles are `tw`: to the frequencies (TRANSFORM), there, the product and
+    back (MULTIPLY), or the rest alone; of the rows that are kept."""
+    for what in t.cases(kind, (MULTIPLY, TRANSFORM, INVERT_PRODUCT, INVERT_CONJUGATE, INVERT_ALONE)):
+        with t.loop(0, points // 16) as block:
+            rows = [x + (block * 16 + i) * t.row for i in range(16)]
+            others = [s + (block * 16 + i) * t.row for i in range(16)]
+            for code in t.cases(t.read_byte(kept + block), range(EVERYTHING + 1)):
+                places = [] if code == NOTHING else range(16) if code == EVERYTHING else band_places(BANDS[code - 1])
+                if what <= TRANSFORM:
+                    z = _sixteen_forward(t, rows, tw, places)
+                else:
+                    z = {at: t.load_complex(rows[at]) for at in places}
+                if what == TRANSFORM:
+                    for at, value in z.items():
+                        t.store_complex(rows[at], value)
+                    continue
+                if what in (MULTIPLY, INVERT_PRODUCT):
+                    z = {at: value * t.load_complex(others[at]) for at, value in z.items()}
+                elif what == INVERT_CONJUGATE:
+                    z = {at: value.times_conj(t.load_complex(others[at])) for at, value in z.items()}
+                _sixteen_back(t, rows, tw, z)
+
+
+def _sixteen_forward(t: Lanes, rows: Sequence[Address], tw: Address, places: Sequence[int]) -> dict[int, Complex]:
+    parts = sorted({at // 4 for at in places})
+    between: dict[int, list[Complex]] = {q: [] for q in parts}
+    for j in range(4 if places else 0):
+        out = DFT[4]([t.load_complex(rows[j + 4 * q]) for q in range(4)], -1)
+        for q in parts:
+            between[q].append(out[q] * t.splat_complex(tw + (3 * j + q - 1) * 2 * t.E) if q else out[q])
+    found = {}
+    for q in parts:
+        out = DFT[4](between[q], -1)
+        found.update({at: out[at % 4] for at in places if at // 4 == q})
+    return found
+
+
+def _sixteen_back(t: Lanes, rows: Sequence[Address], tw: Address, z: dict[int, Complex]) -> None:
+    if not z:
+        for row in rows:
+            t.store_complex(row, Complex(t.constant(0.0), t.constant(0.0)))
+        return
+    parts = sorted({at // 4 for at in z})
+    between = {q: inverse4_of({at % 4: value for at, value in z.items() if at // 4 == q}) for q in parts}
+    for j in range(4):
+        turned = {
+            q: between[q][j].times_conj(t.splat_complex(tw + (3 * j + q - 1) * 2 * t.E)) if q else between[q][j] for q in parts
+        }
+        for q, value in enumerate(inverse4_of(turned)):
+            t.store_complex(rows[j + 4 * q], value)
+
+
+@traced
+def keep(t: Lanes, x: Address, places: Address, count: Address, factors: Address) -> None:
+    """Zeros in the rows at `count` places, in the lanes whose factor is 0, whatever stood there."""
+    with t.loop(0, count) as i:
+        at, factor = x + t.read_int(places + i * 8) * t.row, t.load(factors + i * t.plane, aligned=True)
+        z = t.load_complex(at)
+        t.store_complex(at, Complex(t.where(factor, z.re), t.where(factor, z.im)))
 
 
 @traced

@@ -82,7 +82,7 @@ def matrix_shape(N: int) -> tuple[int, int]:
     return N // columns, columns
 
 
-def _frequencies(N: int) -> Any:
+def frequencies(N: int) -> Any:
     """The frequency that a transform of N points leaves at each place."""
     places, step, block = np.zeros(1, dtype=np.int64), 1, N
     for r in factors(N):
@@ -100,7 +100,7 @@ def turns(N: int, dtype: str, width: int) -> tuple[Tensor, int, int]:
     radices, low = factors(rows), 1
     while radices and low * low < rows:
         low, radices = low * radices[-1], radices[:-1]
-    k1 = _frequencies(rows).reshape(rows // low, low)
+    k1 = frequencies(rows).reshape(rows // low, low)
     n2 = np.arange(columns).reshape(-1, 1, width)
     quarters = np.concatenate([4 * k1[:, 0] + 1, 4 * (k1[0] - k1[0, 0])]).reshape(1, -1, 1)
     z = np.exp(-0.5j * np.pi * ((n2 * quarters) % (4 * N)) / N)

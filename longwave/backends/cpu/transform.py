@@ -10,7 +10,7 @@ from typing import Any
 from longwave.backends.cpu import moves, steps, words
 from longwave.backends.cpu.jit import kernel
 from longwave.backends.cpu.moves import ROW_BYTES, word
-from longwave.backends.cpu.simd import lanes_of
+from longwave.backends.cpu.simd import lanes_of, peek
 from longwave.backends.cpu.words import INT, INVERT_ALONE, INVERT_CONJUGATE, LEVEL_WORDS, LEVELS, MULTIPLY, TRANSFORM
 
 CACHE_LINE = 64
@@ -60,21 +60,28 @@ def walk(p: int, x: int, s: int, kind: int, scratch: int, ahead: int, like: Any)
     bring the rows that lie `ahead` bytes further than those of the view AHEAD (with 0, nothing is asked for).
     """
     depth, base, points, outermost = word(p, words.DEPTH), word(p, words.BASE), word(p, words.N), word(p, words.FIRST_LEVEL)
-    radix = word(p, LEVELS + (depth - 1) * LEVEL_WORDS + 1)
+    blocks, sixteen = word(p, words.KEPT_BLOCKS), word(p, words.KEPT_SIXTEEN)
+    inner = depth - 1 if sixteen == 0 else depth - 2  # passes from here on are one
+    radix, innermost = word(p, LEVELS + (depth - 1) * LEVEL_WORDS + 1), word(p, LEVELS + inner * LEVEL_WORDS + 2)
     lines = word(p, words.AHEAD_LINES) if ahead != 0 else 0
     table = scratch + moves.TABLES_AT + word(p, words.AHEAD) * lanes_of(like) * INT
     for row in range(0, points, base):
         at, spectrum = x + row * ROW_BYTES, s + row * ROW_BYTES
+        kept = blocks == 0 or peek(blocks + row // base * INT) != 0
         if kind <= TRANSFORM:
-            for level in range(outermost, depth - 1):
+            for level in range(outermost, inner):
                 v = p + (LEVELS + level * LEVEL_WORDS) * INT
                 n = word(v, 0)
                 if lines > 0 and n <= base:
                     steps.ahead(like, table, ahead, lines)
                     ahead += lines * CACHE_LINE
-                if n <= base or row % n == 0:
+                if (n <= base and kept) or (n > base and row % n == 0):
                     steps.dif(like, at, max(n, base), n, word(v, 1), word(v, 2))
-        if kind == MULTIPLY:
+        if not kept:
+            steps.clear(like, at, 2 * base)
+        elif sixteen != 0:
+            steps.sixteen(like, at, spectrum, base, kind, innermost, sixteen + row // 16)
+        elif kind == MULTIPLY:
             steps.middle(like, at, spectrum, base, radix)
         elif kind == TRANSFORM:
             steps.innermost(like, at, base, radix)
@@ -82,13 +89,14 @@ def walk(p: int, x: int, s: int, kind: int, scratch: int, ahead: int, like: Any)
             how = steps.ALONE if kind == INVERT_ALONE else steps.CONJUGATE if kind == INVERT_CONJUGATE else steps.PRODUCT
             steps.inverse(like, at, spectrum, base, radix, how)
         if kind != TRANSFORM:
-            for level in range(depth - 2, outermost - 1, -1):
+            for level in range(inner - 1, outermost - 1, -1):
                 v = p + (LEVELS + level * LEVEL_WORDS) * INT
                 n = word(v, 0)
                 if n <= base:
                     if lines > 0:
                         steps.ahead(like, table, ahead, lines)
                         ahead += lines * CACHE_LINE
-                    steps.dit(like, at, base, n, word(v, 1), word(v, 2))
+                    if kept:
+                        steps.dit(like, at, base, n, word(v, 1), word(v, 2))
                 elif (row + base) % n == 0:
                     steps.dit(like, x + (row + base - n) * ROW_BYTES, n, n, word(v, 1), word(v, 2))

@@ -27,12 +27,16 @@ LOOP_WINDOWS, LANE_WINDOWS, FIRST_WINDOW, HOP = range(30, 34)
 PRODUCTS, TERMS, OFFSETS = range(34, 37)
 # Filters that were transformed before: where their spectra are, or 0; and whether D is still to be added to copies of them.
 SPECTRA, LIFTS = range(37, 39)
+# Of a frequency mask, or 0: for every block of BASE rows, and for every block of 16, what is kept of it (a word, a byte); the
+# places where those keep too much, their number, and a factor for each of their lanes (in `six_step` in every tile); and
+# whether anything of a tile's rows is kept (a word).
+KEPT_BLOCKS, KEPT_SIXTEEN, ROUGH_PLACES, ROUGH_COUNT, ROUGH_LANES, KEPT_TILES = range(39, 45)
 # Of `six_step`: columns of the matrix (0: there is none), the program for its rows, the table of turns and its two lengths,
 # bytes between rows of a matrix and between matrices, their address (0: in the thread's scratch memory), the number of
 # steps, and the step, sample and channel of a launch that makes one step alone.
 COLUMNS, ROW_PROGRAM, TURNS, TURNS_HIGH, TURNS_LOW, ROW_STEP, MATRIX_BYTES, MATRICES, STEPS, STEP = range(15, 25)
 SAMPLE, CHANNEL, IS_FIRST = range(25, 28)
-HEADER = 40
+HEADER = 48
 
 LEVEL_WORDS, LIST_WORDS, SCRIPT_WORDS, VIEW_WORDS, SEGMENT_WORDS = 3, 3, 4, 7, 10
 MAX_LEVELS, MAX_LISTS, MAX_STEPS, MAX_VIEWS, MAX_SEGMENTS = 48, 8, 12, 16, 16  # segments of one list

@@ -1,0 +1,123 @@
+"""Frequency masks in the engine's own transforms: what is left out of them, against float64, and in any company."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+import longwave
+from longwave import FrequencyMask
+from longwave.backends.cpu import engine, kept, launches, tables
+from longwave.bench.tolerances import bound, relative_l2
+from longwave.bench.tune import set_crossovers
+
+BANDS = {
+    "a quarter": FrequencyMask.lowpass(0.25, leaks_future=True),
+    "a tenth": FrequencyMask.lowpass(0.1, leaks_future=True),
+    "most": FrequencyMask.lowpass(0.9, leaks_future=True),
+    "two bands": FrequencyMask.from_bands([(0.1, 0.13), (0.3, 0.44)], leaks_future=True),
+    "by energy": FrequencyMask.from_energy(torch.sin(torch.arange(192.0) ** 2).view(3, 64), 0.2, leaks_future=True),
+}
+BLOCKS = {
+    "two of four": FrequencyMask.from_blocks([0, 3], 4, leaks_future=True),
+    "one of sixteen": FrequencyMask.from_blocks([1], 16, leaks_future=True),
+    "ends of sixteen": FrequencyMask.from_blocks([0, 15], 16, leaks_future=True),
+}
+LONG = {"six_step_from": 1024}
+
+
+def _results(mask: FrequencyMask, tensors: dict[str, Tensor], dy: Tensor, mode: str, layout: str, backend: str) -> list[Tensor]:
+    leaves = {name: x.detach().to(dy.dtype).requires_grad_() for name, x in tensors.items()}
+    y = longwave.long_conv(**leaves, mode=mode, layout=layout, frequency_mask=mask, backend=backend)  # type: ignore[arg-type]
+    return [y.detach(), *torch.autograd.grad(y, list(leaves.values()), dy)]
+
+
+def _check(mask: FrequencyMask, B: int, H: int, L: int, K: int, mode: str = "causal", layout: str = "BHL", P: int = 0) -> None:
+    def signal(length: int) -> Tensor:
+        return torch.randn((B, H, length) if layout == "BHL" else (B, length, H))
+
+    tensors = {"u": signal(L), "k": torch.randn(H, K), "pregate": signal(L), "postgate": signal(L + (K - 1) * (mode == "full"))}
+    if P:
+        tensors["history"] = signal(P)
+    dy = torch.randn_like(tensors["postgate"])
+    shape = tuple(tensors["u"].shape)
+    p = longwave.plan(shape, (H, K), mode=mode, layout=layout, history=P, frequency_mask=mask, backend="cpu").problem
+    assert engine.masks(p)
+    got = _results(mask, tensors, dy, mode, layout, "cpu")
+    want = _results(mask, tensors, dy.double(), mode, layout, "plain")
+    for a, b in zip(got, want, strict=True):
+        assert relative_l2(a, b) <= bound(torch.float32, L + K, "cpu")
+
+
+@pytest.mark.parametrize("mask", BANDS.values(), ids=BANDS)
+def test_bands_of_short_and_long_rows(mask: FrequencyMask) -> None:
+    for L in (64, 243, 500, 1000, 1024, 2048):
+        _check(mask, 3, 10, L, L)
+    _check(mask, 2, 9, 512, 100, "same", "BLH")
+    _check(mask, 2, 9, 512, 100, "full")
+    _check(mask, 1, 3, 256, 300, P=100)
+    _check(mask, 20, 2, 128, 128)
+    with set_crossovers(**LONG):
+        _check(mask, 2, 3, 4096, 4096)
+    with set_crossovers(**LONG, whole_rows_bytes=0):
+        _check(mask, 2, 3, 4096, 500, "same")
+
+
+@pytest.mark.parametrize("mask", BLOCKS.values(), ids=BLOCKS)
+def test_blocks_of_short_and_long_rows(mask: FrequencyMask) -> None:
+    for L in (256, 1024, 2048):
+        _check(mask, 3, 10, L, L)
+    for whole in (0, 2**40):
+        with set_crossovers(**LONG, whole_rows_bytes=whole):
+            _check(mask, 2, 3, 4096, 4096)
+
+
+def test_what_is_left_out() -> None:
+    """A band leaves little of every block of 16 rows, whole blocks are left out whole, and half a band is not worth it."""
+    band = kept.of_tiles(BANDS["a tenth"], 4096, launches.base(4096), 8, "float32")
+    assert band.passes.sixteen is not None
+    assert 0 < band.passes.sixteen.max() < 4
+    assert band.rough.places.size == 0
+    blocks = kept.of_tiles(BLOCKS["one of sixteen"], 4096, launches.base(4096), 8, "float32")
+    assert blocks.passes.blocks.mean() == 1 / 16
+    half = kept.of_tiles(FrequencyMask.lowpass(0.5, leaks_future=True), 4096, launches.base(4096), 8, "float32")
+    assert half.passes.sixteen is None
+    assert half.rough.places.size == 2048
+    assert half.rough.lanes.ctypes.data % 64 == 0
+    matrix = kept.of_matrix(BLOCKS["one of sixteen"], 65536, (256, 256), 8, "float32")
+    assert matrix.tiles.mean() == 1 / 16
+    assert sum(tables.matrix_shape(65536)) == 512
+
+
+def test_a_masked_row_has_the_bits_it_has_alone_and_keeps_its_nan() -> None:
+    def call(u: Tensor, k: Tensor, **rest: Any) -> list[Tensor]:
+        leaves = [u.clone().requires_grad_(), k.clone().requires_grad_()]
+        y = longwave.long_conv(*leaves, frequency_mask=BANDS["a quarter"], backend="cpu", **rest)
+        return [y.detach(), *torch.autograd.grad(y, leaves, u)]
+
+    u, k = torch.randn(3, 20, 1024), torch.randn(20, 1024)
+    whole = call(u, k)
+    for h in (slice(0, 1), slice(3, 12)):
+        part = call(u[:, h], k[h])
+        assert torch.equal(whole[0][:, h], part[0])
+        assert torch.equal(whole[1][:, h], part[1])
+        assert torch.equal(whole[2][h], part[2])
+    bad = u.clone()
+    bad[1, 18, 7] = float("nan")
+    others = torch.ones(3, 20, dtype=torch.bool)
+    others[1, 18] = False
+    assert torch.equal(call(bad, k)[0][others], whole[0][others])
+
+
+@pytest.mark.parametrize("shift", [-1, 1])
+def test_a_mask_at_wrong_frequencies_would_be_seen(shift: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    u, k, mask = torch.randn(2, 8, 256), torch.randn(8, 256), BANDS["a quarter"]
+    want = longwave.long_conv(u.double(), k.double(), frequency_mask=mask, backend="plain")
+    right = FrequencyMask.kept
+    with set_crossovers(), monkeypatch.context() as patch:
+        patch.setattr(FrequencyMask, "kept", lambda self, N: right(self, N).roll(shift))
+        assert relative_l2(longwave.long_conv(u, k, frequency_mask=mask, backend="cpu"), want) > 1e-2
+    assert relative_l2(longwave.long_conv(u, k, frequency_mask=mask, backend="cpu"), want) < 4e-7
