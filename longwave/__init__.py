@@ -4,6 +4,7 @@ from longwave._version import __version__
 from longwave.masks import FrequencyMask
 from longwave.ops.explain import plan
 from longwave.ops.long_conv import long_conv
+from longwave.ops.prepared import PreparedFilter, prepare_filter
 from longwave.ops.short_conv import short_conv
 
-__all__ = ["FrequencyMask", "__version__", "long_conv", "plan", "short_conv"]
+__all__ = ["FrequencyMask", "PreparedFilter", "__version__", "long_conv", "plan", "prepare_filter", "short_conv"]

@@ -159,11 +159,21 @@ def _stretch(p: Problem, in_start: int, in_stop: int, out_start: int, out_stop: 
     )  # fmt: skip
 
 
+def whole(p: Problem) -> Problem:
+    """A masked problem that is no packing of documents, as one without a mask, for its effective filter."""
+    return stretches(p)[0].problem
+
+
+def unmasked(p: Problem, k: Tensor) -> tuple[Problem, Tensor]:
+    """`whole`, and the effective filter of k."""
+    return whole(p), stretches(p)[0].projection.filter(k.to(_filter_dtype(p)))
+
+
 def forward(run: Callable[..., Tensor], p: Problem, u: Tensor, k: Tensor, *around: Tensor | None) -> Tensor:
     """A backend's `forward` of a masked problem, by its `run` for problems without a mask. `around`: the other tensors."""
     if p.segments is None:
-        (whole,) = stretches(p)
-        return run(whole.problem, u, whole.projection.filter(k.to(_filter_dtype(p))), *around)
+        problem, effective = unmasked(p, k)
+        return run(problem, u, effective, *around)
     y = _zeros(p, p.out_len, u)
     for projection, group in _by_projection(p):
         effective = projection.filter(k.to(_filter_dtype(p)))
@@ -186,11 +196,11 @@ def backward(
     k = None if k is None else k.to(_filter_dtype(p))
     filter_dtype = dtypes.named(p.filter_dtype)
     if p.segments is None:
-        (whole,) = stretches(p)
-        grads = run(whole.problem, needs, dy, u, None if k is None else whole.projection.filter(k), D, *around)
+        projection = stretches(p)[0].projection
+        grads = run(whole(p), needs, dy, u, None if k is None else projection.filter(k), D, *around)
         if needs[1]:
             at = int(needs[0])
-            grads[at] = dtypes.cast(whole.projection.gradient(grads[at]), filter_dtype)
+            grads[at] = dtypes.cast(projection.gradient(grads[at]), filter_dtype)
         return grads
 
     # Sums over documents are rounded once.

@@ -100,5 +100,5 @@ def test_backends_are_found_by_being_there() -> None:
     assert backends.available()["plain"] is None
     for name in backends.names():
         backend = backends.load(name)
-        for part in ("PRIORITY", "missing", "refuses", "passes", "plan", "forward", "backward"):
+        for part in ("PRIORITY", "missing", "refuses", "passes", "plan", "forward", "backward", "prepare", "spectrum_tag"):
             assert hasattr(backend, part), f"backend {name} lacks {part}"

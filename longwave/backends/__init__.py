@@ -7,12 +7,17 @@ A backend offers, beside its docstring,
     refuses(problem) -> str | None  why it does not take this problem
     passes(problem) -> str | None   why `auto` leaves this problem to another, although it could take it
     plan(problem) -> Plan           the decision, from integers alone
-    forward(problem, u, k, D, pregate, postgate, history) -> y
-    backward(problem, needs, dy, u, k, D, pregate, postgate, history) -> [gradients]
+    forward(problem, u, k, D, pregate, postgate, history, spectrum=None) -> y
+    backward(problem, needs, dy, u, k, D, pregate, postgate, history, spectrum=None) -> [gradients]
+    prepare(problem, k) -> Tensor | None
+    spectrum_tag(problem) -> str
 
 with u, gates and dy of shape (B, H, ·) in any strides, k with its lags in order, and gradients for the tensors whose place
 in `needs` is True, in the order u, k, D, pregate, postgate, history. `problem.segments` is read by the backend; nothing
-above it loops over documents. Running decides nothing: it follows `plan(problem)`. For `short_conv`
+above it loops over documents. Running decides nothing: it follows `plan(problem)`. `prepare` makes what can be made of filters
+alone, one tensor in a form of the backend's own or None, and `forward` and `backward` may take it as `spectrum`; it serves any
+batch, gates and D, and any number of channels that the filters' divides. `spectrum_tag` names its form: a stored one is used
+again where the tags are equal. For `short_conv`
 
     SHORT_DEVICES                   the types of device whose short convolutions it runs, or None for all
     short_forward(call) -> y
@@ -57,6 +62,7 @@ class Backend(Protocol):
         pregate: Tensor | None,
         postgate: Tensor | None,
         history: Tensor | None,
+        spectrum: Tensor | None = None,
     ) -> Tensor: ...
 
     def backward(
@@ -70,7 +76,12 @@ class Backend(Protocol):
         pregate: Tensor | None,
         postgate: Tensor | None,
         history: Tensor | None,
+        spectrum: Tensor | None = None,
     ) -> list[Tensor]: ...
+
+    def prepare(self, problem: Problem, k: Tensor) -> Tensor | None: ...
+
+    def spectrum_tag(self, problem: Problem) -> str: ...
 
     def short_forward(self, call: ShortCall) -> Tensor: ...
 

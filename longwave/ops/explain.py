@@ -38,7 +38,7 @@ def plan(
     device: str = "cpu",
     backend: str = "auto",
 ) -> Plan:
-    """The decision that `longwave.long_conv` takes for such a call; `print` explains it.
+    """The decision that `longwave.long_conv` takes for such a call; `print` explains it. A prepared filter prints its own.
 
     Args:
         u_shape, k_shape, k_rev_shape: the shapes of u, k and k_rev in `long_conv`.

@@ -15,13 +15,14 @@ from longwave.dtypes import cast, conj, resolved
 from longwave.errors import UnsupportedError
 from longwave.masks import FrequencyMask
 from longwave.ops import pair
+from longwave.ops.prepared import PreparedFilter
 from longwave.ops.transforms import is_traced, must_be_seen_through, refuse_forward_mode, without_autocast
 from longwave.problem import Filters, Problem, lower, segments_of
 
 
 def long_conv(
     u: Tensor,
-    k: Tensor,
+    k: Tensor | PreparedFilter,
     D: Tensor | None = None,
     *,
     mode: str = "causal",
@@ -46,7 +47,7 @@ def long_conv(
         u: (B, H, L), or (B, L, H) with `layout="BLH"`, either without B; any strides, read in place. float64, float32,
             bfloat16, float16, complex64 or complex128.
         k: filters, float32 or u's dtype: (H, K); (1, K) shared by all channels; (G, K) shared by groups of H/G neighbouring
-            channels; (B, H, K) one a sample. Any K >= 1, shorter or longer than L.
+            channels; (B, H, K) one a sample. Any K >= 1, shorter or longer than L. Or a filter that `prepare_filter` made.
         D: (H,), float32 or u's dtype: a skip connection from v.
         mode: "causal": y[t] = Σ_{s=0..t} k[s] v[t-s]. "circular": v has period L; taps beyond L fold. "same": lags start at
             -((K-1)//2), as in `scipy.signal`. "full": all L+K-1 samples; v is extended by zeros for D.
@@ -76,12 +77,22 @@ def long_conv(
 
     Source: Fu et al. 2023, arXiv 2311.05908, section 3; Poli et al. 2023, arXiv 2302.10866, for the gates.
     """
+    prepared = None
+    if isinstance(k, PreparedFilter):
+        k.check(
+            u, mode=mode, layout=layout, backend=backend, k_rev=k_rev, history=history, cu_seqlens=cu_seqlens,
+            frequency_mask=frequency_mask, precision=precision,
+        )  # fmt: skip
+        prepared, k = k, k.taps
     a = lower(
         u, k, D, mode=mode, k_rev=k_rev, pregate=pregate, postgate=postgate, history=history, cu_seqlens=cu_seqlens,
         layout=layout, precision=precision, frequency_mask=frequency_mask,
     )  # fmt: skip
     mask = None if frequency_mask is None else frequency_mask.text
     call = Call(a.lag0, a.out_len, a.circular, a.channels_last, precision, backend, mask)
+    spectrum = None
+    if prepared is not None:
+        call, spectrum = call._replace(lag0=prepared.lag0, backend=prepared.backend, mask=prepared.mask), prepared.spectrum
     optional = [None if x is None else resolved(x) for x in (a.D, a.pregate, a.postgate, a.history)]
     tensors: Tensors = (resolved(a.u), resolved(a.k), *optional)  # type: ignore[assignment]
     if must_be_seen_through():
@@ -90,12 +101,12 @@ def long_conv(
             y = plain.formula(problem_of(call, tensors, cu_seqlens), *tensors)
             y = y.transpose(1, 2).contiguous() if a.channels_last else y
     elif is_traced():
-        y = _op(*tensors, cu_seqlens, *call)
+        y = _op(*tensors, cu_seqlens, spectrum, *call)
         y = y.transpose(1, 2) if a.channels_last else y
     elif torch.is_grad_enabled() and any(x is not None and x.requires_grad for x in tensors):
-        y = _LongConv.apply(call, cu_seqlens, *tensors)
+        y = _LongConv.apply(call, cu_seqlens, spectrum, *tensors)
     else:
-        y = _in_layout(call, _run_forward(call, tensors, cu_seqlens))
+        y = _in_layout(call, _run_forward(call, tensors, cu_seqlens, spectrum))
     return y if u.dim() == 3 else y.squeeze(0)
 
 
@@ -150,10 +161,10 @@ def problem_of(call: Call, tensors: Tensors, cu_seqlens: Tensor | None) -> Probl
     )
 
 
-def _run_forward(call: Call, tensors: Tensors, cu_seqlens: Tensor | None) -> Tensor:
+def _run_forward(call: Call, tensors: Tensors, cu_seqlens: Tensor | None, spectrum: Tensor | None) -> Tensor:
     problem = problem_of(call, tensors, cu_seqlens)
     engine, _ = backends.choose(problem, call.backend)
-    return engine.forward(problem, *tensors)
+    return engine.forward(problem, *tensors, spectrum=spectrum)
 
 
 def _in_layout(call: Call, y: Tensor) -> Tensor:
@@ -161,18 +172,21 @@ def _in_layout(call: Call, y: Tensor) -> Tensor:
     return y.transpose(1, 2).detach() if call.channels_last else y
 
 
-def _run_backward(call: Call, needs: Sequence[bool], dy: Tensor, tensors: Tensors, cu_seqlens: Tensor | None) -> list[Tensor]:
+def _run_backward(
+    call: Call, needs: Sequence[bool], dy: Tensor, tensors: Tensors, cu_seqlens: Tensor | None, spectrum: Tensor | None
+) -> list[Tensor]:
     problem = problem_of(call, tensors, cu_seqlens)
     engine, _ = backends.choose(problem, call.backend)
-    return engine.backward(problem, tuple(needs), dy, *tensors)
+    return engine.backward(problem, tuple(needs), dy, *tensors, spectrum=spectrum)
 
 
 def _differentiable_backward(
-    call: Call, needs: Sequence[bool], dy: Tensor, tensors: Tensors, cu_seqlens: Tensor | None
+    call: Call, needs: Sequence[bool], dy: Tensor, tensors: Tensors, cu_seqlens: Tensor | None, _: Tensor | None
 ) -> list[Tensor]:
     """The gradients as an expression of the pair, which can itself be differentiated, to any order.
 
-    Windows are taken by `narrow`, for which batched gradients have a rule even where the window is everything.
+    From the taps, whatever was prepared of them. Windows are taken by `narrow`, for which batched gradients have a rule even
+    where the window is everything.
     """
     u, k, D, pregate, postgate, history = tensors
     need_u, need_k, need_D, need_pregate, need_postgate, need_history = needs
@@ -214,35 +228,38 @@ class _LongConv(torch.autograd.Function):
     layout: a transposed view made after it could not be written to in place."""
 
     @staticmethod
-    def forward(ctx: Any, call: Call, cu_seqlens: Tensor | None, *tensors: Any) -> Tensor:
+    def forward(ctx: Any, call: Call, cu_seqlens: Tensor | None, spectrum: Tensor | None, *tensors: Any) -> Tensor:
         ctx.call = call
-        ctx.save_for_backward(cu_seqlens, *tensors)
-        return _in_layout(call, _run_forward(call, tensors, cu_seqlens))
+        ctx.save_for_backward(cu_seqlens, spectrum, *tensors)
+        return _in_layout(call, _run_forward(call, tensors, cu_seqlens, spectrum))
 
     @staticmethod
     def backward(ctx: Any, dy: Tensor) -> tuple[Tensor | None, ...]:
-        cu_seqlens, *tensors = ctx.saved_tensors
-        needs = ctx.needs_input_grad[2:]
+        cu_seqlens, spectrum, *tensors = ctx.saved_tensors
+        needs = ctx.needs_input_grad[3:]
         dy = dy.transpose(1, 2) if ctx.call.channels_last else dy
         differentiable = torch.is_grad_enabled() or must_be_seen_through(dy)
         run = _differentiable_backward if differentiable else _run_backward
-        grads = iter(run(ctx.call, needs, resolved(dy), tuple(tensors), cu_seqlens))
-        return None, None, *(next(grads) if need else None for need in needs)
+        grads = iter(run(ctx.call, needs, resolved(dy), tuple(tensors), cu_seqlens, spectrum))
+        return None, None, None, *(next(grads) if need else None for need in needs)
 
 
 _CALL = "SymInt lag0, SymInt out_len, bool circular, bool channels_last, str? precision, str backend, str? mask"
-_ARGUMENTS = f"Tensor u, Tensor k, Tensor? D, Tensor? pregate, Tensor? postgate, Tensor? history, Tensor? cu_seqlens, {_CALL}"
+_ARGUMENTS = (
+    "Tensor u, Tensor k, Tensor? D, Tensor? pregate, Tensor? postgate, Tensor? history, Tensor? cu_seqlens, "
+    f"Tensor? spectrum, {_CALL}"
+)
 
 
 @torch.library.custom_op("longwave::long_conv", mutates_args=(), schema=f"({_ARGUMENTS}) -> Tensor")
 def _op(*arguments: Any) -> Tensor:
     refuse_forward_mode()
-    return _run_forward(Call(*arguments[7:]), arguments[:6], arguments[6])
+    return _run_forward(Call(*arguments[8:]), arguments[:6], *arguments[6:8])
 
 
 @_op.register_fake
 def _(u: Tensor, *rest: Any) -> Tensor:
-    call = Call(*rest[6:])
+    call = Call(*rest[7:])
     return _fake_signal(u, call.out_len, call.channels_last)
 
 
@@ -251,12 +268,12 @@ def _(u: Tensor, *rest: Any) -> Tensor:
 )
 def _backward_op(needs: list[bool], dy: Tensor, *arguments: Any) -> list[Tensor]:
     refuse_forward_mode()
-    return _run_backward(Call(*arguments[7:]), needs, dy, arguments[:6], arguments[6])
+    return _run_backward(Call(*arguments[8:]), needs, dy, arguments[:6], *arguments[6:8])
 
 
 @_backward_op.register_fake
 def _(needs: list[bool], dy: Tensor, *arguments: Any) -> list[Tensor]:
-    given, call = arguments[:6], Call(*arguments[7:])
+    given, call = arguments[:6], Call(*arguments[8:])
     u, history = given[0], given[5]
     signals = (u, None, None, u, dy, history)
     return [
@@ -273,19 +290,19 @@ def _fake_signal(x: Tensor, length: int, channels_last: bool) -> Tensor:
 
 
 def _op_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
-    *tensors, cu_seqlens = inputs[:7]
-    ctx.call = Call(*inputs[7:])
-    ctx.save_for_backward(cu_seqlens, *tensors)
+    *tensors, cu_seqlens, spectrum = inputs[:8]
+    ctx.call = Call(*inputs[8:])
+    ctx.save_for_backward(cu_seqlens, spectrum, *tensors)
 
 
 def _op_backward(ctx: Any, dy: Tensor) -> tuple[Any, ...]:
-    cu_seqlens, *tensors = ctx.saved_tensors
+    cu_seqlens, spectrum, *tensors = ctx.saved_tensors
     needs = list(ctx.needs_input_grad[:6])
     if torch.is_grad_enabled() or must_be_seen_through(dy):
-        grads = iter(_differentiable_backward(ctx.call, needs, dy, tuple(tensors), cu_seqlens))
+        grads = iter(_differentiable_backward(ctx.call, needs, dy, tuple(tensors), cu_seqlens, spectrum))
     else:
-        grads = iter(_backward_op(needs, resolved(dy), *tensors, cu_seqlens, *ctx.call))
-    return *(next(grads) if need else None for need in needs), *([None] * 8)
+        grads = iter(_backward_op(needs, resolved(dy), *tensors, cu_seqlens, spectrum, *ctx.call))
+    return *(next(grads) if need else None for need in needs), *([None] * 9)
 
 
 _op.register_autograd(_op_backward, setup_context=_op_context)

@@ -197,11 +197,11 @@ def test_opcheck_of_the_fused_operator(case: Case, requires_grad: bool) -> None:
     a = ops.lower(**_lowerable(kwargs))
     tensors = [None if x is None else x.detach().clone().requires_grad_(requires_grad) for x in a[:6]]
     integers = (a.lag0, a.out_len, a.circular, a.channels_last, None, "auto", None if case.mask is None else case.mask.text)
-    torch.library.opcheck(ops._op, (*tensors, kwargs.get("cu_seqlens"), *integers))
+    torch.library.opcheck(ops._op, (*tensors, kwargs.get("cu_seqlens"), None, *integers))
     if not requires_grad:
         needs = [x is not None for x in tensors]
         dy = torch.randn(a.u.shape[0], a.u.shape[1], a.out_len, dtype=a.u.dtype)
-        torch.library.opcheck(ops._backward_op, (needs, dy, *tensors, kwargs.get("cu_seqlens"), *integers))
+        torch.library.opcheck(ops._backward_op, (needs, dy, *tensors, kwargs.get("cu_seqlens"), None, *integers))
 
 
 def _lowerable(kwargs: dict) -> dict:

@@ -71,12 +71,16 @@ def forward(
     pregate: Tensor | None,
     postgate: Tensor | None,
     history: Tensor | None,
+    spectrum: Tensor | None = None,
 ) -> Tensor:
     from longwave.backends.cpu import engine
 
-    if problem.mask is not None and not engine.masks(problem):
-        return masked.forward(engine.forward, problem, u, k, D, pregate, postgate, history)
-    return engine.forward(problem, u, k, D, pregate, postgate, history)
+    p = problem
+    if p.mask is None or engine.masks(p) or engine.is_ready(p, spectrum):
+        return engine.forward(p, u, k, D, pregate, postgate, history, spectrum)
+    if spectrum is not None and spectrum.is_floating_point():
+        return engine.forward(masked.whole(p), u, spectrum, D, pregate, postgate, history)
+    return masked.forward(engine.forward, p, u, k, D, pregate, postgate, history)
 
 
 def backward(
@@ -89,12 +93,31 @@ def backward(
     pregate: Tensor | None,
     postgate: Tensor | None,
     history: Tensor | None,
+    spectrum: Tensor | None = None,
 ) -> list[Tensor]:
     from longwave.backends.cpu import engine
 
-    if problem.mask is not None and not engine.masks(problem):
-        return masked.backward(engine.backward, problem, needs, dy, u, k, D, pregate, postgate, history)
-    return engine.backward(problem, needs, dy, u, k, D, pregate, postgate, history)
+    p = problem
+    if p.mask is None or engine.masks(p) or engine.is_ready(p, spectrum):
+        return engine.backward(p, needs, dy, u, k, D, pregate, postgate, history, spectrum)
+    if spectrum is not None and spectrum.is_floating_point() and not needs[1]:
+        return engine.backward(masked.whole(p), needs, dy, u, spectrum, D, pregate, postgate, history)
+    return masked.backward(engine.backward, p, needs, dy, u, k, D, pregate, postgate, history)
+
+
+def prepare(problem: Problem, k: Tensor) -> Tensor | None:
+    """The filters' spectra; or the effective filters, where the mask is not for the engine's own transforms."""
+    from longwave.backends.cpu import engine
+
+    if problem.mask is None or engine.masks(problem):
+        return engine.prepare(problem, k)
+    return masked.unmasked(problem, k)[1]
+
+
+def spectrum_tag(problem: Problem) -> str:
+    from longwave.backends.cpu import engine
+
+    return engine.spectrum_tag(problem) if problem.mask is None or engine.masks(problem) else "effective taps"
 
 
 def short_forward(call: ShortCall) -> Tensor:

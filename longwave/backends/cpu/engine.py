@@ -125,10 +125,18 @@ def spectrum_tag(problem: Problem) -> str:
         return ""
     (found,) = layouts(p)
     N = found.at.N
-    if found.at.empty or (found.zero_row and p.skip):
+    if found.at.empty or (found.zero_row and p.skip) or (found.is_long and N % tables.GRAIN**2):
         return ""
     shape = matrix_shape(N) if found.is_long else factors(N)
-    return f"cpu {N} {shape} in {found.windows and 'windows'} {dtypes.name(arithmetic(p))} × {width(p)}"
+    return f"cpu {N} {shape}{' in windows' if found.windows else ''} {dtypes.name(arithmetic(p))} × {width(p)}"
+
+
+def is_ready(problem: Problem, spectrum: Tensor | None) -> bool:
+    """Whether a call can use spectra of `prepare`, which are one a filter."""
+    p = problem
+    if spectrum is None or spectrum.dtype != torch.uint8 or p.groups != p.channels or (p.circular and p.mask is not None):
+        return False
+    return spectrum_tag(p) != "" and spectrum.numel() == launches.spectra_bytes(p, layouts(p)[0])
 
 
 def prepare(problem: Problem, k: Tensor) -> Tensor | None:
@@ -142,6 +150,8 @@ def prepare(problem: Problem, k: Tensor) -> Tensor | None:
     spectra = pages.with_large_pages(torch.empty(launches.spectra_bytes(p, found), dtype=torch.uint8, device="cpu"))
     launch = launches.spectra_launch(p, found, threads.width(), lists)
     launch.run((None, k, *[None] * (launches.SPECTRA - 2), spectra, None))
+    if p.mask is not None:
+        launches.clear_dropped(p, found, p.mask, spectra)
     return spectra
 
 
@@ -160,7 +170,7 @@ def forward(
         return direct.forward(p, u, k, D, pregate, postgate, history)
     k = _ordered(p, k)
     y = empty(p, p.out_len, u)
-    ready = spectrum is not None and spectrum_tag(p) != ""
+    ready = is_ready(p, spectrum)
     make = _forward_call if p.segments is None else _forward_packed
     call = make(
         p, threads.width(), ready, form(u), form(k), form(D), form(pregate), form(postgate), form(history), form(y)
@@ -197,7 +207,7 @@ def backward(
     dhistory = empty(p, p.history, history) if need_history and history is not None else None
     dk = u.new_zeros(filter_shape(p), dtype=wide) if need_k else None
     dD = _skip_gradient(p, dy, u, D, pregate, postgate) if need_D and D is not None else None
-    ready = spectrum is not None and spectrum_tag(p) != ""
+    ready = is_ready(p, spectrum)
     make = _backward_call if p.segments is None else _backward_packed
     call = make(
         p, threads.width(), ready, need_k, form(dy), form(u), form(k), form(D), form(pregate), form(postgate), form(history),

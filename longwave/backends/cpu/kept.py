@@ -35,6 +35,18 @@ def _wanted(mask: FrequencyMask, N: int) -> Any:
     return found.numpy()
 
 
+def wanted_places(mask: FrequencyMask, N: int) -> Any:
+    """Which places of a transform of N points the mask keeps."""
+    return _wanted(mask, N)[tables.frequencies(N)]
+
+
+def wanted_of_matrix(mask: FrequencyMask, N: int) -> Any:
+    """The same for a long row: (places of columns, places of rows)."""
+    rows, columns = tables.matrix_shape(N)
+    k1, k2 = tables.frequencies(rows), tables.frequencies(columns)
+    return _wanted(mask, N)[k1[:, None] + rows * k2]
+
+
 def _of_passes(N: int, places: Any, base: int, first_level: int) -> tuple[Kept, Any]:
     """What the passes keep, for blocks of at most `base` rows, where `places` are wanted; and what they keep, by places."""
     n, best, most = N, base, 0.0
@@ -89,7 +101,7 @@ class OfTiles(NamedTuple):
 
 @lru_cache(maxsize=64)
 def of_tiles(mask: FrequencyMask, N: int, base: int, width: int, dtype: str) -> OfTiles:
-    wanted = _wanted(mask, N)[tables.frequencies(N)]
+    wanted = wanted_places(mask, N)
     passes, kept = _of_passes(N, wanted, base, 1)  # the first pass is made by the moves
     return OfTiles(passes, _rough(kept, np.tile(wanted, (1, width, 1)), dtype))
 
@@ -107,8 +119,7 @@ class OfMatrix(NamedTuple):
 def of_matrix(mask: FrequencyMask, N: int, bases: tuple[int, int], width: int, dtype: str) -> OfMatrix:
     """`bases`: the most rows of a block, of the transforms of columns and of rows."""
     rows, columns = tables.matrix_shape(N)
-    k1, k2 = tables.frequencies(rows), tables.frequencies(columns)
-    wanted = _wanted(mask, N)[k1[:, None] + rows * k2]  # (places of columns, places of rows)
+    wanted = wanted_of_matrix(mask, N)
     tiles = wanted.reshape(rows // width, width, columns)
     of_columns, _ = _of_passes(rows, wanted.any(axis=1), bases[0], 1)
     of_rows, kept = _of_passes(columns, wanted.any(axis=0), bases[1], 0)

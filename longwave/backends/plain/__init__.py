@@ -108,9 +108,12 @@ def forward(
     pregate: Tensor | None,
     postgate: Tensor | None,
     history: Tensor | None,
+    spectrum: Tensor | None = None,
 ) -> Tensor:
     p = problem
-    if p.mask is not None:
+    if p.mask is not None and spectrum is not None:
+        p = masked.whole(p)
+    elif p.mask is not None:
         return masked.forward(forward, p, u, k, D, pregate, postgate, history)
     found = planner.pieces(p)
     y = _empty(p, p.out_len, u)
@@ -125,6 +128,7 @@ def forward(
                     continue
                 # Blocks of samples share the filters' spectrum, and so do documents of one placement, which come together.
                 S = None if p.per_sample or last is None or last.at != piece.at else last.S
+                S = S if spectrum is None else spectrum[block.groups]
                 last = Spectra(p, piece, x=x[..., piece.in_slice], k=None if S is not None else block.filters(p, k), S=S)
                 if out is None:
                     out = last.y()
@@ -138,6 +142,19 @@ def forward(
                 out *= block.cut(postgate)
             y[block.samples, block.channels] = out
     return y
+
+
+def prepare(problem: Problem, k: Tensor) -> Tensor | None:
+    """The filters' spectra, (G, frequencies)."""
+    p = problem
+    if p.mask is not None:
+        p, k = masked.unmasked(p, k)
+    (piece,) = planner.pieces(p)
+    return Spectra(p, piece, k=k.to(dtypes.filter_arithmetic(dtypes.named(p.dtype), k.dtype))).S
+
+
+def spectrum_tag(problem: Problem) -> str:
+    return f"torch.fft of {plan(problem).N}"
 
 
 def formula(
@@ -196,9 +213,12 @@ def backward(
     pregate: Tensor | None,
     postgate: Tensor | None,
     history: Tensor | None,
+    spectrum: Tensor | None = None,
 ) -> list[Tensor]:
     p = problem
-    if p.mask is not None:
+    if p.mask is not None and spectrum is not None and not needs[1]:
+        p = masked.whole(p)
+    elif p.mask is not None:
         return masked.backward(backward, p, needs, dy, u, k, D, pregate, postgate, history)
     arithmetic, P = _arithmetic(p), p.history
     need_u, need_k, need_D, need_pregate, need_postgate, need_history = needs
@@ -230,7 +250,9 @@ def backward(
                     continue
                 spectra = Spectra(p, piece, x=x[..., piece.in_slice], dz=dz[..., piece.out_slice])
                 if need_x or need_postgate:
-                    if shared is not None and shared.at == piece.at and not p.per_sample:
+                    if spectrum is not None:
+                        spectra.S = spectrum[block.groups]
+                    elif shared is not None and shared.at == piece.at and not p.per_sample:
                         spectra.S = shared.S
                     elif k is not None:
                         spectra.k = block.filters(p, k)

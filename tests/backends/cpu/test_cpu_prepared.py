@@ -7,14 +7,15 @@ import torch
 from torch import Tensor
 
 import longwave
+from longwave import FrequencyMask
 from longwave.backends.cpu import engine
 from longwave.bench.tolerances import bound, relative_l2
 
 
-def _check(B: int, H: int, L: int, K: int, mode: str, layout: str, dtype: torch.dtype, skip: bool, groups: int = 0) -> None:
+def _check(B: int, H: int, L: int, K: int, mode: str, layout: str, dtype: torch.dtype, skip: bool) -> None:
     shape = (B, H, L) if layout == "BHL" else (B, L, H)
     u, gate = torch.randn(shape, dtype=dtype, requires_grad=True), torch.randn(shape, dtype=dtype, requires_grad=True)
-    k, D = torch.randn(groups or H, K), torch.randn(H) if skip else None
+    k, D = torch.randn(H, K), torch.randn(H) if skip else None
     p = longwave.plan(
         shape, k.shape, mode=mode, layout=layout, D=skip, pregate=True, postgate=mode != "full", backend="cpu", dtype=dtype
     ).problem
@@ -64,8 +65,21 @@ def test_long_rows_and_windows_have_them_too(skip: bool, whole: bool, request: p
 
 
 @pytest.mark.parametrize("dtype", [torch.float64, torch.bfloat16, torch.float16], ids=str)
-def test_other_dtypes_and_groups(dtype: torch.dtype) -> None:
-    _check(2, 20, 777, 777, "causal", "BHL", dtype, True, groups=5)
+def test_other_dtypes(dtype: torch.dtype) -> None:
+    _check(2, 20, 777, 777, "causal", "BHL", dtype, True)
+
+
+@pytest.mark.parametrize("skip", [False, True])
+@pytest.mark.parametrize("mask", [FrequencyMask.lowpass(0.25), FrequencyMask.from_blocks([0, 3], 4)], ids=str)
+@pytest.mark.parametrize(("H", "L"), [(20, 1024), (3, 65536), (5, 500)])
+def test_masked_filters_too(H: int, L: int, mask: FrequencyMask, skip: bool) -> None:
+    """D reaches the frequencies that the mask drops."""
+    u, k, D = torch.randn(2, H, L), torch.randn(H, L), torch.randn(H) if skip else None
+    prepared = longwave.prepare_filter(k, L, mode="same", frequency_mask=mask, backend="cpu")
+    assert prepared.tag.startswith("cpu")
+    exact = None if D is None else D.double()
+    want = longwave.long_conv(u.double(), k.double(), exact, mode="same", frequency_mask=mask, backend="plain")
+    assert relative_l2(longwave.long_conv(u, prepared, D, mode="same"), want) <= bound(torch.float32, L, "cpu")
 
 
 def test_what_has_no_spectrum_of_its_own_says_so() -> None:
