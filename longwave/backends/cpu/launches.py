@@ -299,7 +299,7 @@ def spectra_bytes(p: Problem, found: Layout) -> int:
 
 
 def clear_dropped(p: Problem, found: Layout, mask: FrequencyMask, spectra: Tensor) -> None:
-    """Zeros where the mask keeps nothing: D reaches every frequency, and what the passes left there is not a number's spectrum."""
+    """Zeros where the mask keeps nothing: D reaches every frequency, and the passes left what they would there."""
     N, W = found.at.N, width(p)
     if not found.is_long:
         tiles = spectra.view(-1, fused.side_bytes(N))[:, : N * moves.ROW_BYTES].view(-1, N, moves.ROW_BYTES)
