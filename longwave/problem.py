@@ -214,7 +214,7 @@ def lower(
             )
         signals["history"] = h3
     if cu_seqlens is not None:
-        _check_boundaries(cu_seqlens, u, batched)
+        check_boundaries(cu_seqlens, u, batched)
 
     lag0 = row.lag0(L, K)
     if k_rev is not None:
@@ -325,7 +325,8 @@ def _check_filter(name: str, k: Tensor, u: Tensor, H: int, batched: bool) -> Non
         )
 
 
-def _check_boundaries(cu_seqlens: Tensor, u: Tensor, batched: bool) -> None:
+def check_boundaries(cu_seqlens: Tensor, u: Tensor, batched: bool, beside: str = "u") -> None:
+    """That `cu_seqlens` can be boundaries of documents in `u`, which the caller knows as `beside`; values are read later."""
     if not isinstance(cu_seqlens, Tensor) or cu_seqlens.dtype != torch.int32 or cu_seqlens.dim() != 1:
         given = (
             f"{dtypes.name(cu_seqlens.dtype)} of shape {tuple(cu_seqlens.shape)}"
@@ -337,7 +338,7 @@ def _check_boundaries(cu_seqlens: Tensor, u: Tensor, batched: bool) -> None:
         raise ArgumentError(f"cu_seqlens has {cu_seqlens.shape[0]} entries; S documents have S + 1 >= 2 boundaries")
     if batched and u.shape[0] != 1:
         raise ArgumentError(
-            f"cu_seqlens goes with documents packed into one row, but u has a batch of {u.shape[0]}; "
+            f"cu_seqlens goes with documents packed into one row, but {beside} has a batch of {u.shape[0]}; "
             "pack them into shape (1, H, total)"
         )
 

@@ -138,10 +138,11 @@ def short_conv_ref(
     activation: str | None = None,
     layout: str = "BHL",
     state: Tensor | None = None,
+    cu_seqlens: Tensor | None = None,
 ) -> Tensor:
     """`longwave.short_conv` as the sum over taps that its docstring writes down; `w[:, -1]` weighs the present sample."""
     before = state if w.shape[-1] > 1 else None  # one tap looks at nothing before the present
-    y = long_conv_ref(x, w.flip(-1), history=before, layout=layout)
+    y = long_conv_ref(x, w.flip(-1), history=before, cu_seqlens=cu_seqlens, layout=layout)
     if bias is not None:
         y = y + (_exact(bias).unsqueeze(-1) if layout == "BHL" else _exact(bias))
     if activation == "silu":

@@ -18,7 +18,8 @@ from longwave.errors import ArgumentError
 
 
 class LanguageModel(nn.Module):
-    """What every `Model` here is: tokens (B, L) to hidden states (B, L, d) that predict the token after each.
+    """What every `Model` here is: tokens (B, L) to hidden states (B, L, d) that predict the token after each; with
+    `cu_seqlens` packed documents (1, total), none of which sees another.
 
     With `activation_checkpointing`, each block is computed a second time in the backward pass instead of keeping its
     inside.

@@ -115,12 +115,12 @@ class _Block(nn.Module):
         self.mlp_in = nn.Linear(config.d_model, config.d_inner)
         self.mlp_out = nn.Linear(config.d_inner, config.d_model)
 
-    def forward(self, x: Tensor) -> Tensor:
-        return self.feed(self.mix(x))
+    def forward(self, x: Tensor, cu_seqlens: Tensor | None) -> Tensor:
+        return self.feed(self.mix(x, cu_seqlens))
 
-    def mix(self, x: Tensor) -> Tensor:
+    def mix(self, x: Tensor, cu_seqlens: Tensor | None) -> Tensor:
         """Along the sequence: position by position it would be wrong."""
-        mixed: Tensor = x + self.mixer(self.mixer_norm(x))
+        mixed: Tensor = x + self.mixer(self.mixer_norm(x), cu_seqlens=cu_seqlens)
         return mixed
 
     def feed(self, x: Tensor) -> Tensor:
@@ -128,10 +128,10 @@ class _Block(nn.Module):
         fed: Tensor = x + self.mlp_out(F.gelu(self.mlp_in(self.mlp_norm(x)), approximate="tanh"))
         return fed
 
-    def checkpointed(self, x: Tensor) -> Tensor:
+    def checkpointed(self, x: Tensor, cu_seqlens: Tensor | None) -> Tensor:
         """`forward`, keeping x and what the mixer makes of it; the MLP, whose inside is widest, in parts of the sequence."""
         options: dict[str, Any] = {"use_reentrant": False, "preserve_rng_state": False}
-        x = checkpoint(self.mix, x, **options)
+        x = checkpoint(self.mix, x, cu_seqlens, **options)
         return torch.cat([checkpoint(self.feed, part, **options) for part in x.split(PART, dim=1)], dim=1)
 
 
@@ -185,31 +185,33 @@ class HyenaLM(LanguageModel):
         """(predicted, d_model): the embedding's rows of the tokens that can be predicted."""
         return self.embedding.weight[: self.config.predicted]
 
-    def forward(self, tokens: Tensor) -> Tensor:
+    def forward(self, tokens: Tensor, *, cu_seqlens: Tensor | None = None) -> Tensor:
         """Final hidden states.
 
         Args:
             tokens: (B, L), int64 or int32, 0 to vocabulary - 1.
+            cu_seqlens: (S+1,) int32, as in `longwave.long_conv`: tokens are (1, total), and what is predicted in one of
+                the S documents does not depend on another.
 
         Returns:
             (B, L, d_model), in the parameters' dtype (float32 under autocast, where the last norm runs).
 
         Raises:
-            ArgumentError: `tokens` is not a batch of integer sequences.
+            ArgumentError: `tokens` is not a batch of integer sequences, or `cu_seqlens` does not fit it.
         """
         if tokens.ndim != 2 or tokens.is_floating_point():
             raise ArgumentError(f"HyenaLM takes integer tokens (B, L), but got {tokens.dtype} {tuple(tokens.shape)}")
         x = self.embedding(tokens)
         for block in self.blocks:
             if self.activation_checkpointing and torch.is_grad_enabled():
-                x = cast(_Block, block).checkpointed(x)
+                x = cast(_Block, block).checkpointed(x, cu_seqlens)
             else:
-                x = block(x)
+                x = block(x, cu_seqlens)
         return self.norm(x)
 
-    def logits(self, tokens: Tensor) -> Tensor:
+    def logits(self, tokens: Tensor, *, cu_seqlens: Tensor | None = None) -> Tensor:
         """(B, L, predicted) logits of the token after each position; `forward` says what may be asked."""
-        return F.linear(self(tokens), self.head_weight())
+        return F.linear(self(tokens, cu_seqlens=cu_seqlens), self.head_weight())
 
 
 Config, Model = HyenaConfig, HyenaLM

@@ -67,20 +67,22 @@ class HyenaOperator(nn.Module):
         self.D = nn.Parameter(torch.randn(order - 1, d_model))
         self.out_proj = nn.Linear(d_model, d_model)
 
-    def forward(self, u: Tensor) -> Tensor:
+    def forward(self, u: Tensor, *, cu_seqlens: Tensor | None = None) -> Tensor:
         """Mix `u` (B, L, d_model) along L; the result has its shape, and the projections' dtype under autocast.
+
+        With `cu_seqlens`, as in `longwave.long_conv`, u is (1, total, d_model) and its documents are mixed apart.
 
         Raises:
             ArgumentError: `u` is not (B, L, d_model), or the convolution refuses it.
         """
         if u.ndim != 3 or u.shape[-1] != self.d_model:
             raise ArgumentError(f"HyenaOperator takes (B, L, {self.d_model}), but got {tuple(u.shape)}")
-        z, *gates = self.short(self.in_proj(u)).split(self.d_model, dim=-1)
+        z, *gates = self.short(self.in_proj(u), cu_seqlens=cu_seqlens).split(self.d_model, dim=-1)
         filters = self.filter(min(u.shape[1], self.filter.max_length)).split(self.d_model)
         for n, k in enumerate(filters):
             postgate = gates[-1] if n == self.order - 2 else None
             z = self.conv(
-                z, k, self.D[n], mode="causal", pregate=gates[n], postgate=postgate, frequency_mask=self.frequency_mask,
-                layout="BLH", backend=self.backend,
+                z, k, self.D[n], mode="causal", pregate=gates[n], postgate=postgate, cu_seqlens=cu_seqlens,
+                frequency_mask=self.frequency_mask, layout="BLH", backend=self.backend,
             )  # fmt: skip
         return self.out_proj(z)

@@ -38,13 +38,14 @@ class ShortConv1d(nn.Module):
         self.weight = nn.Parameter(torch.empty(channels, taps).uniform_(-bound, bound))
         self.bias = nn.Parameter(torch.empty(channels).uniform_(-bound, bound)) if bias else None
 
-    def forward(self, x: Tensor) -> Tensor:
-        """Convolve `x`, (B, H, L) or (B, L, H) by `layout`; the result has its shape and dtype.
+    def forward(self, x: Tensor, *, cu_seqlens: Tensor | None = None) -> Tensor:
+        """Convolve `x`, (B, H, L) or (B, L, H) by `layout`, or packed documents as in `longwave.short_conv`; the result has
+        its shape and dtype.
 
         Raises:
             ArgumentError: whatever `longwave.short_conv` refuses.
         """
-        return short_conv(x, self.weight, self.bias, activation=self.activation, layout=self.layout)
+        return short_conv(x, self.weight, self.bias, activation=self.activation, layout=self.layout, cu_seqlens=cu_seqlens)
 
     def extra_repr(self) -> str:
         H, K = self.weight.shape

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from longwave import backends, dtypes
@@ -13,7 +14,7 @@ from longwave.backends import plain
 from longwave.dtypes import resolved
 from longwave.errors import ArgumentError
 from longwave.ops.transforms import is_traced, must_be_seen_through, refuse_forward_mode, without_autocast
-from longwave.problem import LAYOUTS, ShortCall, check_tensor
+from longwave.problem import LAYOUTS, ShortCall, check_boundaries, check_tensor, segments_of
 
 MAX_TAPS = 256
 REAL_DTYPES = tuple(dtype for dtype in dtypes.SIGNAL_DTYPES if not dtype.is_complex)
@@ -28,6 +29,7 @@ def short_conv(
     activation: str | None = None,
     layout: str = "BHL",
     state: Tensor | None = None,
+    cu_seqlens: Tensor | None = None,
 ) -> Tensor:
     """Convolve every channel of `x` with its own short causal filter, and apply an activation.
 
@@ -40,7 +42,10 @@ def short_conv(
         bias: (H,), float32 or x's dtype.
         activation: None, "silu" or "gelu" (the exact one).
         layout: "BHL" or "BLH", of x, state and result.
-        state: (B, H, K-1) in x's layout, x's dtype: the samples before x; zeros without it.
+        state: (B, H, K-1) in x's layout, x's dtype: the samples before x; zeros without it. With `cu_seqlens` it precedes the
+            first document.
+        cu_seqlens: (S+1,) int32, best on the CPU: x is (1, H, total), the S documents [cu_seqlens[i], cu_seqlens[i+1]) are
+            convolved apart and may be empty. Its values are checked but in a traced call.
 
     Returns:
         x's shape and dtype, contiguous in `layout`. 16-bit input is computed in float32 and rounded once; autocast changes
@@ -57,16 +62,47 @@ def short_conv(
     _check(x, w, bias, activation, layout, state)
     tensors = [None if t is None else resolved(t) for t in (x, w, bias, state)]
     call = ShortCall(*tensors, activation, layout == "BLH")  # type: ignore[call-arg, arg-type]
+    if cu_seqlens is None:
+        return _run(call)
+    check_boundaries(cu_seqlens, x, x.dim() == 3, beside="x")
+    if not is_traced():
+        segments_of(cu_seqlens, x.shape[-2] if call.channels_last else x.shape[-1])
+    return _run_packed(call, cu_seqlens)
+
+
+def _run(call: ShortCall) -> Tensor:
     if must_be_seen_through():
         return _formula(call)
     if is_traced():
         return _op(*call)
-    engine = backends.for_short_conv(x.device.type)
+    engine = backends.for_short_conv(call.x.device.type)
     if engine is plain:
         return _formula(call)  # which autograd differentiates by itself
     if torch.is_grad_enabled() and any(t is not None and t.requires_grad for t in call.tensors):
         return _ShortConv.apply(*call)
     return engine.short_forward(call)
+
+
+def _run_packed(call: ShortCall, cu_seqlens: Tensor) -> Tensor:
+    """The packed row as one, but for the first K-1 samples of every document after the first: those are convolved once more,
+    each document's by themselves. Sizes do not depend on the values of `cu_seqlens`, so that it can be traced."""
+    time = call.x.dim() - (2 if call.channels_last else 1)
+    total, before = call.x.shape[time], call.w.shape[1] - 1
+    y = _run(call)
+    if before == 0 or cu_seqlens.shape[0] == 2:
+        return y
+    bounds = cu_seqlens.to(call.x.device, torch.int64)
+    place_SJ = bounds[1:-1, None] + torch.arange(before, device=call.x.device)
+    heads = call.x.index_select(time, place_SJ.clamp(max=total - 1).flatten()).unflatten(time, place_SJ.shape)
+    heads = heads.squeeze(0) if call.x.dim() == 3 else heads  # (S, J, H) or (H, S, J)
+    heads = heads if call.channels_last else heads.transpose(0, 1)
+    alone = _run(call._replace(x=heads, state=None))
+    alone = alone.flatten(0, 1) if call.channels_last else alone.transpose(0, 1).flatten(1)
+    alone = alone.unsqueeze(0) if call.x.dim() == 3 else alone
+    # What a document shorter than K-1 does not have goes to one more place behind the row, and is cut off with it.
+    place_SJ = torch.where(place_SJ < bounds[2:, None], place_SJ, total)
+    longer = F.pad(y, (0, 0, 0, 1) if call.channels_last else (0, 1))
+    return longer.index_copy(time, place_SJ.flatten(), alone).narrow(time, 0, total).contiguous()
 
 
 def _formula(call: ShortCall) -> Tensor:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import itertools
 
 import pytest
 import torch
@@ -50,6 +51,47 @@ def test_model_predicts_from_the_past_alone(model: HyenaLM) -> None:
     assert (difference[:30] < 1e-5 * scale).all()
     assert difference[30] > 1e-2 * scale
     assert (difference[31:] > 1e-5 * scale).float().mean() > 0.9
+
+
+def test_documents_packed_into_one_row_do_not_see_each_other(model: HyenaLM) -> None:
+    """Bit for bit, in values and in gradients; the control is that the changed document does see it."""
+    bounds = [0, 1, 3, 17, 40, 48]
+    cu_seqlens = torch.tensor(bounds, dtype=torch.int32)
+    tokens = _tokens(batch=1)
+    changed = tokens.clone()
+    changed[:, 16] = (changed[:, 16] + 1) % 4  # the last of its document, next to the one behind it
+    changed[:, 3] = (changed[:, 3] + 1) % 4  # and the first
+    with torch.no_grad():
+        before, after = (model.logits(t, cu_seqlens=cu_seqlens) for t in (tokens, changed))
+        joined = model.logits(tokens)
+    same = (before == after).all(dim=2)[0]
+    assert same[:3].all()
+    assert same[17:].all()
+    assert not same[3]
+    assert not same[16]
+    assert (before - joined)[:, 17:].abs().max() > 1e-2 * joined.abs().max()  # without boundaries they do see each other
+    for start, end in itertools.pairwise(bounds):
+        alone = model.logits(tokens[:, start:end])
+        torch.testing.assert_close(before[:, start:end], alone, rtol=1e-4, atol=1e-4 * before.abs().max().item())
+    x = model.embedding(tokens).detach().requires_grad_()
+    model.embedding.forward = lambda _: x  # type: ignore[method-assign]
+    (gradient,) = torch.autograd.grad(model(tokens, cu_seqlens=cu_seqlens)[:, 17:40].square().sum(), x)
+    del model.embedding.forward
+    assert not gradient[:, :17].any()
+    assert not gradient[:, 40:].any()
+    assert gradient[:, 17:40].abs().amax(dim=2).min() > 0
+
+
+def test_packed_documents_change_no_gradient_by_checkpointing(model: HyenaLM) -> None:
+    cu_seqlens = torch.tensor([0, 9, 48], dtype=torch.int32)
+
+    def gradients() -> list[torch.Tensor]:
+        hidden = model(_tokens(batch=1), cu_seqlens=cu_seqlens)
+        return list(torch.autograd.grad(hidden.square().sum(), list(model.parameters())))
+
+    kept = gradients()
+    model.activation_checkpointing = True
+    assert all(torch.equal(a, b) for a, b in zip(kept, gradients(), strict=True))
 
 
 def test_model_gives_every_parameter_a_gradient(model: HyenaLM) -> None:

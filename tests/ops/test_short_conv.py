@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable
 
 import pytest
@@ -64,6 +65,71 @@ def test_chunks_with_state_equal_the_whole() -> None:
     for at in (1, 5, 6, 29):
         state = F.pad(x[..., :at], (6, 0))[..., -6:]
         torch.testing.assert_close(longwave.short_conv(x[..., at:], w, state=state), whole[..., at:])
+
+
+PACKED = (0, 0, 1, 1, 3, 12, 13, 30, 30)
+
+
+@pytest.mark.parametrize("layout", ["BHL", "BLH"])
+@pytest.mark.parametrize("K", [1, 2, 3, 7, 40])
+@pytest.mark.parametrize("batched", [True, False])
+def test_packed_documents_are_convolved_apart(layout: str, K: int, batched: bool) -> None:
+    """Empty ones, ones shorter than the filter, and a state before the first: values, gradients, and the bits of each alone."""
+    cu_seqlens = torch.tensor(PACKED, dtype=torch.int32)
+    turned = (lambda t: t) if layout == "BHL" else (lambda t: t.transpose(-2, -1).contiguous())
+    lead = (1,) if batched else ()
+    inputs = {"x": turned(torch.randn(*lead, 5, 30)), "w": torch.randn(5, K), "bias": torch.randn(5)}
+    inputs["state"] = turned(torch.randn(*lead, 5, K - 1))
+    leaves = {name: t.clone().requires_grad_() for name, t in inputs.items()}
+    exact = {name: t.double().requires_grad_() for name, t in inputs.items()}
+    y = longwave.short_conv(**leaves, activation="silu", layout=layout, cu_seqlens=cu_seqlens)
+    truth = short_conv_ref(**exact, activation="silu", layout=layout, cu_seqlens=cu_seqlens)
+    assert y.is_contiguous()
+    assert relative_l2(y, truth) <= bound(torch.float32, 30, "cpu")
+    dy = torch.randn_like(y)
+    got = torch.autograd.grad(y, list(leaves.values()), dy)
+    want = torch.autograd.grad(truth, list(exact.values()), dy.double(), materialize_grads=True)
+    for name, a, b in zip(inputs, got, want, strict=True):
+        torch.testing.assert_close(a.double(), b, rtol=1e-5, atol=1e-5, msg=name)
+    time = -1 if layout == "BHL" else -2
+    for start, end in itertools.pairwise(PACKED[2:]):
+        if start < end:
+            alone = longwave.short_conv(
+                inputs["x"].narrow(time, start, end - start), inputs["w"], inputs["bias"], activation="silu", layout=layout
+            )
+            assert torch.equal(y.narrow(time, start, end - start), alone)
+
+
+def test_packed_documents_differentiate_and_compile() -> None:
+    x = torch.randn(1, 2, 9, dtype=torch.float64, requires_grad=True)
+    w = torch.randn(2, 4, dtype=torch.float64, requires_grad=True)
+    cu_seqlens = torch.tensor([0, 2, 2, 7, 9], dtype=torch.int32)
+
+    def call(x: torch.Tensor, w: torch.Tensor) -> torch.Tensor:
+        return longwave.short_conv(x, w, activation="gelu", cu_seqlens=cu_seqlens)
+
+    assert torch.autograd.gradcheck(call, (x, w), fast_mode=True)
+    assert torch.autograd.gradgradcheck(call, (x, w), fast_mode=True)
+    primals, tangents = (x.detach(), w.detach()), (torch.randn_like(x), torch.randn_like(w))
+    _, got = jvp(call, primals, tangents)
+    _, want = jvp(lambda x, w: short_conv_ref(x, w, activation="gelu", cu_seqlens=cu_seqlens), primals, tangents)
+    torch.testing.assert_close(got, want)
+    assert want.abs().max() > 0.1
+    torch._dynamo.reset()
+    torch.testing.assert_close(torch.compile(call, fullgraph=True, backend="aot_eager")(x, w), call(x, w))
+
+
+@pytest.mark.parametrize(
+    ("shape", "bounds", "words"),
+    [
+        ((2, 3, 8), [0, 8], "x has a batch of 2"),
+        ((1, 3, 8), [0, 9], "runs from 0 to 9"),
+        ((3, 8), [0, 5, 3, 8], "falls from 5 to 3"),
+    ],
+)
+def test_packed_documents_that_do_not_fit_are_refused(shape: tuple[int, ...], bounds: list[int], words: str) -> None:
+    with pytest.raises(ArgumentError, match=words):
+        longwave.short_conv(torch.randn(shape), torch.randn(3, 2), cu_seqlens=torch.tensor(bounds, dtype=torch.int32))
 
 
 def test_derivatives_transforms_and_autocast() -> None:
