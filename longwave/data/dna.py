@@ -1,8 +1,11 @@
 """From DNA records to training data: a contiguous split, random training windows, evaluation windows.
 
-Records are joined in file order with one N between them, so that windows may cross records and see where they meet. Of
-the joined bases the first 90 % train, the next 5 % validate and the last 5 % test: three stretches without a base in
-common. The borders depend on the data alone, not on the context. An N is seen by the model and never predicted.
+Records are joined in file order with one N between them. Of the joined bases the first 90 % train, the next 5 % validate
+and the last 5 % test: three stretches without a base in common. The borders depend on the data alone, not on the context.
+An N is seen by the model and never predicted.
+
+A window may hold bases of several records; `documents` says where each begins, so that a model can keep them apart. A
+record begins with the N before it, which is what its first base is predicted from.
 """
 
 from __future__ import annotations
@@ -11,10 +14,13 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
+import numpy.typing as npt
 import torch
 
 from longwave.data.codes import UNKNOWN, Codes, Record, check_codes, unknown_runs
 from longwave.errors import ArgumentError, DataError
+
+Starts = npt.NDArray[np.int64]
 
 HELD_OUT_SHARE = 20
 """Validation and test take one part in this many, each."""
@@ -29,11 +35,16 @@ class DnaSplit:
 
     Attributes:
         train, validation, test: (n,) uint8, 0…4 = A C G T N.
+        train_records, validation_records, test_records: (m,) int64, ascending: the indices in the stretch at which a record
+            begins, those of the N between it and the one before.
     """
 
     train: Codes
     validation: Codes
     test: Codes
+    train_records: Starts
+    validation_records: Starts
+    test_records: Starts
 
 
 def split(records: Sequence[Record], context: int) -> DnaSplit:
@@ -44,7 +55,7 @@ def split(records: Sequence[Record], context: int) -> DnaSplit:
         context: the number of bases a model sees before it predicts one, ≥ 1; it moves no border and is checked only.
 
     Returns:
-        The three stretches, views of one new array.
+        The three stretches, views of one new array, and where records begin in them.
 
     Raises:
         ArgumentError: no record, or a context below 1.
@@ -57,7 +68,8 @@ def split(records: Sequence[Record], context: int) -> DnaSplit:
     parts = [part for record in records for part in (separator, check_codes(record.codes))]
     joined = np.concatenate(parts[1:])
     held_out = joined.size // HELD_OUT_SHARE
-    train, validation, test = np.split(joined, [joined.size - 2 * held_out, joined.size - held_out])
+    borders = [joined.size - 2 * held_out, joined.size - held_out]
+    train, validation, test = np.split(joined, borders)
     if train.size < context + 1:
         raise DataError(
             f"a context of {context:,} bases needs at least {context + 1:,} to train on and the data's {joined.size:,} "
@@ -69,7 +81,30 @@ def split(records: Sequence[Record], context: int) -> DnaSplit:
                 f"the {name} region (5 % of {joined.size:,} bases) holds {known:,} known bases and a score needs "
                 f"{LEAST_HELD_OUT_BASES:,}; give more DNA"
             )
-    return DnaSplit(train, validation, test)
+    separators = np.cumsum([record.codes.size + 1 for record in records], dtype=np.int64)[:-1] - 1
+    inside = np.split(separators, np.searchsorted(separators, borders))
+    return DnaSplit(train, validation, test, *(at - start for at, start in zip(inside, [0, *borders], strict=True)))
+
+
+def documents(rows: Sequence[int], length: int, records: Starts) -> torch.Tensor | None:
+    """The records in rows of inputs, for a model that takes them packed into one row, in which each stays by itself.
+
+    Args:
+        rows: at least one: for every row the index of its first input.
+        length: inputs of a row.
+        records: (m,) ascending: the indices at which a record begins.
+
+    Returns:
+        (S + 1,) int32 on the CPU: 0, where in the rows, one after the other, a row or a record begins, and their end; None
+        where no row holds inputs of two records.
+    """
+    bounds: list[int] = []
+    for number, first in enumerate(rows):
+        inner = records[np.searchsorted(records, first + 1) : np.searchsorted(records, first + length)]
+        bounds += [number * length, *(inner - first + number * length).tolist()]
+    if len(bounds) == len(rows):
+        return None
+    return torch.tensor([*bounds, len(rows) * length], dtype=torch.int32)
 
 
 class Windows:
@@ -79,7 +114,9 @@ class Windows:
     loss has a denominator.
     """
 
-    def __init__(self, codes: Codes, context: int, batch_size: int, seed: int = 0, rank: int = 0) -> None:
+    def __init__(
+        self, codes: Codes, context: int, batch_size: int, seed: int = 0, rank: int = 0, records: Starts | None = None
+    ) -> None:
         """
         Args:
             codes: (n,) uint8, 0…4 = A C G T N, n > context; kept, not copied.
@@ -87,6 +124,7 @@ class Windows:
             batch_size: windows in a batch, ≥ 1.
             seed: ≥ 0; other seeds give other windows.
             rank: ≥ 0; the number of the process among those that train together, each of which draws its own windows.
+            records: (m,) ascending indices of `codes` at which a record begins; none without it.
 
         Raises:
             ArgumentError: a number is out of range, or `codes` are not codes.
@@ -103,6 +141,7 @@ class Windows:
             )
         self.codes, self.context, self.batch_size = codes, context, batch_size
         self.seed, self.rank = seed, rank
+        self.records = np.zeros(0, dtype=np.int64) if records is None else records
         # A window from `start` predicts start+1 … start+context: barren if those lie in one run of N.
         runs = unknown_runs(codes)
         runs = runs[runs[:, 1] - runs[:, 0] >= context]
@@ -128,6 +167,17 @@ class Windows:
         Raises:
             ArgumentError: a negative step.
         """
+        return torch.from_numpy(np.stack([self.codes[start : start + self.context + 1] for start in self._starts(step)]))
+
+    def documents(self, step: int) -> torch.Tensor | None:
+        """Where records begin in the inputs of a step's windows, as the function of this name returns it.
+
+        Raises:
+            ArgumentError: a negative step.
+        """
+        return documents(self._starts(step), self.context, self.records)
+
+    def _starts(self, step: int) -> list[int]:
         if step < 0:
             raise ArgumentError(f"step must be at least 0 and {step} was given")
         # SeedSequence, unlike a Generator's methods, promises the same words in every NumPy version. Taking them modulo
@@ -135,8 +185,8 @@ class Windows:
         words = np.random.SeedSequence((self.seed, step, self.rank)).generate_state(self.batch_size, np.uint64)
         numbers = (words % np.uint64(self.count)).astype(np.int64)
         stretch = np.searchsorted(self._numbers, numbers, side="right") - 1
-        starts = self._firsts[stretch] + numbers - self._numbers[stretch]
-        return torch.from_numpy(np.stack([self.codes[start : start + self.context + 1] for start in starts.tolist()]))
+        starts: list[int] = (self._firsts[stretch] + numbers - self._numbers[stretch]).tolist()
+        return starts
 
 
 def evaluation_windows(codes: Codes, context: int, batch_size: int = 1) -> Iterator[torch.Tensor]:

@@ -12,6 +12,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -39,14 +40,26 @@ class Outcome:
     bases_per_s: float
 
 
+class Batch(NamedTuple):
+    """The windows of a step.
+
+    Attributes:
+        tokens: (batch, context + 1) uint8 on the CPU: `[:, :-1]` are the inputs, `[:, 1:]` the targets.
+        cu_seqlens: (S + 1,) int32 on the CPU, the documents in the inputs, row after row, where any row holds two.
+    """
+
+    tokens: Tensor
+    cu_seqlens: Tensor | None = None
+
+
 @dataclass(frozen=True)
 class Job:
     """What the loop trains, and on what.
 
     Attributes:
         model: on `device`.
-        batches: data-parallel rank to a function that takes a step (0 is the first) to its tokens, (batch, context + 1)
-            uint8 on the CPU; the same for the same rank and step.
+        batches: data-parallel rank to a function that takes a step (0 is the first) to its `Batch`; the same for the same
+            rank and step.
         validate: the model's cost of the validation bases, without gradients.
         description: what the weights say about themselves; the loop fills in the step.
         markov_bits: the Markov model's bits per base on the validation bases, for the picture.
@@ -54,7 +67,7 @@ class Job:
     """
 
     model: LanguageModel
-    batches: Callable[[int], Callable[[int], Tensor]]
+    batches: Callable[[int], Callable[[int], Batch]]
     validate: Callable[[LanguageModel], Score]
     description: checkpoint.Description
     markov_bits: float
@@ -130,13 +143,13 @@ def train(job: Job, options: Options, folder: Path, *, resume: bool, mesh: Devic
     return Outcome(step, guard.requested, speed)
 
 
-def _step(job: Job, optimizer: torch.optim.Optimizer, options: Options, step: int, tokens: Tensor) -> dict[str, float]:
+def _step(job: Job, optimizer: torch.optim.Optimizer, options: Options, step: int, batch: Batch) -> dict[str, float]:
     """One update from the batch of `step`; returns what is written down."""
     rate = learning_rate(step, peak=options.lr, warmup=options.warmup, steps=options.steps)
     for group in optimizer.param_groups:
         group["lr"] = rate
-    tokens = tokens.to(job.device)
-    nats, count = loss_nats(job.model, tokens[:, :-1], tokens[:, 1:], autocast=job.autocast)
+    tokens = batch.tokens.to(job.device)
+    nats, count = loss_nats(job.model, tokens[:, :-1], tokens[:, 1:], batch.cu_seqlens, autocast=job.autocast)
     loss = nats / count
     optimizer.zero_grad(set_to_none=True)
     loss.backward()

@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from longwave.data.codes import UNKNOWN, Codes, Record, encode
-from longwave.data.dna import Windows, evaluation_windows, split
+from longwave.data.dna import Windows, documents, evaluation_windows, split
 from longwave.errors import ArgumentError, DataError
 
 
@@ -47,6 +47,56 @@ def test_split_joins_records_with_one_n() -> None:
     separators = np.flatnonzero(joined == UNKNOWN).tolist()
     assert separators == [1, 3_002, 3_004, 3_007]
     assert np.array_equal(joined[3_008:], records[-1].codes)
+
+
+def test_split_says_where_records_begin() -> None:
+    """At the N before them, in each stretch by itself, also where that is the first or the last of a stretch."""
+    for sizes, expected in (
+        ([1, 8_998, 499, 3, 495, 1, 1, 1], [[1, 9_000], [494, 498], [494, 496, 498]]),
+        ([3, 8_996, 498, 500], [[3], [0, 499], []]),
+        ([9_000], [[], [], []]),
+    ):
+        parts = split([Record(f"r{i}", _random(size, i)) for i, size in enumerate(sizes)], 10)
+        stretches = (parts.train, parts.validation, parts.test)
+        found = (parts.train_records, parts.validation_records, parts.test_records)
+        assert [records.tolist() for records in found] == expected
+        assert [np.flatnonzero(stretch == UNKNOWN).tolist() for stretch in stretches] == expected
+
+
+@settings(max_examples=80, deadline=None)
+@given(
+    records=st.lists(st.integers(0, 40), unique=True).map(sorted),
+    rows=st.lists(st.integers(0, 30), min_size=1, max_size=4),
+    length=st.integers(1, 12),
+)
+def test_documents_are_those_of_the_inputs(records: list[int], rows: list[int], length: int) -> None:
+    number = np.cumsum(np.isin(np.arange(60), records))  # which record an index belongs to
+    found = documents(rows, length, np.array(records, dtype=np.int64))
+    label = [(row, number[first + i]) for row, first in enumerate(rows) for i in range(length)]
+    bounds = [i for i, here in enumerate(label) if i == 0 or here != label[i - 1]]
+    if len(bounds) == len(rows):
+        assert found is None
+    else:
+        assert found is not None
+        assert found.dtype == torch.int32
+        assert found.tolist() == [*bounds, len(label)]
+
+
+def test_windows_know_their_records_and_draw_the_same_bases() -> None:
+    codes = _random(400)
+    codes[[150, 160, 300]] = UNKNOWN
+    records = np.array([150, 160, 300])
+    windows, joined = Windows(codes, 50, 8, seed=1, records=records), Windows(codes, 50, 8, seed=1)
+    several = 0
+    for step in range(20):
+        batch, found = windows.batch(step), windows.documents(step)
+        assert torch.equal(batch, joined.batch(step))
+        assert joined.documents(step) is None
+        inputs = batch[:, :-1].flatten()
+        begins = {i for i in range(inputs.numel()) if i % 50 == 0 or inputs[i] == UNKNOWN}
+        assert set(found.tolist() if found is not None else range(0, 401, 50)) == begins | {400}
+        several += found is not None
+    assert several > 0
 
 
 def test_no_window_touches_a_held_out_base() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import os
 import tomllib
@@ -14,6 +15,7 @@ from safetensors.torch import save_file
 from terminal import typed
 
 from longwave.cli import main
+from longwave.models import hyena
 from longwave.train import checkpoint
 from longwave.train.tasks.dna import job
 
@@ -54,6 +56,37 @@ def test_train_learns_and_leaves_its_files(
     assert [line["step"] for line in lines if line["kind"] == "train"] == list(range(1, 61))
     assert lines[-1]["kind"] == "test"
     assert (out / "loss.png").read_bytes().startswith(b"\x89PNG")
+
+
+@pytest.mark.parametrize("several", [True, False])
+def test_train_keeps_the_records_of_a_file_apart(
+    tmp_path: Path, micro: str, monkeypatch: pytest.MonkeyPatch, several: bool
+) -> None:
+    """Every window of a step that holds bases of two records is packed; a file of one record never is."""
+    letters = torch.randint(4, (30_000,), generator=torch.Generator().manual_seed(0)).tolist()
+    text = "".join("ACGT"[i] for i in letters)
+    path, places = tmp_path / "contigs.fa", [0, 30_000]
+    if several:
+        places = [0, *sorted({300 * i + 17 * i % 290 for i in range(1, 99)}), 30_000]
+    path.write_text("".join(f">contig{a}\n{text[a:b]}\n" for a, b in itertools.pairwise(places)))
+    seen: list[bool] = []
+    forward = hyena.HyenaLM.forward
+
+    def watched(model: hyena.HyenaLM, tokens: torch.Tensor, **options: torch.Tensor) -> torch.Tensor:
+        bounds = options["cu_seqlens"].tolist() if options else range(0, tokens.numel() + 1, tokens.shape[1])
+        separators = [i for i in range(tokens.numel()) if tokens.flatten()[i] == 4]
+        assert set(separators) <= set(bounds)
+        seen.append(bool(options))
+        return forward(model, tokens, **options)
+
+    monkeypatch.setattr(hyena.HyenaLM, "forward", watched)
+    command = ["train", "dna", "--preset", micro, "--context", "1024", "--fasta", str(path), "--batch", "2"]
+    assert main([*command, "--out", str(tmp_path / "run"), *QUICK]) == 0
+    assert len(seen) > 3
+    assert all(seen) if several else not any(seen)
+    result = json.loads((tmp_path / "run" / "result.json").read_text())
+    assert result["test_bases"] == 1_500
+    assert 1.5 < result["model_bits_per_base"] < 2.5
 
 
 def test_train_in_bf16_with_checkpointing(tmp_path: Path, train: Callable[..., int]) -> None:

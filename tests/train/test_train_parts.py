@@ -80,6 +80,25 @@ def test_score_with_overlap_gives_context() -> None:
     )
 
 
+@pytest.mark.parametrize("overlap", [0, 30])
+def test_score_of_joined_records_is_that_of_each_alone(overlap: int) -> None:
+    torch.manual_seed(0)
+    model = HyenaLM(HyenaConfig(d_model=8, layers=2, filter_length=64, d_inner=16)).double()
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.mul_(3)  # so that what is far away counts
+    sizes = (1, 20, 2, 35)
+    separator = np.array([4], np.uint8)
+    parts = [_codes(n + 5)[5:] for n in sizes]
+    joined = np.concatenate([x for part in parts for x in (separator, part)][1:])
+    records = np.cumsum([n + 1 for n in sizes])[:-1] - 1
+    alone = sum((score(model, part, 64, device=CPU) for part in parts), Score(0, 0.0))
+    apart = score(model, joined, 64, overlap=overlap, records=records, device=CPU)
+    assert apart.bases == alone.bases
+    assert apart.bits == pytest.approx(alone.bits, rel=1e-9)
+    assert score(model, joined, 64, device=CPU).bits != pytest.approx(alone.bits, rel=1e-4)  # the control
+
+
 @pytest.mark.parametrize("overlap", [-1, 8])
 def test_score_refuses_an_overlap_out_of_range(overlap: int) -> None:
     with pytest.raises(ArgumentError, match="overlap"):

@@ -26,7 +26,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--warmup", type=int, metavar="STEPS", help="steps of linear warm-up before the cosine (default: a twentieth)")
     add("--weight-decay", type=float, metavar="RATE", help="of matrices outside filters (default: 0.1)")
     add("--clip", type=float, metavar="NORM", help="largest norm of the gradient (default: 1)")
-    add("--fasta", metavar="FILE", help="train on this file, plain or gzip (default: E. coli 536, in the package)")
+    add(
+        "--fasta",
+        metavar="FILE",
+        help="train on this file, plain or gzip, its records kept apart (default: E. coli 536, in the package)",
+    )
     add("--backend", help="backend of the convolutions (default: auto)")
     add("--device", help="auto, cpu or cuda (default: auto)")
     add("--autocast", metavar="MODE", help="auto, off or bf16 (default: auto, which is bf16 where the hardware has it)")

@@ -20,7 +20,7 @@ import torch
 
 from longwave import models
 from longwave.data import dna, fasta, genome, markov
-from longwave.data.codes import Codes, Record
+from longwave.data.codes import Record
 from longwave.errors import DataError
 from longwave.models import LanguageModel
 from longwave.ops.long_conv import long_conv
@@ -133,8 +133,9 @@ def _run(args: argparse.Namespace, stack: ExitStack) -> int:
             "put the old file back, or start a new run in another --out"
         )
 
-    def batches(rank: int) -> Callable[[int], torch.Tensor]:
-        return dna.Windows(data.train, chosen.context, chosen.batch, seed=chosen.seed, rank=rank).batch
+    def batches(rank: int) -> Callable[[int], loop.Batch]:
+        windows = dna.Windows(data.train, chosen.context, chosen.batch, chosen.seed, rank, data.train_records)
+        return lambda step: loop.Batch(windows.batch(step), windows.documents(step))
 
     batches(0)  # refuses data without a window now, while nothing is written
     name, model, config = _make_model(chosen, device)
@@ -149,7 +150,7 @@ def _run(args: argparse.Namespace, stack: ExitStack) -> int:
     autocast = options.choose_autocast(chosen.autocast, device)
 
     def validate(model: LanguageModel) -> Score:
-        return score(model, validation, chosen.context, device=device, autocast=autocast)
+        return score(model, validation, chosen.context, records=data.validation_records, device=device, autocast=autocast)
 
     job = loop.Job(
         model=model,
@@ -175,7 +176,7 @@ def _run(args: argparse.Namespace, stack: ExitStack) -> int:
         say(f"stopped after step {outcome.step:,} and saved; continue with: {resume_command}")
         return 130
     try:
-        _finish(job, data.test, baseline, outcome, out)
+        _finish(job, data, baseline, outcome, out)
     except KeyboardInterrupt:
         say(f"stopped before the final test; the model is saved, test it with: {resume_command}")
         return 130
@@ -216,14 +217,16 @@ def _make_model(chosen: Options, device: torch.device) -> tuple[str, LanguageMod
     return name, model.to(device), dataclasses.asdict(config)
 
 
-def _finish(job: loop.Job, test: Codes, baseline: markov.MarkovModel, outcome: loop.Outcome, out: Path) -> None:
+def _finish(job: loop.Job, data: dna.DnaSplit, baseline: markov.MarkovModel, outcome: loop.Outcome, out: Path) -> None:
     """Score the held-out test bases, print the table, write `result.json` and the metrics' last line."""
     metrics = Metrics(out / METRICS)
-    context = job.description.context
+    context, test = job.description.context, data.test
     overlap = context // 2
     say(f"scoring {len(test):,} held-out bases")
     began = time.perf_counter()
-    cost = score(job.model.eval(), test, context, overlap=overlap, device=job.device, autocast=job.autocast)
+    cost = score(
+        job.model.eval(), test, context, overlap=overlap, records=data.test_records, device=job.device, autocast=job.autocast
+    )
     seconds = time.perf_counter() - began
     speeds = [line["bases_per_s"] for line in metrics.read() if line["kind"] == "train"]
     result = {
