@@ -87,7 +87,7 @@ PRESETS: dict[str, HyenaConfig] = {
 }
 
 
-# Positions that an MLP takes at a time where activations are computed twice: its inside is then a small part of the memory.
+# Positions taken at a time where memory matters: the inside of what goes position by position is then a small part of it.
 PART = 2**16
 
 
@@ -134,12 +134,33 @@ class _Block(nn.Module):
         x = checkpoint(self.mix, x, cu_seqlens, **options)
         return torch.cat([checkpoint(self.feed, part, **options) for part in x.split(PART, dim=1)], dim=1)
 
+    def in_parts(self, x: Tensor) -> Tensor:
+        """`forward` without gradients, into x itself: beside it, only what the long convolutions read and write is ever
+        there whole, about order + 2 times the size of x.
+        """
+        mixer, L = self.mixer, x.shape[1]
+        before = mixer.short.weight.shape[1] - 1  # what the short convolution sees of the part before
+        projected = x.new_empty(0)
+        for start in range(0, L, PART):
+            lead = min(start, before)
+            part = mixer.short(mixer.in_proj(self.mixer_norm(x[:, start - lead : start + PART])))[:, lead:]
+            if not start:
+                projected = part.new_empty(x.shape[0], part.shape[2], L)
+            # A channel's samples side by side: rows this long are convolved one by one, 4 times as fast so.
+            projected[:, :, start : start + PART] = part.transpose(1, 2)
+        mixed = mixer.convolve(projected, layout="BHL")
+        del projected
+        for part, y in zip(x.split(PART, dim=1), mixed.split(PART, dim=2), strict=True):
+            part.copy_(self.feed(part + mixer.out_proj(y.transpose(1, 2))))
+        return x
+
 
 class HyenaLM(LanguageModel):
     """Causal language model: tokens (B, L) to hidden states (B, L, d_model) that predict the token after each.
 
     The loss is not in here: `longwave.nn.chunked_cross_entropy(hidden, model.head_weight(), targets, ...)` makes it
-    without holding all logits; `logits` is for short inputs.
+    without holding all logits; `logits` is for short inputs. Inputs may be any length: no filter grows with them. Without
+    gradients, a long one takes about (order + 3) · d_model values a position at its peak, whatever the number of layers.
 
     Args:
         config: the sizes.
@@ -202,9 +223,12 @@ class HyenaLM(LanguageModel):
         if tokens.ndim != 2 or tokens.is_floating_point():
             raise ArgumentError(f"HyenaLM takes integer tokens (B, L), but got {tokens.dtype} {tuple(tokens.shape)}")
         x = self.embedding(tokens)
-        for block in self.blocks:
+        for module in self.blocks:
+            block = cast(_Block, module)
             if self.activation_checkpointing and torch.is_grad_enabled():
-                x = cast(_Block, block).checkpointed(x, cu_seqlens)
+                x = block.checkpointed(x, cu_seqlens)
+            elif tokens.shape[1] > PART and cu_seqlens is None and not torch.is_grad_enabled():
+                x = block.in_parts(x)
             else:
                 x = block(x, cu_seqlens)
         return self.norm(x)

@@ -77,12 +77,19 @@ class HyenaOperator(nn.Module):
         """
         if u.ndim != 3 or u.shape[-1] != self.d_model:
             raise ArgumentError(f"HyenaOperator takes (B, L, {self.d_model}), but got {tuple(u.shape)}")
-        z, *gates = self.short(self.in_proj(u), cu_seqlens=cu_seqlens).split(self.d_model, dim=-1)
-        filters = self.filter(min(u.shape[1], self.filter.max_length)).split(self.d_model)
+        return self.out_proj(self.convolve(self.short(self.in_proj(u), cu_seqlens=cu_seqlens), cu_seqlens))
+
+    def convolve(self, projected: Tensor, cu_seqlens: Tensor | None = None, *, layout: str = "BLH") -> Tensor:
+        """The long convolutions and their gates alone: (B, L, (order + 1) d_model), as `short` gives them, to
+        (B, L, d_model), as `out_proj` takes them; with `layout="BHL"` both with the last two dimensions exchanged.
+        """
+        channels, time = (2, 1) if layout == "BLH" else (1, 2)
+        z, *gates = projected.split(self.d_model, dim=channels)
+        filters = self.filter(min(projected.shape[time], self.filter.max_length)).split(self.d_model)
         for n, k in enumerate(filters):
             postgate = gates[-1] if n == self.order - 2 else None
             z = self.conv(
                 z, k, self.D[n], mode="causal", pregate=gates[n], postgate=postgate, cu_seqlens=cu_seqlens,
-                frequency_mask=self.frequency_mask, layout="BLH", backend=self.backend,
+                frequency_mask=self.frequency_mask, layout=layout, backend=self.backend,
             )  # fmt: skip
-        return self.out_proj(z)
+        return z

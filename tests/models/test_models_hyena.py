@@ -11,6 +11,7 @@ from torch.nn import functional as F
 
 from longwave import models
 from longwave.errors import ArgumentError
+from longwave.models import hyena
 from longwave.models.hyena import PRESETS, HyenaConfig, HyenaLM
 from longwave.nn import chunked_cross_entropy
 
@@ -114,6 +115,29 @@ def test_activation_checkpointing_changes_no_gradient(model: HyenaLM) -> None:
     hook.remove()
     assert len(runs) == 2  # forward, and once more for the backward pass
     assert all(torch.equal(a, b) for a, b in zip(kept, again, strict=True))
+
+
+@pytest.mark.parametrize("length", [17, 21, 40])
+@pytest.mark.parametrize("dtype", [torch.float64, torch.bfloat16])
+def test_model_without_gradients_goes_in_parts(
+    model: HyenaLM, length: int, dtype: torch.dtype, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The same result, from an input in which filters, short ones too, reach across the parts."""
+    tokens = _tokens(length)
+    if dtype == torch.float64:
+        model.double()
+    with torch.no_grad(), torch.autocast("cpu", dtype=torch.bfloat16, enabled=dtype == torch.bfloat16):
+        whole = model(tokens)
+        monkeypatch.setattr(hyena, "PART", 5)
+        rows: list[int] = []
+        hook = model.blocks[1].mlp_in.register_forward_hook(lambda _module, inputs, _output: rows.append(inputs[0].shape[1]))
+        found = model(tokens)
+        hook.remove()
+    assert rows == [5] * (length // 5) + [length % 5] * (length % 5 > 0)
+    assert found.dtype == whole.dtype
+    tolerance = {torch.float64: 1e-12, torch.bfloat16: 0.02}[dtype]
+    torch.testing.assert_close(found, whole, rtol=tolerance, atol=tolerance * whole.abs().max().item())
+    assert not torch.allclose(whole[:, 5:], model(tokens[:, 5:]).to(whole.dtype), rtol=0.1)  # the control: parts are no inputs
 
 
 def test_compiled_model_equals_eager(model: HyenaLM) -> None:
