@@ -197,3 +197,32 @@ def test_a_lazy_conjugate_is_not_forgotten() -> None:
         torch.testing.assert_close(run(u.conj(), k), want, rtol=1e-12, atol=1e-12)
         negative = u.conj().imag
         torch.testing.assert_close(run(negative, k.real.clone()), longwave.long_conv(negative.clone(), k.real.clone()))
+
+
+@pytest.mark.parametrize("backend", backends_here())
+@pytest.mark.parametrize("filters", ["channel", "sample"])
+@pytest.mark.parametrize("K", [3, 20])
+@pytest.mark.parametrize("mode", ["causal", "same", "circular"])
+def test_many_documents_of_few_lengths(backend: str, filters: str, K: int, mode: str) -> None:
+    """Documents that may be taken together: of one length, of neighbouring lengths with one transform, and empty ones."""
+    lengths = torch.randint(0, 9, (40,), generator=torch.Generator().manual_seed(K))
+    documents = (0, *lengths.cumsum(0).tolist())
+    case = Case(
+        mode=mode, B=1, H=4, L=documents[-1], K=K, filters=filters, P=3 * (mode == "causal"), documents=documents, D=True,
+        pregate=True, postgate=True,
+    )  # fmt: skip
+    kwargs = arguments(case)
+    leaves = floating(kwargs)
+    y, truth = longwave.long_conv(**kwargs, backend=backend), truth_of(kwargs)
+    check(y, truth, case, "y")
+    dy = torch.randn_like(y)
+    got, want = (torch.autograd.grad(z, list(leaves.values()), dy, materialize_grads=True) for z in (y, truth))
+    for name, a, b in zip(leaves, got, want, strict=True):
+        check(a, b, case, name)
+    with torch.no_grad():
+        kwargs["u"][..., documents[7] : documents[8]] = float("nan")
+        clean = longwave.long_conv(**kwargs, backend=backend).isfinite().all(dim=1)[0]
+    assert documents[7] < documents[8]
+    assert not clean[documents[7] : documents[8]].any()
+    assert clean[: documents[7]].all()
+    assert clean[documents[8] :].all()

@@ -7,8 +7,9 @@ the transforms (`vmap`, `jvp`, `func.grad`) that must see through them.
 
 from __future__ import annotations
 
+import itertools
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from functools import lru_cache
 from typing import NamedTuple
 
@@ -21,7 +22,7 @@ from longwave.backends.plain.short import short_backward as short_backward
 from longwave.backends.plain.short import short_forward as short_forward
 from longwave.backends.plain.spectra import FilterGradient, Spectra, span
 from longwave.dtypes import cast, conj
-from longwave.planner import Plan
+from longwave.planner import Piece, Plan
 from longwave.problem import Problem
 
 PRIORITY = 0
@@ -73,10 +74,12 @@ def plan(problem: Problem) -> Plan:
     changed = p.pregate or p.history or p.channels_last or arithmetic.itemsize != dtypes.named(p.dtype).itemsize
     row_bytes = (N + p.in_len * (1 + changed) + p.out_len * (p.segments is not None)) * arithmetic.itemsize + 3 * spectrum_bytes
     filter_bytes = N * arithmetic.itemsize + spectrum_bytes
-    rows = max(SCRATCH_BYTES.get(p.device, SCRATCH_BYTES_ELSEWHERE) // (row_bytes + filter_bytes), ROWS_AT_LEAST)
+    rows = max(_scratch_bytes(p) // (row_bytes + filter_bytes), ROWS_AT_LEAST)
     samples = min(p.batch, rows)
     channels = _whole_groups(min(p.channels, max(1, rows // samples)), p.channels // p.groups)
     filters = max(1, channels * p.groups // p.channels) * (samples if p.per_sample else 1)
+    together = max((len(run) * _document_bytes(p, run[0].at.N) for run in _runs(p, found, channels)), default=0)
+    row_bytes = max(row_bytes, row_bytes - _document_bytes(p, N) + together)
     transforms = 2 * p.batch * p.channels + p.groups * (p.batch if p.per_sample else 1)
     points = sum(piece.at.N * math.log2(max(2, piece.at.N)) for piece in found) * transforms / (1 if p.complex else 2)
     cost = COST.get(p.device)
@@ -116,6 +119,7 @@ def forward(
     elif p.mask is not None:
         return masked.forward(forward, p, u, k, D, pregate, postgate, history)
     found = planner.pieces(p)
+    runs = _runs(p, found, plan(p).channels_in_flight)
     y = _empty(p, p.out_len, u)
     for channels in _channel_blocks(p):
         last: Spectra | None = None
@@ -123,17 +127,15 @@ def forward(
             x = _input(p, block.cut(u), block.cut(pregate), block.cut(history))
             whole = len(found) == 1 and not found[0].at.empty
             out = None if whole else x.new_zeros(x.shape[0], x.shape[1], p.out_len)
-            for piece in found:
-                if piece.at.empty:
-                    continue
+            for run in runs:
                 # Blocks of samples share the filters' spectrum, and so do documents of one placement, which come together.
-                S = None if p.per_sample or last is None or last.at != piece.at else last.S
+                S = None if p.per_sample or last is None or last.at != run[0].at else last.S
                 S = S if spectrum is None else spectrum[block.groups]
-                last = Spectra(p, piece, x=x[..., piece.in_slice], k=None if S is not None else block.filters(p, k), S=S)
+                last = Spectra(p, _longest(run), x=_inputs(run, x), k=None if S is not None else block.filters(p, k), S=S)
                 if out is None:
                     out = last.y()
                 else:
-                    out[..., piece.out_slice] = last.y()
+                    _scatter(last.y(), out, [piece.out_slice for piece in run])
             if out is None:
                 raise RuntimeError("a placement that is not empty gave no result")
             if D is not None:
@@ -223,7 +225,7 @@ def backward(
     arithmetic, P = _arithmetic(p), p.history
     need_u, need_k, need_D, need_pregate, need_postgate, need_history = needs
     need_x = need_u or need_pregate or need_history
-    found = planner.pieces(p)
+    runs = _runs(p, planner.pieces(p), plan(p).channels_in_flight)
     first, last = _overlap(p)
     skipped = slice(first - p.out_start, last - p.out_start)  # the outputs that D reaches
 
@@ -245,22 +247,20 @@ def backward(
                 dz = dz * conj(block.cut(postgate))
             dx = torch.zeros_like(x) if need_x else None
             z = dz.new_zeros(dz.shape) if need_postgate else None
-            for piece in found:
-                if piece.at.empty:
-                    continue
-                spectra = Spectra(p, piece, x=x[..., piece.in_slice], dz=dz[..., piece.out_slice])
+            for run in runs:
+                spectra = Spectra(p, _longest(run), x=_inputs(run, x), dz=_outputs(run, dz))
                 if need_x or need_postgate:
                     if spectrum is not None:
                         spectra.S = spectrum[block.groups]
-                    elif shared is not None and shared.at == piece.at and not p.per_sample:
+                    elif shared is not None and shared.at == spectra.at and not p.per_sample:
                         spectra.S = shared.S
                     elif k is not None:
                         spectra.k = block.filters(p, k)
                     shared = spectra
                 if z is not None:
-                    z[..., piece.out_slice] = spectra.y()
+                    _scatter(spectra.y(), z, [piece.out_slice for piece in run])
                 if dx is not None:
-                    dx[..., piece.in_slice] = spectra.dx()
+                    _scatter(spectra.dx(), dx, [piece.in_slice for piece in run])
                 if dk is not None and taps is not None:
                     taps.add(dk[block.filter_rows(p)], spectra, spectra.W(block.groups.stop - block.groups.start))
             v = x[..., P:]
@@ -316,6 +316,62 @@ def _channel_blocks(p: Problem) -> Iterator[list[_Block]]:
         groups = slice(channels.start // repeats, (channels.stop - 1) // repeats + 1)
         starts = range(0, p.batch, chosen.samples_in_flight)
         yield [_Block(slice(b, min(b + chosen.samples_in_flight, p.batch)), channels, groups) for b in starts]
+
+
+# Documents of one placement are rows of one batch, the shorter of them behind with zeros, which change nothing.
+Run = Sequence[Piece]
+
+
+def _runs(p: Problem, found: Sequence[Piece], channels: int) -> list[Run]:
+    """What is transformed together: what has the same placement, as long as the rows of so many channels stay small."""
+    runs: list[Run] = []
+    for at, pieces in itertools.groupby((piece for piece in found if not piece.at.empty), key=lambda piece: piece.at):
+        same = tuple(pieces)
+        together = max(1, _scratch_bytes(p) // (channels * _document_bytes(p, at.N)))
+        runs += [same[i : i + together] for i in range(0, len(same), together)]
+    return runs
+
+
+def _longest(run: Run) -> Piece:
+    in_len = max(piece.in_slice.stop - piece.in_slice.start for piece in run)
+    out_len = max(piece.out_slice.stop - piece.out_slice.start for piece in run)
+    return Piece(slice(0, in_len), slice(0, out_len), run[0].at)
+
+
+def _inputs(run: Run, x: Tensor) -> Tensor:
+    return _gathered(x, [piece.in_slice for piece in run])
+
+
+def _outputs(run: Run, y: Tensor) -> Tensor:
+    return _gathered(y, [piece.out_slice for piece in run])
+
+
+def _gathered(x: Tensor, places: Sequence[slice]) -> Tensor:
+    """(B, C, ·) at one place, or (documents, C, ·) from the one packed row."""
+    if len(places) == 1:
+        return x[..., places[0]]
+    rows = x.new_zeros(len(places), x.shape[1], max(place.stop - place.start for place in places))
+    for row, place in zip(rows, places, strict=True):
+        row[:, : place.stop - place.start] = x[0, :, place]
+    return rows
+
+
+def _scatter(rows: Tensor, x: Tensor, places: Sequence[slice]) -> None:
+    if len(places) == 1:
+        x[..., places[0]] = rows
+        return
+    for row, place in zip(rows, places, strict=True):
+        x[0, :, place] = row[:, : place.stop - place.start]
+
+
+def _document_bytes(p: Problem, N: int) -> int:
+    """Of a row of a document in flight: its samples in and out of the transform, its spectrum, the product, and a copy."""
+    itemsize = _arithmetic(p).itemsize
+    return 2 * N * itemsize + 3 * (itemsize * N if p.complex else 2 * itemsize * (N // 2 + 1))
+
+
+def _scratch_bytes(p: Problem) -> int:
+    return SCRATCH_BYTES.get(p.device, SCRATCH_BYTES_ELSEWHERE)
 
 
 def _whole_groups(channels: int, repeats: int) -> int:

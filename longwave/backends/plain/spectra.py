@@ -60,7 +60,8 @@ class Spectra:
     def W(self, groups: int) -> Tensor:
         """The spectrum of the filters' gradient, summed over what shares a filter."""
         W = self.Z * conj(self.V)
-        W = W if self.problem.per_sample else W.sum(dim=0)
+        if self.problem.segments is not None or not self.problem.per_sample:
+            W = W.sum(dim=0, keepdim=self.problem.per_sample)
         return W if W.shape[-2] == groups else W.reshape(*W.shape[:-2], groups, -1, W.shape[-1]).sum(dim=-2)
 
     def taps(self, W: Tensor) -> Tensor:
