@@ -81,6 +81,11 @@ def runnable_backends(asked: Sequence[str] = ()) -> list[str]:
     return list(dict.fromkeys(asked)) or [name for name, reason in reasons.items() if reason is None]
 
 
+def longwave_call(backend: str, case: Case, operands: Operands) -> Call:
+    """The call of a backend of longwave by itself."""
+    return _longwave(backend)(case, operands)
+
+
 def _longwave(backend: str) -> Callable[[Case, Operands], Call]:
     def bind(case: Case, x: Operands) -> Call:
         from longwave import long_conv

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import tempfile
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -64,6 +65,12 @@ def save(run: Run, path: Path) -> None:
         {"case": result.case.as_dict(), "entries": [asdict(entry) for entry in result.entries]} for result in run.results
     ]
     content = {"schema": SCHEMA, "stamp": asdict(run.stamp), "absent": run.absent, "results": results}
+    write_atomically(path, (json.dumps(content, indent=1) + "\n").encode())
+
+
+def save_rows(schema: str, stamp: Stamp, about: dict[str, Any], rows: Sequence[Any], path: Path) -> None:
+    """Writes the rows of a table of its own kind, dataclasses with all raw times, as `save` does."""
+    content = {"schema": schema, "stamp": asdict(stamp), **about, "results": [asdict(row) for row in rows]}
     write_atomically(path, (json.dumps(content, indent=1) + "\n").encode())
 
 

@@ -2,25 +2,27 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Callable, Iterator
-from dataclasses import asdict, dataclass
-from pathlib import Path
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from longwave import short_conv
-from longwave.bench.record import write_atomically
-from longwave.bench.stamp import Stamp
 from longwave.bench.timer import Spread, alternate, ratio, timer_for
 from longwave.bench.tolerances import bound, relative_l2
 from longwave.errors import DataError
 
-SCHEMA = "longwave short_conv 1"
+SCHEMA, SUFFIX = "longwave short_conv 1", "short_conv"
 TAPS, LAYOUTS = (3, 4, 7, 64, 256), ("BHL", "BLH")
 B, H, L = 4, 768, 4096
+
+
+def about() -> dict[str, Any]:
+    """What every row has in common."""
+    return {"B": B, "H": H, "L": L, "dtype": "float32", "bias": True}
 
 
 @dataclass(frozen=True)
@@ -42,8 +44,11 @@ class ShortResult:
         return f"{shape}{self.ms:9.2f} ms  F.conv1d {self.rival_ms:9.2f} ms  {self.times_faster:6.2f} ×  error {self.error:.1e}"
 
 
-def measure(rounds: int, seconds: float) -> Iterator[ShortResult]:
-    """Every shape in turn. Raises DataError where a result is outside of its bound: nothing wrong is timed."""
+def measure(backends: Sequence[str], rounds: int, seconds: float) -> Iterator[ShortResult]:
+    """Every shape in turn; `short_conv` chooses its backend itself.
+
+    Raises DataError where a result is outside of its bound: nothing wrong is timed.
+    """
     for K in TAPS:
         for layout in LAYOUTS:
             x = torch.randn(B, H, L) if layout == "BHL" else torch.randn(B, L, H)
@@ -86,9 +91,3 @@ def measure(rounds: int, seconds: float) -> Iterator[ShortResult]:
                     error=error,
                     raw_seconds=times,
                 )
-
-
-def save(stamp: Stamp, results: list[ShortResult], path: Path) -> None:
-    """Writes the stamped results with all raw times."""
-    content = {"schema": SCHEMA, "stamp": asdict(stamp), "B": B, "H": H, "L": L, "results": [asdict(r) for r in results]}
-    write_atomically(path, (json.dumps(content, indent=1) + "\n").encode())

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import importlib
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -10,6 +11,8 @@ if TYPE_CHECKING:
     from longwave.bench.cases import Case
     from longwave.bench.record import Run
 
+# Options that measure something else, with a table of its own.
+APART = ("short", "partial", "packed")
 HELP = "time long_conv against torch.fft, scipy.fft and ducc0; every shape is checked for correctness first"
 
 
@@ -33,7 +36,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="`backward` is forward and backward together (both)",
     )
     what.add_argument("--device", default="cpu", help="cpu or cuda (cpu)")
-    what.add_argument("--short", action="store_true", help="short_conv against F.conv1d instead")
+    apart = what.add_mutually_exclusive_group()
+    apart.add_argument("--short", action="store_true", help="short_conv against F.conv1d instead")
+    apart.add_argument("--partial", action="store_true", help="a million samples under filters from short to long instead")
+    apart.add_argument(
+        "--packed", action="store_true", help="packed documents against a padded batch and a loop instead, and their memory"
+    )
     what.add_argument("--list", action="store_true", help="list the cases and their tags, and measure nothing")
     how = parser.add_argument_group("how long")
     how.add_argument("--rounds", type=int, default=5, help="rounds for each case, at least 5 (5)")
@@ -60,8 +68,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     from longwave.bench import plot, record, report
 
-    if args.short:
-        return _measure_short(args)
+    for name in APART:
+        if getattr(args, name):
+            return _measure_apart(name, args)
     if args.plot is not None:
         plot.check_plot(args.plot)
         record.check_writable(args.plot)
@@ -84,25 +93,30 @@ def run(args: argparse.Namespace) -> int:
     return status
 
 
-def _measure_short(args: argparse.Namespace) -> int:
-    from longwave.bench import record, short
+def _measure_apart(name: str, args: argparse.Namespace) -> int:
+    """A table of its own kind; its module in `longwave.bench` has the option's name."""
+    from longwave.bench import record
+    from longwave.bench.contestants import runnable_backends
     from longwave.bench.stamp import checkout, make_stamp
 
+    table = importlib.import_module(f"longwave.bench.{name}")
+    backends = runnable_backends(args.backend)
     stamp = make_stamp()
     targets = [args.json] if args.json is not None else []
     if args.save:
         folder = (checkout() or Path.cwd()) / "benchmarks" / "results"
         folder.mkdir(parents=True, exist_ok=True)
-        targets.append(folder / stamp.file_name.replace(".json", "-short_conv.json"))
+        targets.append(folder / stamp.file_name.replace(".json", f"-{table.SUFFIX}.json"))
     for path in targets:
         record.check_writable(path)
-    print("\n".join([*stamp.lines, f"B={short.B} H={short.H} L={short.L}, float32, with bias"]), flush=True)
-    results = []
-    for result in short.measure(args.rounds, 0.0 if args.seconds is None else args.seconds):
-        results.append(result)
-        print(result.line, flush=True)
+    about = table.about()
+    print("\n".join([*stamp.lines, ", ".join(f"{key} {value}" for key, value in about.items())]), flush=True)
+    rows = []
+    for row in table.measure(backends, args.rounds, 0.0 if args.seconds is None else args.seconds):
+        rows.append(row)
+        print(row.line, flush=True)
         for path in targets:
-            short.save(stamp, results, path)
+            record.save_rows(table.SCHEMA, stamp, about, rows, path)
     for path in targets:
         print(f"result: {path}")
     return 0
