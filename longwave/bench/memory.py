@@ -39,6 +39,13 @@ def peak_extra_bytes(call: Callable[[], Any], device: str = "cpu") -> int | None
         return None
 
 
+def extra_bytes(call: Callable[[], Any], result_bytes: int, planned_bytes: int) -> int:
+    """How many bytes a call holds beyond its arguments and its result: what the plan says or what is measured, whichever is
+    more. A thread keeps its scratch memory, which no measurement after the first call sees.
+    """
+    return max(planned_bytes, (peak_extra_bytes(call) or 0) - result_bytes)
+
+
 def _give_back_free_memory() -> None:
     """Empties the heap's own store: a call that is served from there needs memory without the resident set rising."""
     trim = getattr(ctypes.CDLL(None), "malloc_trim", None)  # glibc's

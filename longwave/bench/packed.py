@@ -16,10 +16,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
+import longwave
 from longwave import long_conv
 from longwave.bench.cases import Case
 from longwave.bench.formula import Operands
-from longwave.bench.memory import peak_extra_bytes
+from longwave.bench.memory import extra_bytes
 from longwave.bench.timer import Spread, alternate, ratio, timer_for
 from longwave.bench.tolerances import bound, relative_l2
 from longwave.bench.truth import exact
@@ -41,9 +42,9 @@ def about() -> dict[str, Any]:
 
 @dataclass(frozen=True)
 class PackedResult:
-    """One backend: medians in milliseconds, medians over rounds of the rivals' times over ours, the peak of memory beyond
-    arguments and result, the largest error of a document, and whether all have the bits of each document alone. Without
-    rivals the time is that of one call.
+    """One backend: medians in milliseconds, medians over rounds of the rivals' times over ours, the memory beyond arguments
+    and result as `memory.extra_bytes` has it, the largest error of a document, and whether all have the bits of each
+    document alone. Without rivals the time is that of one call.
     """
 
     backend: str
@@ -54,7 +55,7 @@ class PackedResult:
     times_padded: float | None
     loop_ms: float | None
     times_loop: float | None
-    extra_bytes: int | None
+    extra_bytes: int
     error: float
     same_bits: bool
     raw_seconds: dict[str, list[float]]
@@ -66,9 +67,10 @@ class PackedResult:
             found += f"  padded batch {self.padded_ms:9.1f} ms ({self.times_padded:.2f} ×)"
         if self.loop_ms is not None:
             found += f"  loop {self.loop_ms:9.1f} ms ({self.times_loop:.2f} ×)"
-        memory = "unknown" if self.extra_bytes is None else f"{self.extra_bytes / 2**20:.1f} MiB"
         bits = "the bits" if self.same_bits else "not the bits"
-        return f"{found}  extra memory {memory}  error {self.error:.1e}, {bits} of each document alone"
+        return (
+            f"{found}  extra memory {self.extra_bytes / 2**20:.1f} MiB  error {self.error:.1e}, {bits} of each document alone"
+        )
 
 
 class _Packed:
@@ -183,6 +185,6 @@ def _many(backend: str) -> PackedResult:
     )
 
 
-def _extra(documents: _Packed, backend: str) -> int | None:
-    peak = peak_extra_bytes(lambda: documents.packed(backend))
-    return None if peak is None else max(0, peak - documents.u.nbytes)
+def _extra(documents: _Packed, backend: str) -> int:
+    plan = longwave.plan(documents.u.shape, documents.k.shape, cu_seqlens=documents.bounds, backend=backend)
+    return extra_bytes(lambda: documents.packed(backend), documents.u.nbytes, plan.scratch_bytes)

@@ -10,10 +10,10 @@ from dataclasses import dataclass
 from typing import Any
 
 import longwave
-from longwave.bench.cases import BYTES, Case
+from longwave.bench.cases import Case
 from longwave.bench.contestants import Call, longwave_call
 from longwave.bench.gate import judge
-from longwave.bench.memory import peak_extra_bytes
+from longwave.bench.memory import extra_bytes
 from longwave.bench.timer import Spread, alternate, ratio, timer_for
 from longwave.bench.truth import exact, make_operands
 from longwave.errors import DataError
@@ -32,7 +32,7 @@ def about() -> dict[str, Any]:
 @dataclass(frozen=True)
 class PartialResult:
     """One filter length: the median in milliseconds, the median over rounds of the time with K = L over that with K, and
-    the peak of memory beyond arguments and result (None where this machine cannot say).
+    the memory beyond arguments and result, as `memory.extra_bytes` has it.
     """
 
     backend: str
@@ -43,20 +43,17 @@ class PartialResult:
     algorithm: str
     ms: float
     times_faster: float
-    extra_bytes: int | None
-    extra_bytes_of_full: int | None
+    extra_bytes: int
+    extra_bytes_of_full: int
     error: float
     raw_seconds: list[float]
 
     @property
     def line(self) -> str:
-        memory = "extra memory unknown"
-        if self.extra_bytes is not None and self.extra_bytes_of_full is not None:
-            part = self.extra_bytes_of_full / max(self.extra_bytes, 1)
-            memory = f"extra {self.extra_bytes / 2**20:8.2f} MiB  1/{part:<6.1f}"
+        part = self.extra_bytes_of_full / max(self.extra_bytes, 1)
         return (
             f"{self.backend:<6s} B={self.B} H={self.H:<3d} K={self.taps:<10,d}{self.ms:9.2f} ms  {self.times_faster:6.2f} × "
-            f"K=L  {memory}  error {self.error:.1e}  {self.algorithm}"
+            f"K=L  extra {self.extra_bytes / 2**20:8.2f} MiB, 1/{part:<6.1f} error {self.error:.1e}  {self.algorithm}"
         )
 
 
@@ -80,21 +77,17 @@ def _rows(backend: str, cases: list[Case], rounds: int, seconds: float) -> Itera
             raise DataError(f"backend {backend} is wrong at {case.name} ({verdict.failure}): nothing is measured")
         errors[case.name] = verdict.errors["y"]
     times = alternate(calls, timer_for("cpu"), rounds=rounds, seconds=seconds)
-    result_bytes = BYTES["float32"] * cases[0].samples
-    extra = {}
-    for name, call in calls.items():
-        peak = peak_extra_bytes(call)
-        extra[name] = None if peak is None else max(0, peak - result_bytes)
+    plans = {case.name: longwave.plan((case.B, case.H, L), (case.H, case.K), backend=backend) for case in cases}
+    extra = {name: extra_bytes(call, plans[name].result_bytes, plans[name].scratch_bytes) for name, call in calls.items()}
     full = next(case.name for case in cases if case.K == L)
     for case in cases:
-        plan = longwave.plan((case.B, case.H, L), (case.H, case.K), backend=backend)
         yield PartialResult(
             backend=backend,
             samples=case.samples,
             B=case.B,
             H=case.H,
             taps=case.K,
-            algorithm=plan.algorithm,
+            algorithm=plans[case.name].algorithm,
             ms=1e3 * Spread.of(times[case.name]).median,
             times_faster=ratio(times[case.name], times[full]),
             extra_bytes=extra[case.name],
