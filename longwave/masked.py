@@ -51,33 +51,34 @@ class Projection:
     period: int = 0
     whole: bool = True
 
-    def filter(self, k: Tensor) -> Tensor:
-        """(…, G, lags), the effective filter of k (…, G, taps): a differentiable expression, in k's dtype."""
+    def filter(self, k: Tensor, fft: Any = torch.fft) -> Tensor:
+        """(…, G, lags), the effective filter of k (…, G, taps): a differentiable expression, in k's dtype. `fft`: who makes the
+        transforms, by the names of torch.fft."""
         k = k.flip(-1) if self.reverse else k
         if self.period:
             turns = -(-self.taps // self.period)
             k = F.pad(k, (0, turns * self.period - self.taps)).unflatten(-1, (turns, self.period)).sum(dim=-2)
-            return self._by_rows(k.roll(self.at, dims=-1))
+            return self._by_rows(k.roll(self.at, dims=-1), fft)
         k = F.pad(k.narrow(-1, self.start, self.stop - self.start), (self.at, 2 * self.N - self.at - self.stop + self.start))
-        return self._by_rows(k).narrow(-1, 0, self.lags)
+        return self._by_rows(k, fft).narrow(-1, 0, self.lags)
 
-    def gradient(self, dk: Tensor) -> Tensor:
+    def gradient(self, dk: Tensor, fft: Any = torch.fft) -> Tensor:
         """(…, G, taps), the adjoint of `filter`: the gradient of the taps from that of the effective filter."""
         if self.period:
-            dk = self._by_rows(dk).roll(-self.at, dims=-1)
+            dk = self._by_rows(dk, fft).roll(-self.at, dims=-1)
             dk = torch.cat([dk] * -(-self.taps // self.period), dim=-1).narrow(-1, 0, self.taps)
         else:
-            dk = self._by_rows(F.pad(dk, (0, 2 * self.N - self.lags))).narrow(-1, self.at, self.stop - self.start)
+            dk = self._by_rows(F.pad(dk, (0, 2 * self.N - self.lags)), fft).narrow(-1, self.at, self.stop - self.start)
             dk = F.pad(dk, (self.start, self.taps - self.stop))
         return dk.flip(-1) if self.reverse else dk
 
-    def _by_rows(self, k: Tensor) -> Tensor:
+    def _by_rows(self, k: Tensor, fft: Any) -> Tensor:
         """P, on some rows at a time: the spectra of all filters may be many times as large as the filters."""
         kept = self._kept().to(k.device)
         project = _project_period if self.period else _project
         if k.is_complex():  # the projection of a complex filter is that of its parts
-            return torch.complex(*(self._split(project, part, kept) for part in (k.real, k.imag)))
-        return self._split(project, k, kept)
+            return torch.complex(*(self._split(project, part, kept, fft) for part in (k.real, k.imag)))
+        return self._split(project, k, kept, fft)
 
     def _kept(self) -> Tensor:
         kept = self.mask.kept_of_period(self.N) if self.period else self.mask.kept(self.N)
@@ -85,25 +86,25 @@ class Projection:
             self.mask.check_some(kept)
         return kept
 
-    def _split(self, project: Callable[[Tensor, Tensor], Tensor], k: Tensor, kept: Tensor) -> Tensor:
+    def _split(self, project: Callable[[Tensor, Tensor, Any], Tensor], k: Tensor, kept: Tensor, fft: Any) -> Tensor:
         row_bytes = 6 * k[..., :1, :].numel() * k.element_size()
-        parts = [project(part, kept) for part in k.split(max(1, PROJECTION_BYTES // row_bytes), dim=-2)]
+        parts = [project(part, kept, fft) for part in k.split(max(1, PROJECTION_BYTES // row_bytes), dim=-2)]
         return parts[0] if len(parts) == 1 else torch.cat(parts, dim=-2)
 
 
-def _project(k: Tensor, kept: Tensor) -> Tensor:
+def _project(k: Tensor, kept: Tensor, fft: Any) -> Tensor:
     """P of the polynomials (…, 2N): sample n + N is -i at n of N complex numbers."""
     N = k.shape[-1] // 2
     angle = torch.arange(N, dtype=torch.float64, device=k.device) * (-math.pi / (2 * N))
     w = torch.polar(torch.ones_like(angle), angle).to(torch.complex128 if k.dtype == torch.float64 else torch.complex64)
     z = torch.complex(k.narrow(-1, 0, N), -k.narrow(-1, N, N))
-    z = torch.fft.ifft(torch.fft.fft(z * w) * kept) * conj(w)
+    z = fft.ifft(fft.fft(z * w) * kept) * conj(w)
     return torch.cat([z.real, -z.imag], dim=-1)
 
 
-def _project_period(k: Tensor, kept: Tensor) -> Tensor:
+def _project_period(k: Tensor, kept: Tensor, fft: Any) -> Tensor:
     L = k.shape[-1]
-    return torch.fft.irfft(torch.fft.rfft(k) * kept[: L // 2 + 1], n=L)
+    return fft.irfft(fft.rfft(k) * kept[: L // 2 + 1], n=L)
 
 
 class Stretch(NamedTuple):
@@ -164,19 +165,21 @@ def whole(p: Problem) -> Problem:
     return stretches(p)[0].problem
 
 
-def unmasked(p: Problem, k: Tensor) -> tuple[Problem, Tensor]:
+def unmasked(p: Problem, k: Tensor, fft: Any = torch.fft) -> tuple[Problem, Tensor]:
     """`whole`, and the effective filter of k."""
-    return whole(p), stretches(p)[0].projection.filter(k.to(_filter_dtype(p)))
+    return whole(p), stretches(p)[0].projection.filter(k.to(_filter_dtype(p)), fft)
 
 
-def forward(run: Callable[..., Tensor], p: Problem, u: Tensor, k: Tensor, *around: Tensor | None) -> Tensor:
+def forward(
+    run: Callable[..., Tensor], p: Problem, u: Tensor, k: Tensor, *around: Tensor | None, fft: Any = torch.fft
+) -> Tensor:
     """A backend's `forward` of a masked problem, by its `run` for problems without a mask. `around`: the other tensors."""
     if p.segments is None:
-        problem, effective = unmasked(p, k)
+        problem, effective = unmasked(p, k, fft)
         return run(problem, u, effective, *around)
     y = _zeros(p, p.out_len, u)
     for projection, group in _by_projection(p):
-        effective = projection.filter(k.to(_filter_dtype(p)))
+        effective = projection.filter(k.to(_filter_dtype(p)), fft)
         for stretch in group:
             y[..., stretch.outputs] = run(stretch.problem, *_cut(p, stretch, u, effective, *around))
     return y
@@ -191,16 +194,17 @@ def backward(
     k: Tensor | None,
     D: Tensor | None,
     *around: Tensor | None,
+    fft: Any = torch.fft,
 ) -> list[Tensor]:
     """A backend's `backward` of a masked problem, by its `run` for problems without a mask."""
     k = None if k is None else k.to(_filter_dtype(p))
     filter_dtype = dtypes.named(p.filter_dtype)
     if p.segments is None:
         projection = stretches(p)[0].projection
-        grads = run(whole(p), needs, dy, u, None if k is None else projection.filter(k), D, *around)
+        grads = run(whole(p), needs, dy, u, None if k is None else projection.filter(k, fft), D, *around)
         if needs[1]:
             at = int(needs[0])
-            grads[at] = dtypes.cast(projection.gradient(grads[at]), filter_dtype)
+            grads[at] = dtypes.cast(projection.gradient(grads[at], fft), filter_dtype)
         return grads
 
     # Sums over documents are rounded once.
@@ -216,7 +220,7 @@ def backward(
         _zeros(p, p.history, u if history is None else history),
     ]
     for projection, group in _by_projection(p):
-        effective = None if k is None else projection.filter(k)
+        effective = None if k is None else projection.filter(k, fft)
         d_effective: Tensor | None = None
         for stretch in group:
             needed = (*needs[:5], needs[5] and stretch.problem.history > 0)  # only the first document has one
@@ -229,7 +233,7 @@ def backward(
                 else:
                     totals[i][..., places[i]] += grad
         if d_effective is not None:
-            totals[1] += projection.gradient(d_effective)
+            totals[1] += projection.gradient(d_effective, fft)
     totals[1] = dtypes.cast(totals[1], filter_dtype)
     totals[2] = totals[2] if D is None else dtypes.cast(totals[2], D.dtype)
     return [total for total, need in zip(totals, needs, strict=True) if need]

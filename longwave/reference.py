@@ -90,11 +90,22 @@ def _masked_taps(
     lags = torch.arange(first, last + 1)
     taps = [(lag, tap) for lag, tap in taps if circular or first <= lag <= last]
     difference = lags.unsqueeze(1) - torch.tensor([lag for lag, _ in taps], dtype=torch.int64)
-    P = torch.zeros(difference.shape, dtype=torch.float64)
-    for j in kept:
-        P += torch.cos(2 * math.pi * (turns[j] * difference % (4 * N)).double() / (4 * N)) / N
-    k = torch.stack([tap for _, tap in taps], dim=-1) if taps else torch.zeros(1, 0, dtype=torch.float64)
+    apart, place = difference.unique(return_inverse=True)  # as large sums as these are exact only in pairs of pairs
+    sums = [_cosine(turns[kept] * d, N).sum() / N for d in apart.tolist()]
+    P = torch.stack(sums)[place] if sums else torch.zeros(difference.shape, dtype=torch.float64)
+    rows = torch.broadcast_tensors(*(tap for _, tap in taps)) if taps else ()
+    k = torch.stack(rows, dim=-1) if rows else torch.zeros(1, 0, dtype=torch.float64)
     return list(zip(lags.tolist(), (k @ P.T.to(k.dtype)).unbind(-1), strict=True))
+
+
+def _cosine(quarters: Tensor, N: int) -> Tensor:
+    """cos(2π·quarters/4N), from angles of an eighth of a turn at most."""
+    m = quarters % (4 * N)
+    m = torch.minimum(m, 4 * N - m)
+    sign = torch.where(m > N, -1.0, 1.0).double()
+    m = torch.minimum(m, 2 * N - m)
+    angle = torch.minimum(m, N - m).double() * (math.pi / (2 * N))
+    return sign * torch.where(2 * m <= N, torch.cos(angle), torch.sin(angle))
 
 
 def _grid(n: int) -> int:

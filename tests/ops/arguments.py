@@ -1,22 +1,29 @@
-"""Arguments of `long_conv` for the tests: a case is data, and its tensors are cut out of wider ones where asked."""
+"""Calls of `long_conv` for the tests: a case is data, its tensors are cut out of wider ones where asked, and what a backend
+makes of it is held against direct sums."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from random import Random
 from typing import Any
 
 import torch
 from torch import Tensor
 
+import longwave
 from longwave import backends
-from longwave.bench.tolerances import bound, relative_l2
+from longwave.bench.tolerances import bound
 from longwave.masks import FrequencyMask
 from longwave.problem import MODES
 from longwave.reference import long_conv_ref
 
+STRIDES = ("contiguous", "cut", "expanded", "reversed_axes", "any")
 
-@dataclass(frozen=True)
+
+@dataclass(frozen=True, repr=False)
 class Case:
+    """A call; written out it is what makes it again, `compare(Case(…), backend)`."""
+
     mode: str = "causal"
     B: int = 2
     H: int = 6
@@ -24,6 +31,7 @@ class Case:
     K: int = 31
     filters: str = "channel"  # channel · shared · group · sample
     K_rev: int = 0
+    filters_rev: str | None = None  # as `filters`
     P: int = 0
     documents: tuple[int, ...] | None = None
     mask: FrequencyMask | None = None
@@ -32,62 +40,106 @@ class Case:
     postgate: bool = False
     layout: str = "BHL"
     batched: bool = True
-    strides: str = "contiguous"  # contiguous · cut · expanded · reversed_axes
+    strides: str = "contiguous"  # one of STRIDES; any: every tensor, the result's gradient too, has its own
     dtype: torch.dtype = torch.float64
     filter_dtype: torch.dtype | None = None
+    history_dtype: torch.dtype | None = None
+    frozen: tuple[str, ...] = ()  # arguments without a gradient
     seed: int = 0
 
+    def _given(self) -> dict[str, Any]:
+        return {k: v for k, v in self.__dict__.items() if v != getattr(Case, k)}
+
+    def __repr__(self) -> str:
+        return f"Case({', '.join(f'{k}={v!r}' for k, v in self._given().items())})"
+
     def __str__(self) -> str:
-        given = {k: v for k, v in self.__dict__.items() if v != getattr(Case, k)}
-        return " ".join(f"{k}={str(v).removeprefix('torch.')}" for k, v in given.items()) or "default"
+        return " ".join(f"{k}={str(v).removeprefix('torch.')}" for k, v in self._given().items()) or "default"
 
 
 def arguments(case: Case) -> dict[str, Any]:
-    """Keyword arguments of `long_conv`; floating ones require gradients and are leaves."""
+    """Keyword arguments of `long_conv`; floating ones require gradients (unless frozen) and are leaves."""
     c = case
     generator = torch.Generator().manual_seed(c.seed)
-    wide = {torch.bfloat16: torch.float32, torch.float16: torch.float32}.get(c.dtype, c.dtype)
+    chance = Random(c.seed)
 
     def leaf(*shape: int, dtype: torch.dtype = c.dtype, scale: float = 1.0, strides: str = "contiguous") -> Tensor:
-        draw = wide if dtype in (torch.bfloat16, torch.float16) else dtype
-        if strides == "cut":  # a window of a wider tensor, every second row of it
-            x = torch.full((*shape[:-2], 2 * shape[-2], shape[-1] + 5), float("nan"), dtype=dtype)
-            x = x[..., ::2, 3 : 3 + shape[-1]]
-        elif strides == "expanded":
-            x = torch.empty(*shape[:-2], 1, shape[-1], dtype=dtype)
-        elif strides == "reversed_axes":
-            x = torch.empty(*reversed(shape), dtype=dtype).permute(*reversed(range(len(shape))))
-        else:
-            x = torch.empty(shape, dtype=dtype)
-        with torch.no_grad():
-            x.copy_(torch.randn(x.shape, dtype=draw, generator=generator) * scale)
-        x = x.expand(shape) if strides == "expanded" else x
-        return x.detach().requires_grad_()
+        return _random(shape, dtype, strides, generator, chance, scale).requires_grad_()
 
     def signal(length: int, dtype: torch.dtype = c.dtype) -> Tensor:
-        tail = (c.H, length) if c.layout == "BHL" else (length, c.H)
         strides = c.strides if c.batched or c.strides != "reversed_axes" else "cut"
-        return leaf(*((c.B, *tail) if c.batched else tail), dtype=dtype, strides=strides)
+        return leaf(*_signal_shape(c, length), dtype=dtype, strides=strides)
 
     tap = c.filter_dtype or c.dtype
-    rows = {"channel": (c.H,), "shared": (1,), "group": (c.H // 2,), "sample": (c.B, c.H)}[c.filters]
-    kwargs: dict[str, Any] = {"u": signal(c.L), "k": leaf(*rows, c.K, dtype=tap, scale=c.K**-0.5), "mode": c.mode}
+    beside = "any" if c.strides == "any" else "contiguous"
+
+    def taps(filters: str, count: int) -> Tensor:
+        rows = {"channel": (c.H,), "shared": (1,), "group": (c.H // 2,), "sample": (c.B, c.H)}[filters]
+        return leaf(*rows, count, dtype=tap, scale=count**-0.5, strides=beside)
+
+    kwargs: dict[str, Any] = {"u": signal(c.L), "k": taps(c.filters, c.K), "mode": c.mode}
     kwargs["layout"] = c.layout
     if c.D:
-        kwargs["D"] = leaf(c.H, dtype=tap)
+        kwargs["D"] = leaf(c.H, dtype=tap, strides=beside)
     if c.K_rev:
-        kwargs["k_rev"] = leaf(*rows, c.K_rev, dtype=tap, scale=c.K_rev**-0.5)
+        kwargs["k_rev"] = taps(c.filters_rev or c.filters, c.K_rev)
     if c.pregate:
         kwargs["pregate"] = signal(c.L)
     if c.postgate:
         kwargs["postgate"] = signal(MODES[c.mode].out_len(c.L, c.K))
     if c.P:
-        kwargs["history"] = signal(c.P)
+        kwargs["history"] = signal(c.P, c.history_dtype or c.dtype)
     if c.documents is not None:
         kwargs["cu_seqlens"] = torch.tensor(c.documents, dtype=torch.int32)
     if c.mask is not None:
         kwargs["frequency_mask"] = c.mask
+    for name in c.frozen:
+        kwargs[name].requires_grad_(False)
     return kwargs
+
+
+def result_gradient(case: Case) -> Tensor:
+    """What a loss hands back to the result."""
+    shape = _signal_shape(case, MODES[case.mode].out_len(case.L, case.K))
+    generator, chance = torch.Generator().manual_seed(case.seed + 1), Random(case.seed + 1)
+    return _random(shape, case.dtype, case.strides if case.strides == "any" else "contiguous", generator, chance)
+
+
+def _signal_shape(case: Case, length: int) -> tuple[int, ...]:
+    tail = (case.H, length) if case.layout == "BHL" else (length, case.H)
+    return (case.B, *tail) if case.batched else tail
+
+
+def _random(
+    shape: tuple[int, ...], dtype: torch.dtype, strides: str, generator: torch.Generator, chance: Random, scale: float = 1.0
+) -> Tensor:
+    """N(0, scale²), drawn in one dtype for the 16-bit types; between the samples there is NaN."""
+    wide = torch.float32 if dtype in (torch.bfloat16, torch.float16) else dtype
+    if strides == "cut":  # a window of a wider tensor, every second row of it
+        x = torch.full((*shape[:-2], 2 * shape[-2], shape[-1] + 5), float("nan"), dtype=dtype)
+        x = x[..., ::2, 3 : 3 + shape[-1]]
+    elif strides == "expanded":
+        x = torch.empty(*shape[:-2], 1, shape[-1], dtype=dtype)
+    elif strides == "reversed_axes":
+        x = torch.empty(*reversed(shape), dtype=dtype).permute(*reversed(range(len(shape))))
+    elif strides == "any":
+        x = _anywhere(shape, dtype, chance)
+    else:
+        x = torch.empty(shape, dtype=dtype)
+    x.copy_(torch.randn(x.shape, dtype=wide, generator=generator) * scale)
+    return x.expand(shape)
+
+
+def _anywhere(shape: tuple[int, ...], dtype: torch.dtype, chance: Random) -> Tensor:
+    """Axes in any order in memory, each with steps, something before and after it, or one place for all of it (size 1)."""
+    order = chance.sample(range(len(shape)), len(shape))
+    kept = [1 if chance.random() < 0.1 else size for size in shape]
+    steps = [chance.choice((1, 1, 1, 2, 3)) for _ in shape]
+    before = [chance.choice((0, 0, 1, 3)) for _ in shape]
+    ends = [b + (size - 1) * step + 1 for b, size, step in zip(before, kept, steps, strict=True)]
+    x = torch.full([ends[axis] + chance.choice((0, 0, 1, 5)) for axis in order], float("nan"), dtype=dtype)
+    x = x.permute(*(order.index(axis) for axis in range(len(shape))))
+    return x[tuple(slice(b, end, step) for b, end, step in zip(before, ends, steps, strict=True))]
 
 
 def floating(kwargs: dict[str, Any]) -> dict[str, Tensor]:
@@ -99,13 +151,98 @@ def backends_here() -> list[str]:
     return [name for name, reason in backends.available().items() if reason is None]
 
 
-def check(got: Tensor, truth: Tensor, case: Case, what: str) -> None:
-    """`got` within the contract of its dtype, relative to everything a sum of it could cancel from."""
-    length = case.L + case.K + case.K_rev + case.P
-    allowed = bound(got.dtype, length, "plain", truth=truth if got.dtype.itemsize == 2 else None)
-    error = relative_l2(got, truth)
-    assert error <= allowed, f"{what}: relative error {error:.2e} above {allowed:.2e} in {case}"
-
-
 def truth_of(kwargs: dict[str, Any]) -> Tensor:
     return long_conv_ref(**kwargs)
+
+
+def compare(case: Case, backend: str) -> None:
+    """The result and every gradient, within the contract of the backend and of the dtype it gives them in.
+
+    Raises UnsupportedError where the backend refuses the case.
+    """
+    kwargs, dy = arguments(case), result_gradient(case)
+    y = longwave.long_conv(**kwargs, backend=backend)
+    assert y.dtype == case.dtype
+    assert y.shape == dy.shape
+    assert y.is_contiguous()
+    inputs = floating(kwargs)
+    got = {"y": y.detach()}
+    if inputs:
+        got |= zip(inputs, torch.autograd.grad(y, list(inputs.values()), dy), strict=True)
+    for name, x in inputs.items():
+        assert got[name].dtype == x.dtype
+        assert got[name].shape == x.shape
+    exact = {name: _exact(x) for name, x in kwargs.items() if isinstance(x, Tensor) and name != "cu_seqlens"}
+    truth = _derived({**kwargs, **exact}, list(inputs), _exact(dy))
+    wrong = [name for name in got if not _error(got[name], truth[name]) <= _allowed(case, got[name], truth[name], backend)]
+    if wrong:
+        sizes = _sizes({**kwargs, **exact}, _exact(dy))
+        for name in wrong:
+            error, allowed = _error(got[name], truth[name], sizes[name]), _allowed(case, got[name], truth[name], backend)
+            what = name if name == "y" else f"the gradient of {name}"
+            assert error <= allowed, f"{what}: relative error {error:.2e} above {allowed:.2e} on {backend} in {case!r}"
+
+
+def _sizes(kwargs: dict[str, Any], dy: Tensor) -> dict[str, float]:
+    """The norms that the result and the gradients have on average over the signs of what they sum.
+
+    Few terms may happen to cancel, or none may reach a sample of history, while a transform spreads its rounding errors over
+    all samples of a row: |v|·|k|/√n each (|dz|·|k|/√n, |v|·|dz|/√n), and that is also their average where n are summed.
+    """
+
+    def energy(x: Tensor | None) -> Tensor:
+        """|x|², (B, H, ·), or 1."""
+        if x is None:
+            return torch.ones((), dtype=torch.float64)
+        x = x.detach().abs().square()
+        x = x if kwargs["u"].dim() == 3 else x.unsqueeze(0)
+        return x if kwargs["layout"] == "BHL" else x.transpose(1, 2)
+
+    u, pregate, postgate, history = (energy(kwargs.get(name)) for name in ("u", "pregate", "postgate", "history"))
+    B, H, L = u.shape
+    v, dz = (u * pregate).sum(-1, keepdim=True), (energy(dy) * postgate).sum(-1, keepdim=True)
+    before, after = L, energy(dy).shape[-1]
+    if "history" in kwargs:
+        v, before = v + history.sum(-1, keepdim=True), L + history.shape[-1]
+    taps = torch.zeros(B, H, 1, dtype=torch.float64)
+    for k in (kwargs["k"], kwargs.get("k_rev")):
+        if k is not None:
+            taps = taps + k.detach().abs().square().sum(-1, keepdim=True).repeat_interleave(H // k.shape[-2], dim=-2)
+    if "D" in kwargs:
+        taps = taps + kwargs["D"].detach().abs().square().unsqueeze(-1)
+    y, dv, correlated = v * taps / after, dz * taps / before, (v * dz / before).sum()
+    squares = {
+        "y": (y * postgate).expand(B, H, after),
+        "postgate": y.expand(B, H, after),
+        "u": (dv * pregate).expand(B, H, L),
+        "pregate": dv * u,
+        "history": dv.expand(B, H, before - L),
+        "D": correlated,
+        **{name: correlated * min(before, kwargs[name].shape[-1]) for name in ("k", "k_rev") if name in kwargs},
+    }
+    return {name: x.sum().sqrt().item() for name, x in squares.items()}
+
+
+def _exact(x: Tensor) -> Tensor:
+    """A leaf of the same values."""
+    return x.detach().to(torch.complex128 if x.is_complex() else torch.float64).requires_grad_()
+
+
+def _derived(kwargs: dict[str, Any], inputs: list[str], dy: Tensor) -> dict[str, Tensor]:
+    """The reference's result and gradients."""
+    y = truth_of(kwargs)
+    found = {"y": y.detach()}
+    if inputs:
+        of = torch.autograd.grad(y, [kwargs[name] for name in inputs], dy.detach(), materialize_grads=True)
+        found |= zip(inputs, of, strict=True)
+    return found
+
+
+def _error(got: Tensor, truth: Tensor, typical: float = 0.0) -> float:
+    wrong, size = (got.to(truth.dtype) - truth).norm().item(), max(truth.norm().item(), typical)
+    return 0.0 if wrong == 0 else wrong / size if size else float("inf")
+
+
+def _allowed(case: Case, got: Tensor, truth: Tensor, backend: str) -> float:
+    length = case.L + case.K + case.K_rev + case.P
+    return bound(got.dtype, length, backend, truth=truth if got.dtype.itemsize == 2 else None)

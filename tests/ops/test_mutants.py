@@ -6,9 +6,11 @@ from collections.abc import Callable
 
 import pytest
 import torch
+from arguments import Case, compare
 from torch import Tensor
 
 import longwave
+from longwave import long_conv
 from longwave.bench.tolerances import bound, pointwise_bound, relative_l2
 from longwave.reference import long_conv_ref
 
@@ -70,3 +72,22 @@ def test_every_broken_operator_is_outside_the_bound(dtype: torch.dtype, L: int) 
             continue  # u is 16-bit already
         wrong = mutant(u.float(), k).to(dtype) if dtype.itemsize == 2 else mutant(u, k)
         assert excess(wrong) > 1.4, f"{name}: passes the contract with {excess(wrong):.2f} of what is allowed"
+
+
+MISTAKES: dict[str, Callable[..., Tensor]] = {
+    "zeros": lambda u, k, **options: 0 * long_conv(u, k, **options),
+    "D dropped": lambda u, k, D, **options: long_conv(u, k, 0 * D, **options),
+    "a shifted result": lambda u, k, **options: long_conv(u, k, **options).roll(1, -1).contiguous(),
+    "a forgotten gradient": lambda u, k, **options: long_conv(u.detach() + 0 * u, k, **options),
+    "a gradient a little too large": lambda u, k, **options: long_conv(u, k + 1e-5 * (k - k.detach()), **options),
+}
+
+
+@pytest.mark.parametrize("mistake", MISTAKES)
+@pytest.mark.parametrize("L", [2, 100])
+def test_every_mistake_is_seen_in_a_case(mistake: str, L: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    case = Case(L=L, K=L, D=True, pregate=True, strides="any", dtype=torch.float32)
+    compare(case, "plain")
+    monkeypatch.setattr(longwave, "long_conv", MISTAKES[mistake])
+    with pytest.raises(AssertionError, match=r"above .* in Case\("):
+        compare(case, "plain")

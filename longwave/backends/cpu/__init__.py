@@ -11,7 +11,7 @@ stretches. The algebra:
 
 so 2N real samples are N complex ones and nothing is padded to 2L. The files from the bottom up: jit (compiling and its
 cache), simd (the CPU's vectors), lanes (a vector type), butterflies, steps (what loops do), words (what a kernel is told),
-moves and transform (the loops), fused and six_step (the kernels), crossovers, costs, tables, ring and kept (constants,
+moves and transform (the loops), fused and six_step (the kernels), crossovers, costs, tables, ring, kept and row_fft (constants,
 places, masks), threads and pages (who runs, on what memory), results, program (making the words), layouts (where a Problem
 stands in its transforms), launches (how its rows are dealt), engine (from a Problem to results).
 """
@@ -73,14 +73,14 @@ def forward(
     history: Tensor | None,
     spectrum: Tensor | None = None,
 ) -> Tensor:
-    from longwave.backends.cpu import engine
+    from longwave.backends.cpu import engine, row_fft
 
     p = problem
     if p.mask is None or engine.masks(p) or engine.is_ready(p, spectrum):
         return engine.forward(p, u, k, D, pregate, postgate, history, spectrum)
     if spectrum is not None and spectrum.is_floating_point():
         return engine.forward(masked.whole(p), u, spectrum, D, pregate, postgate, history)
-    return masked.forward(engine.forward, p, u, k, D, pregate, postgate, history)
+    return masked.forward(engine.forward, p, u, k, D, pregate, postgate, history, fft=row_fft)
 
 
 def backward(
@@ -95,23 +95,23 @@ def backward(
     history: Tensor | None,
     spectrum: Tensor | None = None,
 ) -> list[Tensor]:
-    from longwave.backends.cpu import engine
+    from longwave.backends.cpu import engine, row_fft
 
     p = problem
     if p.mask is None or engine.masks(p) or engine.is_ready(p, spectrum):
         return engine.backward(p, needs, dy, u, k, D, pregate, postgate, history, spectrum)
     if spectrum is not None and spectrum.is_floating_point() and not needs[1]:
         return engine.backward(masked.whole(p), needs, dy, u, spectrum, D, pregate, postgate, history)
-    return masked.backward(engine.backward, p, needs, dy, u, k, D, pregate, postgate, history)
+    return masked.backward(engine.backward, p, needs, dy, u, k, D, pregate, postgate, history, fft=row_fft)
 
 
 def prepare(problem: Problem, k: Tensor) -> Tensor | None:
     """The filters' spectra; or the effective filters, where the mask is not for the engine's own transforms."""
-    from longwave.backends.cpu import engine
+    from longwave.backends.cpu import engine, row_fft
 
     if problem.mask is None or engine.masks(problem):
         return engine.prepare(problem, k)
-    return masked.unmasked(problem, k)[1]
+    return masked.unmasked(problem, k, row_fft)[1]
 
 
 def spectrum_tag(problem: Problem) -> str:

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 import torch
-from arguments import Case
-from test_cpu_values import TAKEN, _compare
+from arguments import Case, compare
+from test_cpu_values import TAKEN
 from test_long_conv_values import EVERYTHING
 
 import longwave
@@ -21,7 +21,7 @@ def always(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.usefixtures("always")
 @pytest.mark.parametrize("case", [case for case in TAKEN if case.mode != "circular"], ids=str)
 def test_value_and_gradients_equal_the_direct_sum(case: Case) -> None:
-    _compare(case)
+    compare(case, "cpu")
 
 
 @pytest.mark.usefixtures("always")
@@ -31,7 +31,7 @@ def test_value_and_gradients_equal_the_direct_sum(case: Case) -> None:
 def test_value_and_gradients_across_chunks_and_spans(dtype: torch.dtype, mode: str, layout: str) -> None:
     K_rev, P = (5, 1030) if mode == "causal" else (0, 0)
     L = fir_program.SPAN_SAMPLES + fir_program.CHUNK_SAMPLES + 3
-    _compare(Case(L=L, K=9, H=5, dtype=dtype, mode=mode, layout=layout, K_rev=K_rev, P=P, **EVERYTHING))
+    compare(Case(L=L, K=9, H=5, dtype=dtype, mode=mode, layout=layout, K_rev=K_rev, P=P, **EVERYTHING), "cpu")
 
 
 @pytest.mark.parametrize("K", [1, 3, 16])
