@@ -10,7 +10,7 @@ from typing import Any
 
 import torch
 
-from longwave.backends.cpu import crossovers, direct, engine, kept, launches, layouts, ring, tables
+from longwave.backends.cpu import crossovers, direct, documents, engine, kept, launches, layouts, ring, tables
 from longwave.backends.cpu.crossovers import Crossovers
 from longwave.bench.stamp import cpu_name
 from longwave.ops.long_conv import long_conv
@@ -46,7 +46,7 @@ def _put(values: dict[str, Any]) -> None:
     for name, value in values.items():
         setattr(*PLACES[name], value)
     # What was decided with other values is forgotten.
-    for module in (engine, launches, layouts, kept, ring, tables, direct):
+    for module in (engine, documents, launches, layouts, kept, ring, tables):
         for value in vars(module).values():
             if hasattr(value, "cache_clear"):
                 value.cache_clear()

@@ -6,10 +6,7 @@ transform. Of everything a problem may have only periods are left to `fused`.
 
 from __future__ import annotations
 
-import itertools
 import math
-from functools import lru_cache
-from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -21,7 +18,7 @@ from longwave.backends.cpu import threads
 from longwave.backends.cpu.costs import MACHINE
 from longwave.backends.cpu.crossovers import chosen
 from longwave.backends.cpu.fir_program import Header, Program, Sums
-from longwave.backends.cpu.results import arithmetic, empty, filter_shape, gradient_bytes, like
+from longwave.backends.cpu.results import Gradients, arithmetic, filter_shape, gradient_bytes, like
 from longwave.backends.cpu.simd import vector_bytes
 from longwave.planner import Plan
 from longwave.problem import Problem
@@ -38,81 +35,48 @@ def takes(p: Problem) -> bool:
     return p.taps <= few and not p.circular and p.mask is None and (not p.skip or low <= 0 <= high)
 
 
-class Window(NamedTuple):
-    """The samples of input and output that one sum goes over."""
-
-    in_first: int
-    in_last: int
-    out_first: int
-    out_last: int
-
-
-@lru_cache(maxsize=4096)
-def windows(p: Problem) -> tuple[Window, ...]:
-    """The whole problem, or every document that has inputs and outputs; the first one owns what lies before 0."""
-    in_last, out_last = p.in_start + p.in_len, p.out_start + p.out_len
-    if p.segments is None:
-        found = [Window(p.in_start, in_last, p.out_start, out_last)]
-    else:
-        found = [
-            Window(*((p.in_start, b, p.out_start, b) if i == 0 else (a, b, a, b)))
-            for i, (a, b) in enumerate(itertools.pairwise(p.segments))
-        ]
-    return tuple(w for w in found if w.in_last > w.in_first and w.out_last > w.out_first)
-
-
 def plan(p: Problem) -> Plan:
-    headers = [program.header(_sums(p, w, p.channels_last), False) for w in windows(p)]
-    workers = min(threads.width(), max((h.units for h in headers), default=1))
+    header, back = (program.header(_sums(p, p.channels_last), gradient) for gradient in (False, True))
+    workers = min(threads.width(), header.units)
     item = arithmetic(p)
-    scratch = (threads.scratch_bytes(h.units, h.seconds, h.scratch_bytes) for h in headers)
+    sums = (math.prod(filter_shape(p)) + p.skip * p.channels) * item.itemsize
+    backward_bytes = sums + back.partials_bytes + threads.scratch_bytes(back.units, back.seconds, back.scratch_bytes)
     return Plan(
         backend="cpu",
         algorithm=f"direct, sums over {p.taps} taps in {dtypes.name(item)}, {vector_bytes() // item.itemsize} lanes",
         N=0,
         samples_in_flight=min(p.batch, workers),
         channels_in_flight=min(p.channels, workers * (program.STRIP_CHANNELS if p.channels_last else 1)),
-        scratch_bytes=max(scratch, default=0),
+        scratch_bytes=threads.scratch_bytes(header.units, header.seconds, header.scratch_bytes),
         result_bytes=p.batch * p.channels * p.out_len * dtypes.named(p.dtype).itemsize,
-        backward_bytes=gradient_bytes(p) + max((_backward_bytes(p, w) for w in windows(p)), default=0),
+        backward_bytes=gradient_bytes(p) + backward_bytes,
         flop=2.0 * p.taps * p.batch * p.channels * p.out_len,
-        predicted_ms=1e3 * sum(h.seconds for h in headers) / workers,
+        predicted_ms=1e3 * header.seconds / workers,
         predicted_for=f"{workers} threads of an {MACHINE}",
         problem=p,
     )
 
 
-def _backward_bytes(p: Problem, window: Window) -> int:
-    """What a backward allocates beside the gradients, all of which are wanted."""
-    header = program.header(_sums(p, window, p.channels_last), True)
-    sums = (math.prod(filter_shape(p)) + p.skip * p.channels) * arithmetic(p).itemsize
-    return sums + header.partials_bytes + threads.scratch_bytes(header.units, header.seconds, header.scratch_bytes)
-
-
-def forward(
+def convolve(
     p: Problem,
+    y: Tensor,
     u: Tensor,
     k: Tensor,
     D: Tensor | None,
     pregate: Tensor | None,
     postgate: Tensor | None,
     history: Tensor | None,
-) -> Tensor:
-    y = empty(p, p.out_len, u)
-    found = windows(p)
-    if p.segments is not None or not found:
-        y.zero_()  # a document may have outputs and no inputs
-    for window in found:
-        header = program.header(_sums(p, window, _side_by_side(u)), False)
-        block = _program(header, u, k, D, pregate, history)
-        _signals(block, (program.POSTGATE, postgate), (program.Y, y))
-        threads.run(kernels.forward, block.address, like(p), header.units, header.seconds, header.scratch_bytes)
-    return y
+) -> None:
+    """Write y."""
+    header = program.header(_sums(p, _side_by_side(u)), False)
+    block = _program(header, u, k, D, pregate, history)
+    _signals(block, (program.POSTGATE, postgate), (program.Y, y))
+    threads.run(kernels.forward, block.address, like(p), header.units, header.seconds, header.scratch_bytes)
 
 
-def backward(
+def differentiate(
     p: Problem,
-    needs: tuple[bool, ...],
+    into: Gradients,
     dy: Tensor,
     u: Tensor,
     k: Tensor | None,
@@ -120,53 +84,38 @@ def backward(
     pregate: Tensor | None,
     postgate: Tensor | None,
     history: Tensor | None,
-) -> list[Tensor]:
-    need_u, need_k, need_D, need_pregate, need_postgate, need_history = needs
-    du = empty(p, p.in_len - p.history, u) if need_u else None
-    dpregate = empty(p, p.in_len - p.history, u) if need_pregate else None
-    dpostgate = empty(p, p.out_len, u) if need_postgate else None
-    dhistory = empty(p, p.history, history) if need_history and history is not None else None
-    dk = u.new_zeros(filter_shape(p), dtype=arithmetic(p)) if need_k else None
-    dD = u.new_zeros(p.channels, dtype=arithmetic(p)) if need_D else None
-    found = windows(p)
-    if p.segments is not None or not found:
-        for grad in (du, dpregate, dpostgate, dhistory):
-            if grad is not None:
-                grad.zero_()  # what no document reaches
-    for window in found:
-        header = program.header(_sums(p, window, _side_by_side(u)), True)
-        block = _program(header, u, k, D, pregate, history)
-        _signals(
-            block,
-            (program.POSTGATE, postgate),
-            (program.DY, dy),
-            (program.DU, du),
-            (program.DPREGATE, dpregate),
-            (program.DPAST, dhistory),
-            (program.DPOSTGATE, dpostgate),
-        )
-        sums: list[tuple[Tensor, Tensor]] = []
-        for which, total in ((program.DTAPS, dk), (program.DSKIP, dD)):
-            if total is not None:
-                part = torch.empty_like(total)
-                sums.append((total, part))
-                *b, h, t = part.stride() if which == program.DTAPS else (1, 0)
-                block.view(which, part, b[0] if b else 0, h, t)
-        if sums:
-            partials = torch.empty(header.partials_bytes, dtype=torch.uint8, device="cpu")
-            block.words[program.PARTIALS] = partials.data_ptr()
-        threads.run(kernels.backward, block.address, like(p), header.units, header.seconds, header.scratch_bytes)
-        if sums:
-            units = p.groups * (p.batch if p.per_sample else 1)
-            threads.run(kernels.gather, block.address, like(p), units, 0.3e-9 * header.partials_bytes, 8 * p.taps)
-            for total, part in sums:
-                total += part
-    dk = None if dk is None else dk.to(dtypes.named(p.filter_dtype))
-    dD = None if dD is None or D is None else dD.to(D.dtype)
-    return [grad for grad in (du, dk, dD, dpregate, dpostgate, dhistory) if grad is not None]
+) -> None:
+    """Write the gradients, and add those of k and D."""
+    header = program.header(_sums(p, _side_by_side(u)), True)
+    block = _program(header, u, k, D, pregate, history)
+    _signals(
+        block,
+        (program.POSTGATE, postgate),
+        (program.DY, dy),
+        (program.DU, into.u),
+        (program.DPREGATE, into.pregate),
+        (program.DPAST, into.history),
+        (program.DPOSTGATE, into.postgate),
+    )
+    sums: list[tuple[Tensor, Tensor]] = []
+    for which, total in ((program.DTAPS, into.k), (program.DSKIP, into.D)):
+        if total is not None:
+            part = torch.empty_like(total)
+            sums.append((total, part))
+            *b, h, t = part.stride() if which == program.DTAPS else (1, 0)
+            block.view(which, part, b[0] if b else 0, h, t)
+    if sums:
+        partials = torch.empty(header.partials_bytes, dtype=torch.uint8, device="cpu")
+        block.words[program.PARTIALS] = partials.data_ptr()
+    threads.run(kernels.backward, block.address, like(p), header.units, header.seconds, header.scratch_bytes)
+    if sums:
+        units = p.groups * (p.batch if p.per_sample else 1)
+        threads.run(kernels.gather, block.address, like(p), units, 0.3e-9 * header.partials_bytes, 8 * p.taps)
+        for total, part in sums:
+            total += part
 
 
-def _sums(p: Problem, window: Window, side_by_side: bool) -> Sums:
+def _sums(p: Problem, side_by_side: bool) -> Sums:
     return Sums(
         batch=p.batch,
         channels=p.channels,
@@ -178,7 +127,10 @@ def _sums(p: Problem, window: Window, side_by_side: bool) -> Sums:
         past_start=p.in_start,
         u_start=p.in_start + p.history,
         out_start=p.out_start,
-        **window._asdict(),
+        in_first=p.in_start,
+        in_last=p.in_start + p.in_len,
+        out_first=p.out_start,
+        out_last=p.out_start + p.out_len,
         itemsize=arithmetic(p).itemsize,
         side_by_side=side_by_side,
     )

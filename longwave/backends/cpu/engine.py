@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass, replace
 from functools import lru_cache
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -12,6 +13,7 @@ from torch import Tensor
 from longwave import dtypes
 from longwave.backends.cpu import direct, launches, pages, tables, threads, words
 from longwave.backends.cpu.costs import MACHINE, seconds
+from longwave.backends.cpu.documents import cover, documents
 from longwave.backends.cpu.launches import (
     CONVOLVE,
     DHISTORY,
@@ -31,24 +33,25 @@ from longwave.backends.cpu.launches import (
     U,
     Y,
 )
-from longwave.backends.cpu.layouts import Layout, layouts
+from longwave.backends.cpu.layouts import Layout, layout
 from longwave.backends.cpu.program import Form, Move, View, form, view
-from longwave.backends.cpu.results import arithmetic, empty, filter_shape, gradient_bytes, width
+from longwave.backends.cpu.results import Gradients, arithmetic, empty, filter_shape, gradient_bytes, width
 from longwave.backends.cpu.tables import factors, matrix_shape
 from longwave.planner import Plan
 from longwave.problem import Problem
 
 
-@lru_cache(maxsize=128)
+@lru_cache(maxsize=1024)
 def plan(problem: Problem) -> Plan:
     p = problem
+    if p.segments is not None:
+        return _plan_of_documents(p)
     if direct.takes(p):
         return direct.plan(p)
-    found = [piece for piece in layouts(p) if not piece.at.empty]
-    N, W, workers = max((piece.at.N for piece in found), default=1), width(p), threads.width()
-    windows = max((piece.windows for piece in found), default=0)
+    found = layout(p)
+    N, windows, W, workers = found.at.N, found.windows, width(p), threads.width()
     arithmetic_name = dtypes.name(arithmetic(p))
-    if tables.is_long(N) and not windows:
+    if found.is_long:
         product = " × ".join(f"{length:,}" for length in matrix_shape(N))
         algorithm = f"six_step, right-angle transforms of {product} in {arithmetic_name}, {W} lanes"
         together = launches.rows_at_once(p, N, workers, 2)
@@ -60,8 +63,8 @@ def plan(problem: Problem) -> Plan:
         in_flight = (min(p.batch, workers), min(p.channels, workers * W))
     if p.mask is not None:
         algorithm += f", {p.mask.fraction(N):.0%} of their frequencies"
-    rows = sum(piece.at.N * max(1, piece.windows) for piece in found) or 1
-    tiles = p.batch * p.channels / W if tables.is_long(N) and not windows else p.batch * -(-p.channels // W)
+    rows = N * max(1, windows)
+    tiles = p.batch * p.channels / W if found.is_long else p.batch * -(-p.channels // W)
     filters = p.channels / W * (p.batch if p.per_sample else 1)
     transforms = 2 * p.batch * p.channels + p.groups * (p.batch if p.per_sample else 1)
     return Plan(
@@ -70,12 +73,28 @@ def plan(problem: Problem) -> Plan:
         N=N,
         samples_in_flight=in_flight[0],
         channels_in_flight=in_flight[1],
-        scratch_bytes=max((_forward_bytes(p, piece, workers) for piece in found), default=0),
+        scratch_bytes=_forward_bytes(p, found, workers),
         result_bytes=p.batch * p.channels * p.out_len * dtypes.named(p.dtype).itemsize,
-        backward_bytes=gradient_bytes(p) + max((_backward_bytes(p, piece, workers) for piece in found), default=0),
+        backward_bytes=gradient_bytes(p) + _backward_bytes(p, found, workers),
         flop=5 * transforms * rows * math.log2(max(2, N)),
         predicted_ms=1e3 * seconds(N, 2 * tiles + filters) * rows / N / workers,
         predicted_for=f"{workers} threads of an {MACHINE}",
+        problem=p,
+    )
+
+
+def _plan_of_documents(p: Problem) -> Plan:
+    """One document after the other; their programs are kept, for as many lengths as `layout` keeps."""
+    found = documents(p)
+    plans = [plan(document.problem) for document in found] or [plan(replace(p, segments=None))]
+    largest = max(plans, key=lambda one: one.bytes)
+    return replace(
+        largest,
+        scratch_bytes=max(one.scratch_bytes for one in plans),
+        result_bytes=p.batch * p.channels * p.out_len * dtypes.named(p.dtype).itemsize,
+        backward_bytes=gradient_bytes(p) + max(one.backward_bytes - gradient_bytes(one.problem) for one in plans),
+        flop=sum(one.flop for one in plans),
+        predicted_ms=sum(one.predicted_ms or 0.0 for one in plans),
         problem=p,
     )
 
@@ -113,7 +132,7 @@ def masks(problem: Problem) -> bool:
     p = problem
     if p.segments is not None or p.circular or p.skip:
         return False
-    (found,) = layouts(p)
+    found = layout(p)
     return not found.at.empty and (not found.is_long or found.at.N % tables.GRAIN**2 == 0)
 
 
@@ -123,7 +142,7 @@ def spectrum_tag(problem: Problem) -> str:
     p = problem
     if direct.takes(p) or p.segments is not None or p.per_sample or p.history:
         return ""
-    (found,) = layouts(p)
+    found = layout(p)
     N = found.at.N
     if found.at.empty or (found.zero_row and p.skip) or (found.is_long and N % tables.GRAIN**2):
         return ""
@@ -136,7 +155,7 @@ def is_ready(problem: Problem, spectrum: Tensor | None) -> bool:
     p = problem
     if spectrum is None or spectrum.dtype != torch.uint8 or p.groups != p.channels or (p.circular and p.mask is not None):
         return False
-    return spectrum_tag(p) != "" and spectrum.numel() == launches.spectra_bytes(p, layouts(p)[0])
+    return spectrum_tag(p) != "" and spectrum.numel() == launches.spectra_bytes(p, layout(p))
 
 
 def prepare(problem: Problem, k: Tensor) -> Tensor | None:
@@ -144,7 +163,7 @@ def prepare(problem: Problem, k: Tensor) -> Tensor | None:
     p = replace(problem, batch=1, skip=False, pregate=False, postgate=False, dtype=dtypes.name(arithmetic(problem)))
     if not spectrum_tag(p):
         return None
-    (found,) = layouts(p)
+    found = layout(p)
     k = _folded(p, found, _ordered(p, k))
     lists = {words.TAPS: _filter_moves(p, found, form(k), None)}
     spectra = pages.with_large_pages(torch.empty(launches.spectra_bytes(p, found), dtype=torch.uint8, device="cpu"))
@@ -166,21 +185,41 @@ def forward(
     spectrum: Tensor | None = None,
 ) -> Tensor:
     p = problem
-    if direct.takes(p):
-        return direct.forward(p, u, k, D, pregate, postgate, history)
-    k = _ordered(p, k)
     y = empty(p, p.out_len, u)
+    found = documents(p)
+    if not cover(p, found):
+        y.zero_()
+    for alone, inputs, outputs in found:
+        past = history if alone.history else None
+        tensors = (_cut(y, outputs), _cut(u, inputs), k, D, _cut(pregate, inputs), _cut(postgate, outputs), past)
+        if direct.takes(alone):
+            direct.convolve(alone, *tensors)
+        else:
+            _convolve(alone, *tensors, spectrum)
+    return y
+
+
+def _convolve(
+    p: Problem,
+    y: Tensor,
+    u: Tensor,
+    k: Tensor,
+    D: Tensor | None,
+    pregate: Tensor | None,
+    postgate: Tensor | None,
+    history: Tensor | None,
+    spectrum: Tensor | None,
+) -> None:
+    k = _ordered(p, k)
     ready = is_ready(p, spectrum)
-    make = _forward_call if p.segments is None else _forward_packed
-    call = make(
+    call = _forward_call(
         p, threads.width(), ready, form(u), form(k), form(D), form(pregate), form(postgate), form(history), form(y)
     )  # fmt: skip
-    if call.clears:
+    if call.launch is None:
         y.zero_()
-    for found, launch in zip(call.layouts, call.launches, strict=True):
-        places = (u, k if ready else _folded(p, found, k), D, pregate, postgate, history, y)
-        launch.run((*places, *[None] * (launches.SPECTRA - len(places)), spectrum, None))
-    return y
+        return
+    places = (u, k if ready else _folded(p, call.layout, k), D, pregate, postgate, history, y)
+    call.launch.run((*places, *[None] * (launches.SPECTRA - len(places)), spectrum, None))
 
 
 def backward(
@@ -196,52 +235,86 @@ def backward(
     spectrum: Tensor | None = None,
 ) -> list[Tensor]:
     p = problem
-    if direct.takes(p):
-        return direct.backward(p, needs, dy, u, k, D, pregate, postgate, history)
     need_u, need_k, need_D, need_pregate, need_postgate, need_history = needs
     wide = arithmetic(p)
-    k = None if k is None else _ordered(p, k)
     du = empty(p, p.in_len - p.history, u) if need_u else None
     dpregate = empty(p, p.in_len - p.history, u) if need_pregate else None
     dpostgate = empty(p, p.out_len, u) if need_postgate else None
     dhistory = empty(p, p.history, history) if need_history and history is not None else None
     dk = u.new_zeros(filter_shape(p), dtype=wide) if need_k else None
-    dD = _skip_gradient(p, dy, u, D, pregate, postgate) if need_D and D is not None else None
-    ready = is_ready(p, spectrum)
-    make = _backward_call if p.segments is None else _backward_packed
-    call = make(
-        p, threads.width(), ready, need_k, form(dy), form(u), form(k), form(D), form(pregate), form(postgate), form(history),
-        form(du), form(dpregate), form(dpostgate), form(dhistory),
-    )  # fmt: skip
-    if call.clears:
-        for grad in (du, dpregate, dpostgate, dhistory):
+    dD = u.new_zeros(p.channels, dtype=wide) if need_D and D is not None else None
+    found = documents(p)
+    if not cover(p, found):
+        for grad in (du, dpregate, dpostgate):
             if grad is not None:
-                grad.zero_()  # what no document reaches
-    samples = p.batch if p.per_sample else 1
-    for found, launch in zip(call.layouts, call.launches, strict=True):
-        # The second sum is that of a circular convolution's second copy of the taps.
-        sums = [
-            u.new_empty(samples, p.channels, found.taps, dtype=wide) for _ in range((1 + bool(found.filter_again)) * need_k)
-        ]
-        taps = None if k is None or ready else _folded(p, found, k)
-        places = (u, taps, D, pregate, postgate, history, None, dy, du, dpregate, dpostgate, dhistory, *sums)
-        launch.run((*places, *[None] * (launches.SPECTRA - len(places)), spectrum, None))
-        if dk is not None:
-            if found.filter_again:
-                sums[0][..., 1:] += sums[1][..., 1:]
-            dk += _filter_gradient(p, found, sums[0])
+                grad.zero_()
+    if dhistory is not None and not (found and found[0].problem.history):
+        dhistory.zero_()
+    if dD is not None and not (p.segments is None and direct.takes(p)):
+        _add_skip_gradient(p, dD, dy, u, pregate, postgate)
+    for alone, inputs, outputs in found:
+        past = history if alone.history else None
+        by_sums = direct.takes(alone)
+        into = Gradients(
+            u=_cut(du, inputs), k=dk, D=dD if by_sums and p.segments is None else None, pregate=_cut(dpregate, inputs),
+            postgate=_cut(dpostgate, outputs), history=None if past is None else dhistory,
+        )  # fmt: skip
+        tensors = (_cut(dy, outputs), _cut(u, inputs), k, D, _cut(pregate, inputs), _cut(postgate, outputs), past)
+        if by_sums:
+            direct.differentiate(alone, into, *tensors)
+        else:
+            _differentiate(alone, into, *tensors, spectrum)
     dk = None if dk is None else dk.to(dtypes.named(p.filter_dtype))
+    dD = None if dD is None or D is None else dD.to(D.dtype)
     return [grad for grad in (du, dk, dD, dpregate, dpostgate, dhistory) if grad is not None]
 
 
-def _skip_gradient(p: Problem, dy: Tensor, u: Tensor, D: Tensor, pregate: Tensor | None, postgate: Tensor | None) -> Tensor:
+def _differentiate(
+    p: Problem,
+    into: Gradients,
+    dy: Tensor,
+    u: Tensor,
+    k: Tensor | None,
+    D: Tensor | None,
+    pregate: Tensor | None,
+    postgate: Tensor | None,
+    history: Tensor | None,
+    spectrum: Tensor | None,
+) -> None:
+    k = None if k is None else _ordered(p, k)
+    ready = is_ready(p, spectrum)
+    call = _backward_call(
+        p, threads.width(), ready, into.k is not None, form(dy), form(u), form(k), form(D), form(pregate), form(postgate),
+        form(history), form(into.u), form(into.pregate), form(into.postgate), form(into.history),
+    )  # fmt: skip
+    found = call.layout
+    if call.launch is None:
+        for grad in (into.u, into.pregate, into.postgate, into.history):
+            if grad is not None:
+                grad.zero_()
+        return
+    # The second sum is that of a circular convolution's second copy of the taps.
+    count = (1 + bool(found.filter_again)) * (into.k is not None)
+    sums = [u.new_empty(p.batch if p.per_sample else 1, p.channels, found.taps, dtype=arithmetic(p)) for _ in range(count)]
+    taps = None if k is None or ready else _folded(p, found, k)
+    places = (
+        u, taps, D, pregate, postgate, history, None, dy, into.u, into.pregate, into.postgate, into.history, *sums,
+    )  # fmt: skip
+    call.launch.run((*places, *[None] * (launches.SPECTRA - len(places)), spectrum, None))
+    if into.k is not None:
+        if found.filter_again:
+            sums[0][..., 1:] += sums[1][..., 1:]
+        _add_filter_gradient(p, found, into.k, sums[0])
+
+
+def _add_skip_gradient(p: Problem, dD: Tensor, dy: Tensor, u: Tensor, pregate: Tensor | None, postgate: Tensor | None) -> None:
     """That of D as one direct sum: as a lag among the filter's, small beside them, it would have their rounding errors."""
     one_tap = replace(
-        p, taps=1, lag0=0, reverse=False, circular=False, groups=p.channels, per_sample=False, history=0,
+        p, taps=1, lag0=0, reverse=False, circular=False, groups=p.channels, per_sample=False, history=0, segments=None,
         in_start=p.in_start + p.history, in_len=p.in_len - p.history,
     )  # fmt: skip
-    (dD,) = direct.backward(one_tap, (False, False, True, False, False, False), dy, u, None, D, pregate, postgate, None)
-    return dD
+    only_D = Gradients(None, None, dD, None, None, None)
+    direct.differentiate(one_tap, only_D, dy, u, None, None, pregate, postgate, None)
 
 
 # Calls: everything that is decided before a kernel runs, kept for tensors of the same strides.
@@ -249,14 +322,14 @@ def _skip_gradient(p: Problem, dy: Tensor, u: Tensor, D: Tensor, pregate: Tensor
 
 @dataclass(frozen=True, eq=False)
 class Call:
-    """A launch for every layout that is not empty; `clears`: not everything is written, so that results begin as zeros."""
+    """Where everything stands, and what is run; None where no tap connects any input with any output."""
 
-    layouts: tuple[Layout, ...]
-    launches: tuple[Launch, ...]
-    clears: bool
+    layout: Layout
+    launch: Launch | None
 
 
-def _make_forward_call(
+@lru_cache(maxsize=1024)
+def _forward_call(
     p: Problem,
     workers: int,
     ready: bool,
@@ -268,27 +341,24 @@ def _make_forward_call(
     history: Form | None,
     y: Form,
 ) -> Call:
-    pieces = layouts(p)
-    filled = [found for found in pieces if not found.at.empty]
-    made: list[Launch] = []
-    for found in filled:
-        moves = found.windows > 0
-        source, past = view(U, u, moves=moves), _maybe(HISTORY, history, moves)
-        lists = {
-            words.TAPS: _filter_moves(p, found, None if ready else k, D),
-            words.INPUT: _input_moves(found, source, _maybe(PREGATE, pregate, moves), past),
-            words.OUTPUT: [Move(view(Y, y, moves=moves), _maybe(POSTGATE, postgate, moves), found.result)],
-        }
-        if found.is_long:
-            script = (*launches.filter_script(lists, ready), *CONVOLVE)
-            made.append(launches.long_rows(p, found, workers, lists, script, 2, ready=ready))
-        else:
-            made.append(launches.forward_tiles(p, found, workers, lists, _neighbours(u), source, ready))
-    # A document may have outputs and no inputs.
-    return Call(tuple(filled), tuple(made), p.segments is not None or len(filled) < len(pieces))
+    found = layout(p)
+    if found.at.empty:
+        return Call(found, None)
+    moves = found.windows > 0
+    source, past = view(U, u, moves=moves), _maybe(HISTORY, history, moves)
+    lists = {
+        words.TAPS: _filter_moves(p, found, None if ready else k, D),
+        words.INPUT: _input_moves(found, source, _maybe(PREGATE, pregate, moves), past),
+        words.OUTPUT: [Move(view(Y, y, moves=moves), _maybe(POSTGATE, postgate, moves), found.result)],
+    }
+    if found.is_long:
+        script = (*launches.filter_script(lists, ready), *CONVOLVE)
+        return Call(found, launches.long_rows(p, found, workers, lists, script, 2, ready=ready))
+    return Call(found, launches.forward_tiles(p, found, workers, lists, _neighbours(u), source, ready))
 
 
-def _make_backward_call(
+@lru_cache(maxsize=1024)
+def _backward_call(
     p: Problem,
     workers: int,
     ready: bool,
@@ -305,56 +375,48 @@ def _make_backward_call(
     dpostgate: Form | None,
     dhistory: Form | None,
 ) -> Call:
-    pieces = layouts(p)
-    filled = [found for found in pieces if not found.at.empty]
-    made: list[Launch] = []
-    for found in filled:
-        moves, back = found.windows > 0, found.backward or found
-        source, gradient = view(U, u, moves=moves), view(DY, dy, moves=moves)
-        before, after = _maybe(PREGATE, pregate, moves), _maybe(POSTGATE, postgate, moves)
-        past = _maybe(HISTORY, history, moves)
-        taps = [] if k is None else _filter_moves(p, found, None if ready else k, D)
-        lists = {
-            words.TAPS: taps,
-            words.INPUT: _input_moves(back, source, before, past),
-            words.DZ: [Move(gradient, after, back.result)],
-            words.DX: [],
-            words.DPOSTGATE: [],
-            words.DK: [],
-        }
-        if du is not None:
-            lists[words.DX].append(Move(view(DU, du, moves=moves), before, back.source))
-        if dpregate is not None:
-            lists[words.DX].append(Move(view(DPREGATE, dpregate, moves=moves), source, back.source))
-        if dhistory is not None:
-            lists[words.DX].append(Move(view(DHISTORY, dhistory, moves=moves), None, back.past))
-        of_postgate = []
-        if dpostgate is not None:
-            of_postgate = [Move(view(DPOSTGATE, dpostgate, moves=moves), gradient, found.result)]
-            lists[words.DPOSTGATE] = [] if moves else of_postgate
-        for slot, segments in ((DK, found.filter), (DK_AGAIN, found.filter_again)):
-            if need_k and segments:
-                strides = (p.channels * found.taps if p.per_sample else 0, found.taps, 1)
-                lists[words.DK].append(Move(view(slot, (arithmetic(p), strides)), None, segments))
-        if found.is_long:
-            script = launches.backward_script(lists, ready)
-            made.append(launches.long_rows(p, found, workers, lists, script, 4, need_k, ready))
-        elif not moves:
-            made.append(launches.backward_tiles(p, found, workers, lists, _neighbours(u), need_k, ready))
-        else:
-            parts: list[Launch] = []
-            if lists[words.DX] or lists[words.DK]:
-                parts.append(launches.backward_tiles(p, back, workers, lists, _neighbours(u), need_k, ready))
-            if of_postgate:  # its windows are those of the convolution itself
-                lists = {words.TAPS: taps, words.INPUT: _input_moves(found, source, before, past), words.OUTPUT: of_postgate}
-                parts.append(launches.forward_tiles(p, found, workers, lists, _neighbours(u), ready=ready))
-            made.append(Several(tuple(parts)))
-    return Call(tuple(filled), tuple(made), p.segments is not None or len(filled) < len(pieces))
-
-
-# Every packing of documents is a problem of its own, has a program a document, and hardly comes again.
-_forward_call, _forward_packed = lru_cache(maxsize=1024)(_make_forward_call), lru_cache(maxsize=4)(_make_forward_call)
-_backward_call, _backward_packed = lru_cache(maxsize=1024)(_make_backward_call), lru_cache(maxsize=4)(_make_backward_call)
+    found = layout(p)
+    if found.at.empty:
+        return Call(found, None)
+    moves, back = found.windows > 0, found.backward or found
+    source, gradient = view(U, u, moves=moves), view(DY, dy, moves=moves)
+    before, after = _maybe(PREGATE, pregate, moves), _maybe(POSTGATE, postgate, moves)
+    past = _maybe(HISTORY, history, moves)
+    taps = [] if k is None else _filter_moves(p, found, None if ready else k, D)
+    lists = {
+        words.TAPS: taps,
+        words.INPUT: _input_moves(back, source, before, past),
+        words.DZ: [Move(gradient, after, back.result)],
+        words.DX: [],
+        words.DPOSTGATE: [],
+        words.DK: [],
+    }
+    if du is not None:
+        lists[words.DX].append(Move(view(DU, du, moves=moves), before, back.source))
+    if dpregate is not None:
+        lists[words.DX].append(Move(view(DPREGATE, dpregate, moves=moves), source, back.source))
+    if dhistory is not None:
+        lists[words.DX].append(Move(view(DHISTORY, dhistory, moves=moves), None, back.past))
+    of_postgate = []
+    if dpostgate is not None:
+        of_postgate = [Move(view(DPOSTGATE, dpostgate, moves=moves), gradient, found.result)]
+        lists[words.DPOSTGATE] = [] if moves else of_postgate
+    for slot, segments in ((DK, found.filter), (DK_AGAIN, found.filter_again)):
+        if need_k and segments:
+            strides = (p.channels * found.taps if p.per_sample else 0, found.taps, 1)
+            lists[words.DK].append(Move(view(slot, (arithmetic(p), strides)), None, segments))
+    if found.is_long:
+        script = launches.backward_script(lists, ready)
+        return Call(found, launches.long_rows(p, found, workers, lists, script, 4, need_k, ready))
+    if not moves:
+        return Call(found, launches.backward_tiles(p, found, workers, lists, _neighbours(u), need_k, ready))
+    parts: list[Launch] = []
+    if lists[words.DX] or lists[words.DK]:
+        parts.append(launches.backward_tiles(p, back, workers, lists, _neighbours(u), need_k, ready))
+    if of_postgate:  # its windows are those of the convolution itself
+        lists = {words.TAPS: taps, words.INPUT: _input_moves(found, source, before, past), words.OUTPUT: of_postgate}
+        parts.append(launches.forward_tiles(p, found, workers, lists, _neighbours(u), ready=ready))
+    return Call(found, Several(tuple(parts)))
 
 
 def _neighbours(u: Form) -> bool:
@@ -400,19 +462,20 @@ def _folded(p: Problem, found: Layout, k: Tensor) -> Tensor:
     return _in_order(padded.movedim(-2, 0), 0).roll(p.lags[0] % L, dims=-1).contiguous()
 
 
-def _filter_gradient(p: Problem, found: Layout, dk: Tensor) -> Tensor:
-    """(samples, H, taps in use) to the shape of the filter, its sums in a fixed order."""
+def _add_filter_gradient(p: Problem, found: Layout, total: Tensor, dk: Tensor) -> None:
+    """Add (samples, H, taps in use), in order of rising lag, its sums in a fixed order."""
     repeats = p.channels // p.groups
     if repeats > 1:
         dk = _in_order(dk.unflatten(1, (p.groups, repeats)), 2)
     if not p.per_sample:
-        dk = _in_order(dk, 0)
+        dk = dk[0]
+    first, last = found.first_tap, found.first_tap + found.taps
     if found.period:
         turned = dk.roll(-(p.lags[0] % found.period), dims=-1)
-        dk = torch.cat([turned] * -(-p.taps // found.period), dim=-1)[..., : p.taps]
-    elif found.taps != p.taps:
-        dk = torch.nn.functional.pad(dk, (found.first_tap, p.taps - found.first_tap - found.taps))
-    return dk.flip(-1) if p.reverse else dk
+        dk, first, last = torch.cat([turned] * -(-p.taps // found.period), dim=-1)[..., : p.taps], 0, p.taps
+    if p.reverse:
+        dk, first, last = dk.flip(-1), p.taps - last, p.taps - first
+    total[..., first:last] += dk
 
 
 def _in_order(x: Tensor, dim: int) -> Tensor:
@@ -425,3 +488,7 @@ def _in_order(x: Tensor, dim: int) -> Tensor:
     for term in others:
         total += term
     return total.to(x.dtype)
+
+
+def _cut(x: Any, samples: slice) -> Any:
+    return x if x is None or samples.stop - samples.start == x.shape[-1] else x[..., samples]

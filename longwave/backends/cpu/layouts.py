@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 import math
 from dataclasses import dataclass, replace
 from functools import lru_cache
@@ -21,7 +20,7 @@ WINDOWS_GAIN, LONG_COST, SHORTEST_WINDOW, LONGEST_WINDOW = chosen().windows_gain
 
 @dataclass(frozen=True)
 class Layout:
-    """Where everything of one stretch of samples stands in the ring; `first_tap` and `taps` count in order of rising lag."""
+    """Where everything of a Problem stands in the ring; `first_tap` and `taps` count in order of rising lag."""
 
     at: Placement
     source: tuple[Segment, ...]  # from u, with indices of u
@@ -49,25 +48,14 @@ class Layout:
         return Segment(0, 1, 0, self.zero_row, 1)
 
 
-@lru_cache(maxsize=128)
-def layouts(p: Problem) -> tuple[Layout, ...]:
-    """The whole problem, or every document that is not empty; the first document owns what lies before 0."""
-    if p.segments is None:
-        return (_layout(p, 0, p.in_start, p.in_len, p.out_start, p.out_len),)
-    found = []
-    for i, (a, b) in enumerate(itertools.pairwise(p.segments)):
-        in_a, out_a = (p.in_start, p.out_start) if i == 0 else (a, a)
-        if b > in_a and b > out_a:
-            found.append(_layout(p, a, in_a, b - in_a, out_a, b - out_a))
-    return tuple(found)
-
-
-def _layout(p: Problem, zero: int, in_start: int, in_len: int, out_start: int, out_len: int) -> Layout:
-    """The stretch of inputs and outputs from these samples on; lags count from sample `zero`."""
+@lru_cache(maxsize=1024)
+def layout(p: Problem) -> Layout:
+    """Of a Problem that is no packing of documents."""
     lo, hi = p.lags
     again: list[Segment] = []
     period = first_tap = 0
     if p.circular:
+        in_len = p.in_len
         at = ring.place(0, in_len, 0, in_len, 1 - in_len, in_len - 1)
         taps = p.taps
         if p.taps > in_len or lo % in_len:
@@ -76,20 +64,19 @@ def _layout(p: Problem, zero: int, in_start: int, in_len: int, out_start: int, o
     else:
         wide = (min(lo, 0), max(hi, 0)) if p.skip else (lo, hi)
         # A masked filter has all lags there are, and its grid is that of the mask.
-        N = mask_grid((in_len + out_len) // 2) if p.mask is not None else 0
-        at = ring.place(in_start - zero, in_len, out_start - zero, out_len, *wide, N)
+        N = mask_grid((p.in_len + p.out_len) // 2) if p.mask is not None else 0
+        at = ring.place(p.in_start, p.in_len, p.out_start, p.out_len, *wide, N)
         first_lag, last_lag = max(lo, at.lag), min(hi, at.lag + at.tap_stop - at.tap_start - 1)
         first_tap, taps = first_lag - lo, max(0, last_lag - first_lag + 1)
         filter_ = ring.segments(at.N, first_lag, taps)
-        if p.mask is None and (N := _window_length(at.N, max(in_len, out_len), wide[1] - wide[0] + 1)):
-            return _windowed(p, N, wide, in_start, in_len, out_start, out_len)
-    first = in_start - p.in_start  # counts history and u as one row
-    past = max(0, min(p.history - first, in_len))
+        if p.mask is None and (N := _window_length(at.N, max(p.in_len, p.out_len), wide[1] - wide[0] + 1)):
+            return _windowed(p, N, wide)
+    past = min(p.history, p.in_len)
     return Layout(
         at=at,
-        source=tuple(ring.segments(at.N, at.in_at + past, in_len - past, first + past - p.history)),
-        past=tuple(ring.segments(at.N, at.in_at, past, first)),
-        result=tuple(ring.segments(at.N, at.out_at, out_len, out_start - p.out_start)),
+        source=tuple(ring.segments(at.N, at.in_at + past, p.in_len - past)),
+        past=tuple(ring.segments(at.N, at.in_at, past)),
+        result=tuple(ring.segments(at.N, at.out_at, p.out_len)),
         filter=tuple(filter_),
         filter_again=tuple(again),
         first_tap=first_tap,
@@ -124,25 +111,25 @@ def _best_window(N: int, samples: int, lags: int) -> tuple[int, float]:
     return best, least / (seconds(N, 1) * (LONG_COST if tables.is_long(N) else 1))
 
 
-def _windowed(p: Problem, N: int, lags: tuple[int, int], in_start: int, in_len: int, out_start: int, out_len: int) -> Layout:
-    """The stretch in windows of 2N samples: each begins `hop` after the one before, and the first hi - lo of its results are
+def _windowed(p: Problem, N: int, lags: tuple[int, int]) -> Layout:
+    """The Problem in windows of 2N samples: each begins `hop` after the one before, and the first hi - lo of its results are
     not exact. The gradients' windows have 2N samples of that of the result and give `hop` of that of the input."""
     lo, hi = lags
     hop = 2 * N - (hi - lo)
-    P, first, y_low = p.history, in_start - p.in_start, out_start - p.out_start
-    u_low, u_high, y_high = max(0, first - P), first + in_len - P, y_low + out_len
+    P, in_start, out_start = p.history, p.in_start, p.out_start
+    u_high, y_high = p.in_len - P, p.out_len
     filter_ = tuple(ring.segments(N, p.lags[0] - lo, p.taps))
 
-    def layout(start: int, length: int, y: int, y_position: int, y_length: int, windows: int) -> Layout:
+    def placed(start: int, length: int, y: int, y_position: int, y_length: int, windows: int) -> Layout:
         """With `length` samples of the input from `start` on at 0 …, and those of the result from `y` on at `y_position` …"""
         i = start - p.in_start - P
-        inside_from = max(-(-(u_low - i) // hop), -(-(y_low - y) // hop), 0)
+        inside_from = max(-(i // hop), -(y // hop), 0)
         inside_to = min((u_high - i - length) // hop, (y_high - y - y_length) // hop) + 1
         return Layout(
             at=Placement(N, 0, y_position, 0, p.taps, p.lags[0]),
-            source=tuple(ring.segments(N, 0, length, i, u_low, u_high)),
-            past=tuple(ring.segments(N, 0, length, i + P, 0, P)) if first < P else (),
-            result=tuple(ring.segments(N, y_position, y_length, y, y_low, y_high)),
+            source=tuple(ring.segments(N, 0, length, i, 0, u_high)),
+            past=tuple(ring.segments(N, 0, length, i + P, 0, P)) if P else (),
+            result=tuple(ring.segments(N, y_position, y_length, y, 0, y_high)),
             filter=filter_,
             filter_again=(),
             first_tap=0,
@@ -153,6 +140,6 @@ def _windowed(p: Problem, N: int, lags: tuple[int, int], in_start: int, in_len: 
             zero_row=-lo,
         )
 
-    back = layout(in_start, hop, in_start + lo - p.out_start, 0, 2 * N, -(-in_len // hop))
-    ahead = layout(out_start - hi, 2 * N, y_low, hi - lo, hop, -(-out_len // hop))
+    back = placed(in_start, hop, in_start + lo - out_start, 0, 2 * N, -(-p.in_len // hop))
+    ahead = placed(out_start - hi, 2 * N, 0, hi - lo, hop, -(-p.out_len // hop))
     return replace(ahead, backward=back)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -31,6 +31,18 @@ def like(p: Problem) -> Any:
 
 def filter_shape(p: Problem) -> tuple[int, ...]:
     return (p.batch, p.groups, p.taps) if p.per_sample else (p.groups, p.taps)
+
+
+class Gradients(NamedTuple):
+    """Where the gradients of a call go, or None for those that nobody wants: to be written, but those of k and D, which are of
+    the arithmetic type, to be added to."""
+
+    u: Tensor | None
+    k: Tensor | None
+    D: Tensor | None
+    pregate: Tensor | None
+    postgate: Tensor | None
+    history: Tensor | None
 
 
 def gradient_bytes(p: Problem) -> int:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 import re
 import shutil
@@ -135,6 +136,29 @@ def test_the_gradient_of_a_filter_has_the_same_bits_in_any_company(
                 threads_set(count)
                 for first, last in ((0, 40), (0, 1), (39, 40), (3, 6), (0, 8), (8, 20), (5, 38)):
                     assert torch.equal(whole[first:last], gradient(first, last)), (windows, count, first, last)
+
+
+@pytest.mark.parametrize("K", [3, 30, 400])
+@pytest.mark.parametrize("mode", ["causal", "same", "circular"])
+@pytest.mark.usefixtures("always_on_threads")
+def test_a_document_has_the_bits_it_has_alone(K: int, mode: str, threads_set: Callable[[int], None]) -> None:
+    """Whatever algorithm its own length calls for; the documents beside it would call for others."""
+    bounds = [0, 0, 1, 8, 300, 1300, 1300, 5000]
+    u, gate, dy, k, D = (torch.randn(*shape) for shape in [(1, 9, 5000)] * 3 + [(9, K), (9,)])
+
+    def made(a: int, b: int, cu_seqlens: Tensor | None) -> list[Tensor]:
+        leaves = [u[..., a:b].clone().requires_grad_(), gate[..., a:b].clone().requires_grad_()]
+        y = longwave.long_conv(leaves[0], k, D, pregate=leaves[1], mode=mode, cu_seqlens=cu_seqlens, backend="cpu")
+        return [y.detach(), *torch.autograd.grad(y, leaves, dy[..., a:b])]
+
+    with set_crossovers(six_step_from=2048):
+        threads_set(2)
+        packed = made(0, 5000, torch.tensor(bounds, dtype=torch.int32))
+        threads_set(1)
+        for a, b in itertools.pairwise(bounds):
+            if a < b:
+                for whole, alone in zip(packed, made(a, b, None), strict=True):
+                    assert torch.equal(whole[..., a:b], alone)
 
 
 @pytest.mark.parametrize("layout", ["BHL", "BLH"])

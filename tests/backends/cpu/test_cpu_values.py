@@ -49,7 +49,7 @@ def test_value_and_gradients_in_windows(case: Case) -> None:
 def test_short_filters_of_long_signals_in_windows(mode: str, H: int, filters: str, dtype: torch.dtype, layout: str) -> None:
     P = 21 if mode == "causal" else 0
     case = Case(mode=mode, B=2, H=H, L=2400, K=37, P=P, filters=filters, dtype=dtype, layout=layout, D=True)
-    (found,) = layouts.layouts(longwave.plan((2, H, 2400), (H, 37), mode=mode, backend="cpu").problem)
+    found = layouts.layout(longwave.plan((2, H, 2400), (H, 37), mode=mode, backend="cpu").problem)
     assert found.windows > 20
     compare(replace(case, pregate=True, postgate=True), "cpu")
 
@@ -137,7 +137,7 @@ def test_any_length_at_its_own_cost() -> None:
     """One transform of L complex points for L samples and L taps: no padding to 2L, nor to a power of two."""
     assert longwave.plan((1, 1, 14113), (1, 14113), backend="cpu").N == 14400
     assert longwave.plan((1, 1, 14113), (1, 5000), backend="cpu").N == 9600
-    (in_windows,) = layouts.layouts(longwave.plan((1, 1, 14113), (1, 100), backend="cpu").problem)
+    in_windows = layouts.layout(longwave.plan((1, 1, 14113), (1, 100), backend="cpu").problem)
     assert in_windows.windows * in_windows.at.N <= 1.2 * 14113 / 2
     assert longwave.plan((1, 1, 14113), (1, 14113), mode="circular", backend="cpu").N == 14400
     assert longwave.plan((1, 1, 14113), (1, 14113), mode="full", backend="cpu").N == 14400
