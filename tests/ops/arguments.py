@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from random import Random
 from typing import Any
 
+import pytest
 import torch
 from torch import Tensor
 
@@ -40,7 +41,7 @@ class Case:
     postgate: bool = False
     layout: str = "BHL"
     batched: bool = True
-    strides: str = "contiguous"  # one of STRIDES; any: every tensor, the result's gradient too, has its own
+    strides: str = "contiguous"  # one of STRIDES, or far; any and far: every tensor, the result's gradient too, has its own
     dtype: torch.dtype = torch.float64
     filter_dtype: torch.dtype | None = None
     history_dtype: torch.dtype | None = None
@@ -71,11 +72,13 @@ def arguments(case: Case) -> dict[str, Any]:
         return leaf(*_signal_shape(c, length), dtype=dtype, strides=strides)
 
     tap = c.filter_dtype or c.dtype
-    beside = "any" if c.strides == "any" else "contiguous"
+    beside = c.strides if c.strides in ("any", "far") else "contiguous"
 
     def taps(filters: str, count: int) -> Tensor:
         rows = {"channel": (c.H,), "shared": (1,), "group": (c.H // 2,), "sample": (c.B, c.H)}[filters]
-        return leaf(*rows, count, dtype=tap, scale=count**-0.5, strides=beside)
+        # Equal taps may add up to an error of the truth itself, as large as the bounds of float64.
+        strides = "apart" if beside == "any" and c.dtype in (torch.float64, torch.complex128) else beside
+        return leaf(*rows, count, dtype=tap, scale=count**-0.5, strides=strides)
 
     kwargs: dict[str, Any] = {"u": signal(c.L), "k": taps(c.filters, c.K), "mode": c.mode}
     kwargs["layout"] = c.layout
@@ -102,7 +105,7 @@ def result_gradient(case: Case) -> Tensor:
     """What a loss hands back to the result."""
     shape = _signal_shape(case, MODES[case.mode].out_len(case.L, case.K))
     generator, chance = torch.Generator().manual_seed(case.seed + 1), Random(case.seed + 1)
-    return _random(shape, case.dtype, case.strides if case.strides == "any" else "contiguous", generator, chance)
+    return _random(shape, case.dtype, case.strides if case.strides in ("any", "far") else "contiguous", generator, chance)
 
 
 def _signal_shape(case: Case, length: int) -> tuple[int, ...]:
@@ -122,24 +125,42 @@ def _random(
         x = torch.empty(*shape[:-2], 1, shape[-1], dtype=dtype)
     elif strides == "reversed_axes":
         x = torch.empty(*reversed(shape), dtype=dtype).permute(*reversed(range(len(shape))))
-    elif strides == "any":
-        x = _anywhere(shape, dtype, chance)
+    elif strides in ("any", "apart"):
+        x = _anywhere(shape, dtype, chance, all_of_last=strides == "apart")
+    elif strides == "far":
+        x = _far_apart(shape, dtype, chance)
     else:
         x = torch.empty(shape, dtype=dtype)
     x.copy_(torch.randn(x.shape, dtype=wide, generator=generator) * scale)
     return x.expand(shape)
 
 
-def _anywhere(shape: tuple[int, ...], dtype: torch.dtype, chance: Random) -> Tensor:
+def _anywhere(shape: tuple[int, ...], dtype: torch.dtype, chance: Random, all_of_last: bool) -> Tensor:
     """Axes in any order in memory, each with steps, something before and after it, or one place for all of it (size 1)."""
     order = chance.sample(range(len(shape)), len(shape))
     kept = [1 if chance.random() < 0.1 else size for size in shape]
+    kept[-1] = shape[-1] if all_of_last else kept[-1]
     steps = [chance.choice((1, 1, 1, 2, 3)) for _ in shape]
     before = [chance.choice((0, 0, 1, 3)) for _ in shape]
     ends = [b + (size - 1) * step + 1 for b, size, step in zip(before, kept, steps, strict=True)]
     x = torch.full([ends[axis] + chance.choice((0, 0, 1, 5)) for axis in order], float("nan"), dtype=dtype)
     x = x.permute(*(order.index(axis) for axis in range(len(shape))))
     return x[tuple(slice(b, end, step) for b, end, step in zip(before, ends, steps, strict=True))]
+
+
+def _far_apart(shape: tuple[int, ...], dtype: torch.dtype, chance: Random) -> Tensor:
+    """The ends of one axis are more than 2^31 samples apart; memory that nobody touches costs nothing."""
+    axes = [axis for axis, size in enumerate(shape) if size > 1]
+    strides = list(torch.empty(shape, device="meta").stride())
+    if axes:
+        axis = chance.choice(axes)
+        strides[axis] = 2**31 // (shape[axis] - 1) + 1
+    needed = dtype.itemsize * (1 + sum((size - 1) * stride for size, stride in zip(shape, strides, strict=True)))
+    try:
+        storage = torch.UntypedStorage(needed)
+    except RuntimeError:
+        pytest.skip(f"this system does not set aside {needed / 2**30:.0f} GiB of addresses")
+    return torch.empty(0, dtype=dtype).set_(storage, 0, shape, strides)
 
 
 def floating(kwargs: dict[str, Any]) -> dict[str, Tensor]:
@@ -221,6 +242,11 @@ def _sizes(kwargs: dict[str, Any], dy: Tensor) -> dict[str, float]:
         **{name: correlated * min(before, kwargs[name].shape[-1]) for name in ("k", "k_rev") if name in kwargs},
     }
     return {name: x.sum().sqrt().item() for name, x in squares.items()}
+
+
+def check(got: Tensor, truth: Tensor, case: Case, what: str, backend: str = "plain") -> None:
+    error, allowed = _error(got, truth), _allowed(case, got, truth, backend)
+    assert error <= allowed, f"{what}: relative error {error:.2e} above {allowed:.2e} in {case!r}"
 
 
 def _exact(x: Tensor) -> Tensor:

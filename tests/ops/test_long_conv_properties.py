@@ -33,7 +33,7 @@ def test_any_combination_of_options_equals_the_direct_sum(backend: str, case: Ca
 @settings(max_examples=500, deadline=None, print_blob=True, suppress_health_check=[HealthCheck.too_slow])
 @given(cases())
 def test_thousands_of_combinations_equal_the_direct_sum(block: int, backend: str, case: Case) -> None:
-    """With those of every backend's own tests, ten thousand cases. What fails prints itself: `compare(Case(…), backend)`."""
+    """With those of the `cpu` engine, ten thousand cases. One that fails is printed as `Case(…)`: `@example` runs it again."""
     _compare(case, backend)
 
 

@@ -16,8 +16,8 @@ from torch import Tensor
 import longwave
 from longwave.backends.cpu import threads
 
-# What a row has the same bits of, alone and in any batch. A filter's gradient is summed in an order that depends on the
-# number of channels: "k", "k_rev" and "D" belong here when it does not. The number of threads changes nothing at all.
+# What a row has the same bits of, alone and in any batch. The gradients of filters and of D are sums over the batch: a channel
+# that shares its filters with no other has the same bits of them among any channels. Threads change nothing at all.
 OF_A_ROW = ("y", "u", "pregate", "postgate", "history")
 
 ROUTES = ["as_planned", "by_transforms", "by_six_steps", "by_windows"]
@@ -52,7 +52,7 @@ def _as_BHL(x: Tensor, kwargs: dict[str, Any]) -> Tensor:
 
 
 def _part(kwargs: dict[str, Any], b: slice, h: slice) -> dict[str, Any]:
-    """The same call of some rows and channels alone, each channel with a filter of its own."""
+    """The same call of some rows and channels alone, each channel with a filter of its own, and every gradient asked for."""
 
     def cut(name: str, x: Tensor) -> Tensor:
         if name == "D":
@@ -69,6 +69,11 @@ def _part(kwargs: dict[str, Any], b: slice, h: slice) -> dict[str, Any]:
     return {**kwargs, "layout": "BHL", **tensors}
 
 
+def _promises_bits(case: Case, route: str) -> bool:
+    """Filters that are masked before they reach the engine, by torch.fft, have other bits on other numbers of threads."""
+    return case.mask is None or not (case.documents or case.mode == "circular" or case.D or route == "by_six_steps")
+
+
 def _has_the_same_bits(case: Case, set_threads: Callable[[int], None]) -> None:
     kwargs, dy = arguments(case), result_gradient(case)
     set_threads(1)
@@ -80,12 +85,24 @@ def _has_the_same_bits(case: Case, set_threads: Callable[[int], None]) -> None:
     chance = Random(case.seed)
     B, H = whole["y"].shape[:2]
     b0, h0 = chance.randrange(B), chance.randrange(H)
-    b, h = slice(b0, chance.randint(b0 + 1, B)), slice(h0, chance.choice((h0 + 1, chance.randint(h0 + 1, H))))
+    b = chance.choice((slice(b0, b0 + 1), slice(b0, chance.randint(b0 + 1, B)), slice(0, B)))
+    h = chance.choice((slice(h0, h0 + 1), slice(h0, chance.randint(h0 + 1, H))))
     set_threads(chance.choice((1, 2, 3)))
     part = _made(_part(kwargs, b, h), _as_BHL(dy, kwargs)[b, h])
-    for name in OF_A_ROW:
-        if name in whole:
-            assert torch.equal(whole[name][b, h], part[name]), f"{name} of rows {b} and channels {h} alone in {case!r}"
+    for name in whole:
+        if name in OF_A_ROW:
+            same = torch.equal(whole[name][b, h], part[name])
+        elif case.filters == "channel" and case.filters_rev in (None, "channel") and b == slice(0, B):
+            same = torch.equal(whole[name][h], part[name])
+        else:
+            continue
+        assert same, f"{name} of rows {b} and channels {h} alone in {case!r}"
+
+
+def _holds(case: Case, route: str, set_threads: Callable[[int], None]) -> None:
+    compare(case, "cpu")
+    if _promises_bits(case, route):
+        _has_the_same_bits(case, set_threads)
 
 
 @pytest.mark.parametrize("route", ROUTES)
@@ -100,8 +117,7 @@ def test_any_combination_of_options(
     route: str, request: pytest.FixtureRequest, on_threads: Callable[[int], None], case: Case
 ) -> None:
     request.getfixturevalue(route)
-    compare(case, "cpu")
-    _has_the_same_bits(case, on_threads)
+    _holds(case, route, on_threads)
 
 
 @pytest.mark.slow
@@ -117,7 +133,6 @@ def test_any_combination_of_options(
 def test_thousands_of_combinations_of_options(
     block: int, route: str, request: pytest.FixtureRequest, on_threads: Callable[[int], None], case: Case
 ) -> None:
-    """What fails prints itself: `compare(Case(…), "cpu")`."""
+    """Half of ten thousand cases; one that fails is printed as `Case(…)`: `@example` runs it again."""
     request.getfixturevalue(route)
-    compare(case, "cpu")
-    _has_the_same_bits(case, on_threads)
+    _holds(case, route, on_threads)

@@ -54,6 +54,15 @@ def test_short_filters_of_long_signals_in_windows(mode: str, H: int, filters: st
     compare(replace(case, pregate=True, postgate=True), "cpu")
 
 
+@pytest.mark.parametrize("route", ["by_transforms", "by_six_steps", "by_windows"])
+@pytest.mark.parametrize("layout", ["BHL", "BLH"])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
+def test_samples_far_apart(dtype: torch.dtype, layout: str, route: str, request: pytest.FixtureRequest) -> None:
+    request.getfixturevalue(route)
+    for seed in range(3):
+        compare(Case(L=90, K=20, P=7, layout=layout, dtype=dtype, strides="far", seed=seed, **EVERYTHING), "cpu")
+
+
 @pytest.mark.parametrize("L", [300, 2000, 2600])
 @pytest.mark.parametrize("filters", ["channel", "group", "sample"])
 @pytest.mark.parametrize("dtype", [torch.float64, torch.float32], ids=str)
