@@ -20,7 +20,8 @@ class Document(NamedTuple):
 
 @lru_cache(maxsize=8)
 def documents(p: Problem) -> tuple[Document, ...]:
-    """Those that have inputs and outputs, or the whole Problem as one; the first document owns what lies before 0."""
+    """Those that have inputs and outputs, shorter ones first: those of one transform share its tables and follow each other. Or
+    the whole Problem as one. The first of the row owns what lies before 0."""
     if p.segments is None:
         return (Document(p, slice(0, p.in_len - p.history), slice(0, p.out_len)),)
     found: list[Document] = []
@@ -33,7 +34,7 @@ def documents(p: Problem) -> tuple[Document, ...]:
             )  # fmt: skip
             inputs = slice(in_a - p.in_start - p.history + P, b - p.in_start - p.history)
             found.append(Document(same.setdefault(alone, alone), inputs, slice(out_a - p.out_start, b - p.out_start)))
-    return tuple(found)
+    return tuple(sorted(found, key=lambda document: (document.problem.in_len, document.problem.out_len)))
 
 
 def cover(p: Problem, found: tuple[Document, ...]) -> bool:

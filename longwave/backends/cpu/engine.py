@@ -248,7 +248,7 @@ def backward(
         for grad in (du, dpregate, dpostgate):
             if grad is not None:
                 grad.zero_()
-    if dhistory is not None and not (found and found[0].problem.history):
+    if dhistory is not None and not any(document.problem.history for document in found):
         dhistory.zero_()
     if dD is not None and not (p.segments is None and direct.takes(p)):
         _add_skip_gradient(p, dD, dy, u, pregate, postgate)
