@@ -12,6 +12,7 @@ from torch import Tensor
 from longwave import backends, dtypes
 from longwave.dtypes import resolved
 from longwave.errors import ArgumentError
+from longwave.lengths import LONGEST
 from longwave.masks import FrequencyMask
 from longwave.problem import MODES, Filters, Problem, lower
 
@@ -65,9 +66,14 @@ class PreparedFilter:
                 f"this is no state of a prepared filter of this version ({', '.join(sorted(missing)) or state['format']!r} "
                 f"{'is missing' if missing else 'is its format'}); give what PreparedFilter.state_dict() returned"
             )
-        values = {name: state[name] for name in cls.__dataclass_fields__} | {"dtype": dtypes.named(state["dtype"])}
-        asked = {name: values[name] for name in ("taps", "lag0", "length", "dtype", "mode", "mask", "asked")}
-        return _prepared(**asked, kept=values)
+        names = ("taps", "lag0", "length", "dtype", "mode", "mask", "asked")
+        try:
+            values = {name: state[name] for name in cls.__dataclass_fields__} | {"dtype": dtypes.named(state["dtype"])}
+            return _prepared(**{name: values[name] for name in names}, kept=values)
+        except (AttributeError, KeyError, TypeError, ValueError) as error:
+            raise ArgumentError(
+                f"this state of a prepared filter is damaged ({error}); give what PreparedFilter.state_dict() returned"
+            ) from None
 
     def __reduce__(self) -> tuple[Callable[..., PreparedFilter], tuple[dict[str, Any]]]:
         return PreparedFilter.from_state_dict, (self.state_dict(),)
@@ -144,12 +150,13 @@ def prepare_filter(
             )
         if isinstance(filters, Tensor) and filters.dim() != 2:
             raise ArgumentError(f"{name} has shape {tuple(filters.shape)}; a filter to prepare is (H, K), (1, K) or (G, K)")
-    if isinstance(length, bool) or not isinstance(length, int) or length < 1:
-        raise ArgumentError(f"length is {length!r}; give the number of samples of the inputs, at least 1")
+    if isinstance(length, bool) or not isinstance(length, int) or not 1 <= length <= LONGEST:
+        raise ArgumentError(f"length is {length!r}; give the number of samples of the inputs, 1 to {LONGEST:,}")
     if dtype is not None and not isinstance(dtype, torch.dtype):
         raise ArgumentError(f"dtype is {dtype!r}; give a torch.dtype, as torch.float32")
-    if not isinstance(k, Tensor):
-        raise ArgumentError(f"k is of type {type(k).__name__}; give a torch.Tensor")
+    for name, filters in (("k", k), *([] if k_rev is None else [("k_rev", k_rev)])):
+        if not isinstance(filters, Tensor):
+            raise ArgumentError(f"{name} is of type {type(filters).__name__}; give a torch.Tensor")
     dtype = k.dtype if dtype is None else dtype
     rows = max(k.shape[0], 1 if k_rev is None else k_rev.shape[0])
     # An input that takes no memory, for the checks and the lowering of a call.
@@ -185,7 +192,8 @@ def _prepared(
     engine, _ = backends.choose(problem, asked)
     name, tag = engine.__name__.rpartition(".")[2], engine.spectrum_tag(problem)
     if kept is not None and (kept["backend"], kept["tag"]) == (name, tag):
-        spectrum = kept["spectrum"]
+        # A copy of our own: contiguous, and where vectors may be loaded from.
+        spectrum = None if kept["spectrum"] is None else kept["spectrum"].clone(memory_format=torch.contiguous_format)
     else:
         with torch.no_grad():
             spectrum = engine.prepare(problem, taps)

@@ -228,3 +228,14 @@ def test_the_right_call_beside_them_runs_and_it_tells_of_itself() -> None:
         assert part in text
     for name in backends.names():
         assert callable(backends.load(name).prepare)
+
+
+def test_a_damaged_state_gets_one_sentence() -> None:
+    state = longwave.prepare_filter(torch.randn(2, 30), 30).state_dict()
+    for changed in ({"taps": None}, {"lag0": "a"}, {"length": "x"}, {"dtype": "float99"}, {"mode": "zz"}, {"mask": "zz"}):
+        with pytest.raises(ArgumentError, match="damaged") as caught:
+            longwave.PreparedFilter.from_state_dict({**state, **changed})
+        assert "\n" not in str(caught.value)
+    for k_rev, length in (([1], 9), (None, 2**63)):
+        with pytest.raises(ArgumentError):
+            longwave.prepare_filter(torch.randn(2, 5), length, k_rev=k_rev)  # type: ignore[arg-type]

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from longwave import dtypes
-from longwave.backends.cpu import direct, launches, pages, tables, threads, words
+from longwave.backends.cpu import direct, kept, launches, pages, tables, threads, words
 from longwave.backends.cpu.costs import MACHINE, seconds
 from longwave.backends.cpu.documents import cover, documents
 from longwave.backends.cpu.launches import (
@@ -127,13 +127,13 @@ def _backward_bytes(p: Problem, found: Layout, workers: int) -> int:
 
 
 def masks(problem: Problem) -> bool:
-    """Whether a Problem's frequency mask is for the engine's own transforms. D reaches every frequency, and documents and
-    periods have grids of their own: such filters are masked before they come here."""
+    """Whether a Problem's frequency mask is for the engine's own transforms. D reaches every frequency, and periods have
+    others: such filters are masked before they come here."""
     p = problem
-    if p.segments is not None or p.circular or p.skip:
+    if p.circular or p.skip:
         return False
-    found = layout(p)
-    return not found.at.empty and (not found.is_long or found.at.N % tables.GRAIN**2 == 0)
+    found = [layout(document.problem) for document in documents(p)]
+    return bool(found) and not any(one.at.empty or (one.is_long and one.at.N % tables.GRAIN**2) for one in found)
 
 
 def spectrum_tag(problem: Problem) -> str:
@@ -151,9 +151,12 @@ def spectrum_tag(problem: Problem) -> str:
 
 
 def is_ready(problem: Problem, spectrum: Tensor | None) -> bool:
-    """Whether a call can use spectra of `prepare`, which are one a filter."""
+    """Whether a call can use spectra of `prepare`, which are one a filter, in memory that is aligned to any vector."""
     p = problem
-    if spectrum is None or spectrum.dtype != torch.uint8 or p.groups != p.channels or (p.circular and p.mask is not None):
+    if spectrum is None or spectrum.dtype != torch.uint8 or not spectrum.is_contiguous() or spectrum.data_ptr() % 64:
+        return False
+    # One filter for any number of channels has the same bits in all of them: with D, those of the taps.
+    if p.groups != p.channels or (p.groups == 1 and p.skip) or (p.circular and p.mask is not None):
         return False
     return spectrum_tag(p) != "" and spectrum.numel() == launches.spectra_bytes(p, layout(p))
 
@@ -163,6 +166,7 @@ def prepare(problem: Problem, k: Tensor) -> Tensor | None:
     p = replace(problem, batch=1, skip=False, pregate=False, postgate=False, dtype=dtypes.name(arithmetic(problem)))
     if not spectrum_tag(p):
         return None
+    _check_mask(p)
     found = layout(p)
     k = _folded(p, found, _ordered(p, k))
     lists = {words.TAPS: _filter_moves(p, found, form(k), None)}
@@ -185,6 +189,7 @@ def forward(
     spectrum: Tensor | None = None,
 ) -> Tensor:
     p = problem
+    _check_mask(p)
     y = empty(p, p.out_len, u)
     found = documents(p)
     if not cover(p, found):
@@ -197,6 +202,12 @@ def forward(
         else:
             _convolve(alone, *tensors, spectrum)
     return y
+
+
+def _check_mask(p: Problem) -> None:
+    """Raises ArgumentError where the mask keeps nothing of the whole row; a short document among others may well vanish."""
+    if p.mask is not None and p.segments is None and not p.skip:
+        kept.check_some(p.mask, layout(p).at.N)
 
 
 def _convolve(
@@ -342,7 +353,7 @@ def _forward_call(
     y: Form,
 ) -> Call:
     found = layout(p)
-    if found.at.empty:
+    if found.at.empty or (p.mask is not None and not kept.any_of(p.mask, found.at.N)):
         return Call(found, None)
     moves = found.windows > 0
     source, past = view(U, u, moves=moves), _maybe(HISTORY, history, moves)
@@ -376,7 +387,7 @@ def _backward_call(
     dhistory: Form | None,
 ) -> Call:
     found = layout(p)
-    if found.at.empty:
+    if found.at.empty or (p.mask is not None and not kept.any_of(p.mask, found.at.N)):
         return Call(found, None)
     moves, back = found.windows > 0, found.backward or found
     source, gradient = view(U, u, moves=moves), view(DY, dy, moves=moves)

@@ -29,22 +29,27 @@ class Kept(NamedTuple):
     sixteen: Any
 
 
-def _wanted(mask: FrequencyMask, N: int) -> Any:
-    found = mask.kept(N)
-    mask.check_some(found)
-    return found.numpy()
+@lru_cache(maxsize=1024)
+def any_of(mask: FrequencyMask, N: int) -> bool:
+    return bool(mask.kept(N).any())
+
+
+def check_some(mask: FrequencyMask, N: int) -> None:
+    """Raises ArgumentError where the mask keeps nothing of a grid."""
+    if not any_of(mask, N):
+        mask.check_some(mask.kept(N))
 
 
 def wanted_places(mask: FrequencyMask, N: int) -> Any:
     """Which places of a transform of N points the mask keeps."""
-    return _wanted(mask, N)[tables.frequencies(N)]
+    return mask.kept(N).numpy()[tables.frequencies(N)]
 
 
 def wanted_of_matrix(mask: FrequencyMask, N: int) -> Any:
     """The same for a long row: (places of columns, places of rows)."""
     rows, columns = tables.matrix_shape(N)
     k1, k2 = tables.frequencies(rows), tables.frequencies(columns)
-    return _wanted(mask, N)[k1[:, None] + rows * k2]
+    return mask.kept(N).numpy()[k1[:, None] + rows * k2]
 
 
 def _of_passes(N: int, places: Any, base: int, first_level: int) -> tuple[Kept, Any]:

@@ -13,6 +13,7 @@ from longwave import FrequencyMask
 from longwave.backends.cpu import engine, kept, launches, tables
 from longwave.bench.tolerances import bound, relative_l2
 from longwave.bench.tune import set_crossovers
+from longwave.errors import ArgumentError
 
 BANDS = {
     "a quarter": FrequencyMask.lowpass(0.25, leaks_future=True),
@@ -121,3 +122,15 @@ def test_a_mask_at_wrong_frequencies_would_be_seen(shift: int, monkeypatch: pyte
         patch.setattr(FrequencyMask, "kept", lambda self, N: right(self, N).roll(shift))
         assert relative_l2(longwave.long_conv(u, k, frequency_mask=mask, backend="cpu"), want) > 1e-2
     assert relative_l2(longwave.long_conv(u, k, frequency_mask=mask, backend="cpu"), want) < 4e-7
+
+
+def test_a_masked_document_has_the_bits_it_has_alone() -> None:
+    """One that is too short for any frequency vanishes among others, and is refused alone."""
+    mask, bounds = FrequencyMask.lowpass(0.4, leaks_future=True), [0, 5, 105, 2605, 2607, 2608, 2608]
+    u, k = torch.randn(1, 3, 2608), torch.randn(3, 40)
+    packed = longwave.long_conv(u, k, frequency_mask=mask, cu_seqlens=torch.tensor(bounds, dtype=torch.int32), backend="cpu")
+    for a, b in ((0, 5), (5, 105), (105, 2605), (2605, 2607)):
+        assert torch.equal(packed[..., a:b], longwave.long_conv(u[..., a:b], k, frequency_mask=mask, backend="cpu"))
+    assert packed[..., 2607:].abs().max() == 0
+    with pytest.raises(ArgumentError, match="keeps none of the 1 frequencies"):
+        longwave.long_conv(u[..., 2607:], k, frequency_mask=mask, backend="cpu")

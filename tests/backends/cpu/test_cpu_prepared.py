@@ -82,6 +82,29 @@ def test_masked_filters_too(H: int, L: int, mask: FrequencyMask, skip: bool) -> 
     assert relative_l2(longwave.long_conv(u, prepared, D, mode="same"), want) <= bound(torch.float32, L, "cpu")
 
 
+@pytest.mark.parametrize("offset", [1, 8])
+def test_spectra_that_lie_anywhere_are_moved(offset: int) -> None:
+    """Vectors are loaded from where 64 divides the address: from elsewhere the process would end."""
+    u, k = torch.randn(3, 2, 100), torch.randn(2, 100)
+    state = longwave.prepare_filter(k, 100, backend="cpu").state_dict()
+    size = state["spectrum"].numel()
+    memory = torch.zeros(size + 256, dtype=torch.uint8)
+    start = -memory.data_ptr() % 64 + offset
+    memory[start : start + size] = state["spectrum"]
+    moved = longwave.PreparedFilter.from_state_dict({**state, "spectrum": memory[start : start + size]})
+    strided = longwave.PreparedFilter.from_state_dict({**state, "spectrum": torch.stack([state["spectrum"]] * 2, -1)[:, 0]})
+    p = longwave.plan((3, 2, 100), (2, 100), backend="cpu").problem
+    assert not engine.is_ready(p, memory[start : start + size])
+    for prepared in (moved, strided):
+        assert torch.equal(longwave.long_conv(u, prepared), longwave.long_conv(u, k, backend="cpu"))
+
+
+def test_one_filter_for_all_channels_has_the_bits_of_one_channel() -> None:
+    u, k, D = torch.randn(2, 4, 1000), torch.randn(1, 1000), torch.randn(4)
+    prepared = longwave.prepare_filter(k, 1000, backend="cpu")
+    assert torch.equal(longwave.long_conv(u, prepared, D)[:, :1], longwave.long_conv(u[:, :1], prepared, D[:1]))
+
+
 def test_what_has_no_spectrum_of_its_own_says_so() -> None:
     few = longwave.plan((2, 3, 100), (3, 4), backend="cpu").problem
     assert engine.spectrum_tag(few) == ""
