@@ -69,11 +69,6 @@ def _part(kwargs: dict[str, Any], b: slice, h: slice) -> dict[str, Any]:
     return {**kwargs, "layout": "BHL", **tensors}
 
 
-def _promises_bits(case: Case, route: str) -> bool:
-    """Filters that are masked before they reach the engine, by torch.fft, have other bits on other numbers of threads."""
-    return case.mask is None or not (case.documents or case.mode == "circular" or case.D or route == "by_six_steps")
-
-
 def _has_the_same_bits(case: Case, set_threads: Callable[[int], None]) -> None:
     kwargs, dy = arguments(case), result_gradient(case)
     set_threads(1)
@@ -99,12 +94,6 @@ def _has_the_same_bits(case: Case, set_threads: Callable[[int], None]) -> None:
         assert same, f"{name} of rows {b} and channels {h} alone in {case!r}"
 
 
-def _holds(case: Case, route: str, set_threads: Callable[[int], None]) -> None:
-    compare(case, "cpu")
-    if _promises_bits(case, route):
-        _has_the_same_bits(case, set_threads)
-
-
 @pytest.mark.parametrize("route", ROUTES)
 @settings(
     max_examples=60,
@@ -117,7 +106,8 @@ def test_any_combination_of_options(
     route: str, request: pytest.FixtureRequest, on_threads: Callable[[int], None], case: Case
 ) -> None:
     request.getfixturevalue(route)
-    _holds(case, route, on_threads)
+    compare(case, "cpu")
+    _has_the_same_bits(case, on_threads)
 
 
 @pytest.mark.slow
@@ -135,4 +125,5 @@ def test_thousands_of_combinations_of_options(
 ) -> None:
     """Half of ten thousand cases; one that fails is printed as `Case(…)`: `@example` runs it again."""
     request.getfixturevalue(route)
-    _holds(case, route, on_threads)
+    compare(case, "cpu")
+    _has_the_same_bits(case, on_threads)
