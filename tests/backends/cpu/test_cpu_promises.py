@@ -316,6 +316,18 @@ print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
     assert _python(code) == "0"
 
 
+def test_a_spawned_child_computes_too() -> None:
+    code = """
+import multiprocessing
+torch.set_num_threads(2)
+want = longwave.long_conv(u, k, backend="cpu")
+with multiprocessing.get_context("spawn").Pool(1) as pool:
+    y = pool.apply(longwave.long_conv, (u, k), {"backend": "cpu"})
+print(torch.equal(y, want))
+"""
+    assert _python(code) == "True"
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("cpu", ["haswell", "skylake-avx512"])
 def test_narrower_and_wider_vectors_give_the_same_bits(cpu: str, tmp_path: Path) -> None:
