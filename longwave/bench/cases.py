@@ -110,6 +110,8 @@ def case_list(samples: Sequence[int] = SAMPLES) -> list[Case]:
             _shaped(total, 65_536, dtype="bfloat16", tags=("bf16",)),
             _shaped(total, 4_096, dtype="bfloat16", gated=True, skip=True, tags=("bf16", "gated")),
             _shaped(total, 4_096, layout="BLH", tags=("BLH",)),
+            _shaped(total, 65_536, layout="BLH", tags=("BLH",)),
+            Case(B=1, H=max(1, total // 2**20), L=2**20, K=2**20, layout="BLH", tags=("BLH",)),
             _shaped(total, 4_096, mode="circular", tags=("circular",)),
             _shaped(total, 4_096, mode="full", tags=("full",)),
             _shaped(total, 1_048_576, K=1_024, tags=("short-filter",)),

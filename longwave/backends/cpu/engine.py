@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import lru_cache
 from typing import Any
 
@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from longwave import dtypes
-from longwave.backends.cpu import direct, kept, launches, pages, tables, threads, words
+from longwave.backends.cpu import direct, kept, launches, pages, strips, tables, threads, words
 from longwave.backends.cpu.costs import MACHINE, seconds
 from longwave.backends.cpu.documents import cover, documents
 from longwave.backends.cpu.launches import (
@@ -54,7 +54,7 @@ def plan(problem: Problem) -> Plan:
     if found.is_long:
         product = " × ".join(f"{length:,}" for length in matrix_shape(N))
         algorithm = f"six_step, right-angle transforms of {product} in {arithmetic_name}, {W} lanes"
-        together = launches.rows_at_once(p, N, workers, 2)
+        together = launches.rows_at_once(strips.scratch(p, workers, backward=False)[0], N, workers, 2)
         in_flight = (together, together)
     else:
         product = "·".join(map(str, factors(N)))
@@ -105,8 +105,9 @@ def _forward_bytes(p: Problem, found: Layout, workers: int) -> int:
     if found.period:
         taps += 2 * math.prod(filter_shape(p)) // p.taps * found.period * arithmetic(p).itemsize
     if found.is_long:
-        dealt, matrices = launches.long_dealt(p, found.at.N, workers, 2, False)
-        return taps + dealt.bytes + matrices
+        of_strip, rows = strips.scratch(p, workers, backward=False)
+        dealt, matrices = launches.long_dealt(of_strip, found.at.N, workers, 2, False)
+        return taps + rows + dealt.bytes + matrices
     tilings = launches.forward_tilings(p, found, workers, p.channels_last)
     return taps + max(tiling.dealt.bytes for tiling in tilings)
 
@@ -116,13 +117,13 @@ def _backward_bytes(p: Problem, found: Layout, workers: int) -> int:
     back = found.backward or found
     sums = (p.batch if p.per_sample else 1) * p.channels * found.taps * arithmetic(p).itemsize * (1 + bool(found.filter_again))
     if found.is_long:
-        dealt, products = launches.long_dealt(p, found.at.N, workers, 4, True)
-        tilings = [dealt]
-    else:
-        found_tilings, products = launches.backward_tilings(p, back, workers, p.channels_last, True)
-        tilings = [tiling.dealt for tiling in found_tilings]
-        if products:
-            tilings.append(launches.sums_tiling(p, back).dealt)
+        of_strip, rows = strips.scratch(p, workers, backward=True)
+        dealt, matrices = launches.long_dealt(of_strip, found.at.N, workers, 4, True)
+        return sums + rows + dealt.bytes + matrices
+    found_tilings, products = launches.backward_tilings(p, back, workers, p.channels_last, True)
+    tilings = [tiling.dealt for tiling in found_tilings]
+    if products:
+        tilings.append(launches.sums_tiling(p, back).dealt)
     return sums + products + max(dealt.bytes for dealt in tilings)
 
 
@@ -169,7 +170,7 @@ def prepare(problem: Problem, k: Tensor) -> Tensor | None:
     _check_mask(p)
     found = layout(p)
     k = _folded(p, found, _ordered(p, k))
-    lists = {words.TAPS: _filter_moves(p, found, form(k), None)}
+    lists = {words.TAPS: _filter_moves(found, p.channels // p.groups, form(k), None)}
     spectra = pages.with_large_pages(torch.empty(launches.spectra_bytes(p, found), dtype=torch.uint8, device="cpu"))
     launch = launches.spectra_launch(p, found, threads.width(), lists)
     launch.run((None, k, *[None] * (launches.SPECTRA - 2), spectra, None))
@@ -221,16 +222,14 @@ def _convolve(
     history: Tensor | None,
     spectrum: Tensor | None,
 ) -> None:
-    k = _ordered(p, k)
-    ready = is_ready(p, spectrum)
-    call = _forward_call(
-        p, threads.width(), ready, form(u), form(k), form(D), form(pregate), form(postgate), form(history), form(y)
-    )  # fmt: skip
-    if call.launch is None:
+    ready, found = is_ready(p, spectrum), layout(p)
+    if _connects_nothing(p, found):
         y.zero_()
         return
-    places = (u, k if ready else _folded(p, call.layout, k), D, pregate, postgate, history, y)
-    call.launch.run((*places, *[None] * (launches.SPECTRA - len(places)), spectrum, None))
+    places = (u, None if ready else _folded(p, found, _ordered(p, k)), D, pregate, postgate, history, y)
+    for part, tensors in strips.parts(p, found, (*places, *[None] * (launches.SPECTRA - len(places)), spectrum, None)):
+        launch = _forward_launch(part, threads.width(), ready, *map(form, tensors[: launches.DY]))
+        launch.run(tensors)
 
 
 def backward(
@@ -292,14 +291,8 @@ def _differentiate(
     history: Tensor | None,
     spectrum: Tensor | None,
 ) -> None:
-    k = None if k is None else _ordered(p, k)
-    ready = is_ready(p, spectrum)
-    call = _backward_call(
-        p, threads.width(), ready, into.k is not None, form(dy), form(u), form(k), form(D), form(pregate), form(postgate),
-        form(history), form(into.u), form(into.pregate), form(into.postgate), form(into.history),
-    )  # fmt: skip
-    found = call.layout
-    if call.launch is None:
+    ready, found = is_ready(p, spectrum), layout(p)
+    if _connects_nothing(p, found):
         for grad in (into.u, into.pregate, into.postgate, into.history):
             if grad is not None:
                 grad.zero_()
@@ -307,15 +300,23 @@ def _differentiate(
     # The second sum is that of a circular convolution's second copy of the taps.
     count = (1 + bool(found.filter_again)) * (into.k is not None)
     sums = [u.new_empty(p.batch if p.per_sample else 1, p.channels, found.taps, dtype=arithmetic(p)) for _ in range(count)]
-    taps = None if k is None or ready else _folded(p, found, k)
+    taps = None if k is None or ready else _folded(p, found, _ordered(p, k))
     places = (
-        u, taps, D, pregate, postgate, history, None, dy, into.u, into.pregate, into.postgate, into.history, *sums,
+        u, taps, D, pregate, postgate, history, None, dy, into.u, into.pregate, into.postgate, into.history,
+        *(total if p.per_sample else total[0] for total in sums), *[None] * (2 - count),
     )  # fmt: skip
-    call.launch.run((*places, *[None] * (launches.SPECTRA - len(places)), spectrum, None))
+    for part, tensors in strips.parts(p, found, (*places, spectrum, None)):
+        launch = _backward_launch(part, threads.width(), ready, *map(form, tensors[: launches.SPECTRA]))
+        launch.run(tensors)
     if into.k is not None:
         if found.filter_again:
             sums[0][..., 1:] += sums[1][..., 1:]
         _add_filter_gradient(p, found, into.k, sums[0])
+
+
+def _connects_nothing(p: Problem, found: Layout) -> bool:
+    """Whether no tap that is kept connects any input with any output."""
+    return found.at.empty or (p.mask is not None and not kept.any_of(p.mask, found.at.N))
 
 
 def _add_skip_gradient(p: Problem, dD: Tensor, dy: Tensor, u: Tensor, pregate: Tensor | None, postgate: Tensor | None) -> None:
@@ -328,72 +329,62 @@ def _add_skip_gradient(p: Problem, dD: Tensor, dy: Tensor, u: Tensor, pregate: T
     direct.differentiate(one_tap, only_D, dy, u, None, None, pregate, postgate, None)
 
 
-# Calls: everything that is decided before a kernel runs, kept for tensors of the same strides.
-
-
-@dataclass(frozen=True, eq=False)
-class Call:
-    """Where everything stands, and what is run; None where no tap connects any input with any output."""
-
-    layout: Layout
-    launch: Launch | None
+# Launches: everything that is decided before a kernel runs, kept for tensors of the same strides.
 
 
 @lru_cache(maxsize=1024)
-def _forward_call(
+def _forward_launch(
     p: Problem,
     workers: int,
     ready: bool,
-    u: Form,
-    k: Form,
-    D: Form | None,
-    pregate: Form | None,
-    postgate: Form | None,
-    history: Form | None,
-    y: Form,
-) -> Call:
-    found = layout(p)
-    if found.at.empty or (p.mask is not None and not kept.any_of(p.mask, found.at.N)):
-        return Call(found, None)
-    moves = found.windows > 0
-    source, past = view(U, u, moves=moves), _maybe(HISTORY, history, moves)
-    lists = {
-        words.TAPS: _filter_moves(p, found, None if ready else k, D),
-        words.INPUT: _input_moves(found, source, _maybe(PREGATE, pregate, moves), past),
-        words.OUTPUT: [Move(view(Y, y, moves=moves), _maybe(POSTGATE, postgate, moves), found.result)],
-    }
-    if found.is_long:
-        script = (*launches.filter_script(lists, ready), *CONVOLVE)
-        return Call(found, launches.long_rows(p, found, workers, lists, script, 2, ready=ready))
-    return Call(found, launches.forward_tiles(p, found, workers, lists, _neighbours(u), source, ready))
-
-
-@lru_cache(maxsize=1024)
-def _backward_call(
-    p: Problem,
-    workers: int,
-    ready: bool,
-    need_k: bool,
-    dy: Form,
     u: Form,
     k: Form | None,
     D: Form | None,
     pregate: Form | None,
     postgate: Form | None,
     history: Form | None,
+    y: Form,
+) -> Launch:
+    found = layout(p)
+    moves = found.windows > 0
+    source, past = view(U, u, moves=moves), _maybe(HISTORY, history, moves)
+    lists = {
+        words.TAPS: _filter_moves(found, p.channels // p.groups, k, D),
+        words.INPUT: _input_moves(found, source, _maybe(PREGATE, pregate, moves), past),
+        words.OUTPUT: [Move(view(Y, y, moves=moves), _maybe(POSTGATE, postgate, moves), found.result)],
+    }
+    if found.is_long:
+        script = (*launches.filter_script(lists, ready), *CONVOLVE)
+        return launches.long_rows(p, found, workers, lists, script, 2, ready=ready)
+    return launches.forward_tiles(p, found, workers, lists, _neighbours(u), source, ready)
+
+
+@lru_cache(maxsize=1024)
+def _backward_launch(
+    p: Problem,
+    workers: int,
+    ready: bool,
+    u: Form,
+    k: Form | None,
+    D: Form | None,
+    pregate: Form | None,
+    postgate: Form | None,
+    history: Form | None,
+    _y: None,
+    dy: Form,
     du: Form | None,
     dpregate: Form | None,
     dpostgate: Form | None,
     dhistory: Form | None,
-) -> Call:
+    dk: Form | None,
+    dk_again: Form | None,
+) -> Launch:
     found = layout(p)
-    if found.at.empty or (p.mask is not None and not kept.any_of(p.mask, found.at.N)):
-        return Call(found, None)
     moves, back = found.windows > 0, found.backward or found
     source, gradient = view(U, u, moves=moves), view(DY, dy, moves=moves)
     before, after = _maybe(PREGATE, pregate, moves), _maybe(POSTGATE, postgate, moves)
     past = _maybe(HISTORY, history, moves)
-    taps = [] if k is None else _filter_moves(p, found, None if ready else k, D)
+    taps = _filter_moves(found, p.channels // p.groups, k, D) if ready or k is not None else []
     lists = {
         words.TAPS: taps,
         words.INPUT: _input_moves(back, source, before, past),
@@ -412,22 +403,21 @@ def _backward_call(
     if dpostgate is not None:
         of_postgate = [Move(view(DPOSTGATE, dpostgate, moves=moves), gradient, found.result)]
         lists[words.DPOSTGATE] = [] if moves else of_postgate
-    for slot, segments in ((DK, found.filter), (DK_AGAIN, found.filter_again)):
-        if need_k and segments:
-            strides = (p.channels * found.taps if p.per_sample else 0, found.taps, 1)
-            lists[words.DK].append(Move(view(slot, (arithmetic(p), strides)), None, segments))
+    for slot, form_, segments in ((DK, dk, found.filter), (DK_AGAIN, dk_again, found.filter_again)):
+        if form_ is not None and segments:
+            lists[words.DK].append(Move(view(slot, form_), None, segments))
     if found.is_long:
         script = launches.backward_script(lists, ready)
-        return Call(found, launches.long_rows(p, found, workers, lists, script, 4, need_k, ready))
+        return launches.long_rows(p, found, workers, lists, script, 4, dk is not None, ready)
     if not moves:
-        return Call(found, launches.backward_tiles(p, found, workers, lists, _neighbours(u), need_k, ready))
+        return launches.backward_tiles(p, found, workers, lists, _neighbours(u), dk is not None, ready)
     parts: list[Launch] = []
     if lists[words.DX] or lists[words.DK]:
-        parts.append(launches.backward_tiles(p, back, workers, lists, _neighbours(u), need_k, ready))
+        parts.append(launches.backward_tiles(p, back, workers, lists, _neighbours(u), dk is not None, ready))
     if of_postgate:  # its windows are those of the convolution itself
         lists = {words.TAPS: taps, words.INPUT: _input_moves(found, source, before, past), words.OUTPUT: of_postgate}
         parts.append(launches.forward_tiles(p, found, workers, lists, _neighbours(u), ready=ready))
-    return Call(found, Several(tuple(parts)))
+    return Several(tuple(parts))
 
 
 def _neighbours(u: Form) -> bool:
@@ -449,14 +439,11 @@ def _ordered(p: Problem, k: Tensor) -> Tensor:
     return k.flip(-1) if p.reverse else k
 
 
-def _filter_moves(p: Problem, found: Layout, k: Form | None, D: Form | None) -> list[Move]:
+def _filter_moves(found: Layout, repeats: int, k: Form | None, D: Form | None) -> list[Move]:
     """The taps at their lags, unless their spectra are ready, and D as one more tap at lag 0."""
     moves = []
     if k is not None:
-        if found.period:
-            shape = (p.batch, p.groups, found.period)[0 if p.per_sample else 1 :]
-            k = (arithmetic(p), tuple(math.prod(shape[i + 1 :]) for i in range(len(shape))))
-        taps = view(K, k, found.first_tap, p.channels // p.groups)
+        taps = view(K, k, found.first_tap, repeats)
         moves += [Move(taps, None, segments) for segments in (found.filter, found.filter_again) if segments]
     if D is not None:
         moves.append(Move(view(SKIP, D), None, [found.zero_lag], add=True))

@@ -30,6 +30,7 @@ def scratch(size: int, threads: int = 1, purpose: str = "") -> Tensor:
         return with_large_pages(torch.empty(size, dtype=torch.uint8, device="cpu"))
     kept: dict[str, Tensor] = _kept.__dict__
     if purpose not in kept or kept[purpose].numel() < size:
+        kept.pop(purpose, None)  # what was too small is given back first
         kept[purpose] = torch.empty(size, dtype=torch.uint8, device="cpu")
     return kept[purpose]
 

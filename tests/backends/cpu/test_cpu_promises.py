@@ -109,6 +109,60 @@ def test_a_row_alone_has_the_same_bits_by_six_steps_too(threads_set: Callable[[i
                         assert torch.equal(whole[4][:H], part[4])
 
 
+@pytest.mark.parametrize(
+    ("channels", "filters", "mode", "dtype"),
+    [
+        (37, (37,), "causal", torch.float32),
+        (37, (3, 37), "causal", torch.float32),
+        (40, (40,), "circular", torch.float32),
+        (40, (1,), "circular", torch.float32),
+        (60, (20,), "same", torch.float32),
+        (60, (3, 60), "same", torch.float32),
+        (48, (2,), "full", torch.bfloat16),
+        (48, (3, 48), "full", torch.bfloat16),
+        (16, (16,), "causal", torch.float64),
+        (3, (3,), "causal", torch.float32),
+    ],
+)
+@pytest.mark.usefixtures("by_six_steps", "always_on_threads")
+def test_long_rows_have_the_same_bits_in_both_layouts(
+    channels: int, filters: tuple[int, ...], mode: str, dtype: torch.dtype, threads_set: Callable[[int], None]
+) -> None:
+    """BLH goes in strips of channels, also where the channels are some of a wider tensor's."""
+    B, L, K = 3, 2500, 700
+    out = L + K - 1 if mode == "full" else L
+    wide = torch.randn(B, L, channels + 5, dtype=dtype)
+    u, before = wide[..., 2 : channels + 2].transpose(1, 2), torch.randn(B, L, channels, dtype=dtype).transpose(1, 2)
+    after, dy = (torch.randn(B, out, channels, dtype=dtype).transpose(1, 2) for _ in range(2))
+    taps_dtype = torch.float64 if dtype == torch.float64 else torch.float32
+    k, D = torch.randn(*filters, K, dtype=taps_dtype), torch.randn(channels, dtype=taps_dtype)
+    past = torch.randn(B, 90, channels, dtype=dtype).transpose(1, 2) if mode == "causal" else None
+
+    def everything(layout: str, gates: tuple[bool, bool]) -> list[Tensor]:
+        def laid_out(x: Tensor) -> Tensor:
+            return x.contiguous() if layout == "BHL" else x.transpose(1, 2)
+
+        named = {"u": laid_out(u), "k": k, "D": D}
+        named |= {"pregate": laid_out(before)} if gates[0] else {}
+        named |= {"postgate": laid_out(after)} if gates[1] else {}
+        named |= {} if past is None else {"history": laid_out(past)}
+        leaves = {name: x.detach().requires_grad_() for name, x in named.items()}
+        y = longwave.long_conv(**leaves, mode=mode, layout=layout, backend="cpu")  # type: ignore[arg-type]
+        grads = torch.autograd.grad(y, list(leaves.values()), laid_out(dy))
+        found = [y, *grads]
+        signals = {0, *(1 + i for i, name in enumerate(leaves) if name in ("u", "pregate", "postgate", "history"))}
+        return [x.transpose(1, 2) if layout == "BLH" and i in signals else x for i, x in enumerate(found)]
+
+    for gates in ((False, False), (True, False), (False, True), (True, True)):
+        threads_set(1)
+        rows = everything("BHL", gates)
+        for count in (1, 3):
+            threads_set(count)
+            for a, b in zip(rows, everything("BLH", gates), strict=True):
+                assert a.abs().sum() > 0
+                assert torch.equal(a, b)
+
+
 @pytest.mark.parametrize(("B", "L", "K"), [(5, 200, 200), (5, 512, 100), (19, 64, 64), (3, 900, 19)])
 @pytest.mark.parametrize("layout", ["BHL", "BLH"])
 @pytest.mark.usefixtures("always_on_threads")
@@ -442,31 +496,34 @@ def _peak(call: Callable[[], object]) -> int:
 
 
 @pytest.mark.parametrize(
-    ("shape", "K", "mode"),
+    ("shape", "K", "mode", "layout"),
     [
-        ((2, 64, 4096), 4096, "causal"),
-        ((4, 12, 3000), 3000, "causal"),
-        ((4, 64, 1 << 14), 256, "causal"),
-        ((4, 3, 1 << 15), 200, "causal"),
-        ((1, 4, 1 << 17), 1 << 17, "causal"),
-        ((2, 64, 4096), 8, "causal"),
-        ((2, 40, 1500), 1500, "circular"),
-        ((2, 40, 1500), 700, "same"),
+        ((2, 64, 4096), 4096, "causal", "BHL"),
+        ((4, 12, 3000), 3000, "causal", "BHL"),
+        ((4, 64, 1 << 14), 256, "causal", "BHL"),
+        ((4, 3, 1 << 15), 200, "causal", "BHL"),
+        ((1, 4, 1 << 17), 1 << 17, "causal", "BHL"),
+        ((2, 64, 4096), 8, "causal", "BHL"),
+        ((2, 40, 1500), 1500, "circular", "BHL"),
+        ((2, 40, 1500), 700, "same", "BHL"),
+        ((2, 1500, 40), 1500, "causal", "BLH"),
+        ((1, 1 << 17, 21), 1 << 17, "causal", "BLH"),
+        ((2, 1 << 16, 64), 1 << 16, "causal", "BLH"),
     ],
 )
 @pytest.mark.parametrize("count", [1, 2])
 @pytest.mark.usefixtures("always_on_threads")
 def test_the_plan_states_what_is_allocated(
-    shape: tuple[int, ...], K: int, mode: str, count: int, threads_set: Callable[[int], None]
+    shape: tuple[int, ...], K: int, mode: str, layout: str, count: int, threads_set: Callable[[int], None]
 ) -> None:
     threads_set(count)
-    H = shape[1]
+    H = shape[1 if layout == "BHL" else 2]
     u, k, D = torch.randn(shape, requires_grad=True), torch.randn(H, K, requires_grad=True), torch.randn(H, requires_grad=True)
     engine.plan.cache_clear()
-    plan = longwave.plan(shape, (H, K), D=True, mode=mode, backend="cpu")
+    plan = longwave.plan(shape, (H, K), D=True, mode=mode, layout=layout, backend="cpu")
     with torch.no_grad():
-        forward = _peak(lambda: longwave.long_conv(u, k, D, mode=mode, backend="cpu"))
-    y = longwave.long_conv(u, k, D, mode=mode, backend="cpu")
+        forward = _peak(lambda: longwave.long_conv(u, k, D, mode=mode, layout=layout, backend="cpu"))
+    y = longwave.long_conv(u, k, D, mode=mode, layout=layout, backend="cpu")
     dy = torch.randn_like(y)
     backward = _peak(lambda: torch.autograd.grad(y, (u, k, D), dy, retain_graph=True))
     assert 0.9 * plan.bytes - 2**12 <= forward <= 1.02 * plan.bytes + 2**12
