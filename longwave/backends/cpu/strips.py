@@ -1,7 +1,7 @@
 """Strips of neighbouring channels, for long rows of signals whose channels are neighbours in memory (BLH).
 
 A column of one long row would take one number from each cache line that it touches. So a few channels, as many as fill cache
-lines, are turned over into rows of their own, in the arithmetic type; the convolution of the strip goes from rows to rows, and
+lines, are turned over into rows of their own; the convolution of the strip goes from rows to rows, and
 its results are turned back. A channel's bits do not depend on it.
 """
 
@@ -22,7 +22,7 @@ from longwave.backends.cpu.jit import kernel, part
 from longwave.backends.cpu.layouts import Layout
 from longwave.backends.cpu.moves import PLANE_BYTES, word
 from longwave.backends.cpu.program import CODE, address
-from longwave.backends.cpu.results import arithmetic, like, width
+from longwave.backends.cpu.results import like, width
 from longwave.backends.cpu.simd import STORED_BYTES, lanes_of, poke
 from longwave.backends.cpu.transform import CACHE_LINE
 from longwave.backends.cpu.words import INT
@@ -38,8 +38,8 @@ PADDING = 2 * CACHE_LINE
 SECONDS = 0.5e-9
 
 # Words of a program: a signal's address, strides in bytes along batch and time and stored type; the address of its rows, bytes
-# between those of two samples and of two channels, and their stored type; channels, samples, units a sample, and the direction.
-FROM, FROM_B, FROM_T, FROM_CODE, ROWS, ROWS_B, ROWS_H, ROWS_CODE, CHANNELS, LENGTH, UNITS, BACK, WORDS = range(13)
+# between those of two samples and of two channels; channels, samples, units a sample, and the direction.
+FROM, FROM_B, FROM_T, STORED, ROWS, ROWS_B, ROWS_H, CHANNELS, LENGTH, UNITS, BACK, WORDS = range(12)
 
 
 @part
@@ -52,8 +52,8 @@ def _tables_bytes(tiles: int, W: int) -> int:
 def turn_over(p: int, scratch: int, begin: int, end: int, like: Any) -> None:
     """Stretches of UNIT samples of all channels of a strip, to rows or back; the last tile and piece overlap those before."""
     W, channels, length, units = lanes_of(like), word(p, CHANNELS), word(p, LENGTH), word(p, UNITS)
-    step, code, rows_code, back = word(p, FROM_T), word(p, FROM_CODE), word(p, ROWS_CODE), word(p, BACK)
-    size, rows_size = STORED_BYTES[code], STORED_BYTES[rows_code]
+    step, code, back = word(p, FROM_T), word(p, STORED), word(p, BACK)
+    size = STORED_BYTES[code]
     tiles = -(-channels // W)
     first_stage = scratch + _tables_bytes(tiles, W)
     for unit in range(begin, end):
@@ -71,11 +71,11 @@ def turn_over(p: int, scratch: int, begin: int, end: int, like: Any) -> None:
                 if back == 0:
                     steps.fetch_lanes(like, stage, table, table, 0, code, j * step, step, 0, 0, count, 1)
                 else:
-                    steps.fetch_rows(like, stage, table + INT, table, 0, rows_code, j * rows_size, count, 1)
+                    steps.fetch_rows(like, stage, table + INT, table, 0, code, j * size, count, 1)
             for tile in range(tiles):
                 table, stage = scratch + tile * (W + 1) * INT, first_stage + tile * PIECE * PLANE_BYTES
                 if back == 0:
-                    steps.put_rows(like, stage, table + INT, table, 0, rows_code, j * rows_size, count, 1)
+                    steps.put_rows(like, stage, table + INT, table, 0, code, j * size, count, 1)
                 else:
                     steps.put_lanes(like, stage, table, table, 0, code, j * step, step, 0, 0, count, 1)
 
@@ -116,8 +116,8 @@ def _are_neighbours(p: Problem, x: Tensor) -> bool:
     return x.stride(1) == 1 != x.stride(2) and min(p.channels, x.shape[2]) >= width(p)
 
 
-def _row_bytes(p: Problem, length: int) -> int:
-    return -(-length * arithmetic(p).itemsize // CACHE_LINE) * CACHE_LINE + PADDING
+def _row_bytes(length: int, itemsize: int) -> int:
+    return -(-length * itemsize // CACHE_LINE) * CACHE_LINE + PADDING
 
 
 def scratch(p: Problem, workers: int, backward: bool) -> tuple[Problem, int]:
@@ -128,14 +128,14 @@ def scratch(p: Problem, workers: int, backward: bool) -> tuple[Problem, int]:
     lengths = [max(inputs, outputs)] + [inputs] * p.pregate + [outputs] * p.postgate
     if backward:
         lengths = [inputs] * (1 + 2 * p.pregate) + ([outputs] * 3 + [inputs] if p.postgate else [max(inputs, outputs)])
-    of_strip = strips(p, workers)[-1].problem  # the largest
-    return of_strip, p.batch * of_strip.channels * sum(_row_bytes(p, length) for length in lengths)
+    of_strip, item = strips(p, workers)[-1].problem, dtypes.named(p.dtype).itemsize  # the largest strip
+    return of_strip, p.batch * of_strip.channels * sum(_row_bytes(length, item) for length in lengths)
 
 
 def parts(p: Problem, found: Layout, tensors: Sequence[Tensor | None]) -> Iterator[tuple[Problem, launches.Tensors]]:
     """The whole of a call, or its strips one after the other, with rows in place of signals that are turned over."""
     wanted = SIGNALS if found.is_long else ()
-    turned = {which: x.shape[2] for which in wanted if (x := tensors[which]) is not None and _are_neighbours(p, x)}
+    turned = {which: x for which in wanted if (x := tensors[which]) is not None and _are_neighbours(p, x)}
     if not turned:
         yield p, tuple(tensors)
         return
@@ -169,24 +169,24 @@ def _cut(p: Problem, strip: Strip, tensors: Sequence[Tensor | None]) -> launches
     return tuple(found)
 
 
-def _rows(p: Problem, channels: int, lengths: dict[int, int]) -> dict[int, Tensor]:
-    """Uninitialised (B, channels, length) of the arithmetic type for each signal, in one piece of scratch memory. A result
-    takes the place of a signal whose row is not needed any more when its own is written."""
+def _rows(p: Problem, channels: int, signals: dict[int, Tensor]) -> dict[int, Tensor]:
+    """Uninitialised (B, channels, length) for each signal, in one piece of scratch memory; a result takes the place of a signal
+    whose row is not needed any more when its own is written."""
     over = {launches.Y: launches.U}
-    if launches.DPOSTGATE not in lengths:
+    if launches.DPOSTGATE not in signals:
         over[launches.DU] = launches.DY
-    places = {which: over[which] if over.get(which) in lengths else which for which in lengths}
+    places = {which: over[which] if over.get(which) in signals else which for which in signals}
     step: dict[int, int] = {}
     for which, place in places.items():
-        step[place] = max(step.get(place, 0), _row_bytes(p, lengths[which]) // arithmetic(p).itemsize)
-    sizes = {place: p.batch * channels * numbers for place, numbers in step.items()}
+        step[place] = max(step.get(place, 0), _row_bytes(signals[which].shape[2], signals[which].element_size()))
+    sizes = {place: p.batch * channels * size for place, size in step.items()}
     starts = dict(zip(sizes, itertools.accumulate(sizes.values(), initial=0), strict=False))
-    memory = pages.scratch(sum(sizes.values()) * arithmetic(p).itemsize, purpose="strips").view(arithmetic(p))
+    memory = pages.scratch(sum(sizes.values()), purpose="strips")
     rows = {}
-    for which, length in lengths.items():
-        place = places[which]
-        shape, strides = (p.batch, channels, length), (channels * step[place], step[place], 1)
-        rows[which] = memory.as_strided(shape, strides, starts[place])
+    for which, signal in signals.items():
+        place, item = places[which], signal.element_size()
+        shape, strides = (p.batch, channels, signal.shape[2]), (channels * step[place] // item, step[place] // item, 1)
+        rows[which] = memory.view(signal.dtype).as_strided(shape, strides, starts[place] // item)
     return rows
 
 
@@ -194,10 +194,10 @@ def _turn(p: Problem, signal: Tensor | None, rows: Tensor | None, back: bool) ->
     if signal is None or rows is None:
         return
     W, (batch, channels, length) = width(p), rows.shape
-    size, rows_size, units = signal.element_size(), rows.element_size(), -(-length // UNIT)
+    size, units = signal.element_size(), -(-length // UNIT)
     program = (ctypes.c_int64 * WORDS)(
         signal.data_ptr(), signal.stride(0) * size, signal.stride(2) * size, CODE[signal.dtype],
-        rows.data_ptr(), rows.stride(0) * rows_size, rows.stride(1) * rows_size, CODE[rows.dtype],
+        rows.data_ptr(), rows.stride(0) * size, rows.stride(1) * size,
         channels, length, units, int(back),
     )  # fmt: skip
     tiles = -(-channels // W)
