@@ -56,16 +56,12 @@ def dft5(x: Points, sign: int) -> list[Complex]:
 DFT: dict[int, Callable[[Points, int], list[Complex]]] = {1: dft1, 2: dft2, 3: dft3, 4: dft4, 5: dft5}
 
 
-def inverse4_of(x: dict[int, Complex]) -> list[Complex]:
-    """The inverse transform of 4 points of which only some are not zero, by their places."""
-    if len(x) == 4:
-        return dft4([x[q] for q in range(4)], +1)
-    out: list[Complex] = []
-    for p in range(4):
-        turns = {q: p * q % 4 for q in x}
-        first, *others = (
-            z if turns[q] == 0 else z.turned(+1) if turns[q] == 1 else z.turned(-1) if turns[q] == 3 else -z
-            for q, z in x.items()
-        )
-        out.append(sum(others, first))
-    return out
+def quarter_turns(z: Complex, count: int) -> Complex:
+    """z·i^count."""
+    return (z, z.turned(+1), -z, z.turned(-1))[count % 4]
+
+
+def inverse4_at(p: int, x: dict[int, Complex]) -> Complex:
+    """Output p of the inverse transform of 4 points of which only some are not zero, by their places."""
+    first, *others = (quarter_turns(z, p * q) for q, z in x.items())
+    return sum(others, first)

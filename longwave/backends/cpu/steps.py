@@ -12,7 +12,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
-from longwave.backends.cpu.butterflies import DFT, inverse4_of
+from longwave.backends.cpu.butterflies import DFT, inverse4_at, quarter_turns
 from longwave.backends.cpu.lanes import Address, Complex, Lanes, Vec, traced
 from longwave.backends.cpu.simd import STORED_BYTES
 from longwave.backends.cpu.words import INVERT_ALONE, INVERT_CONJUGATE, INVERT_PRODUCT, MULTIPLY, TRANSFORM
@@ -195,32 +195,38 @@ def sixteen(t: Lanes, x: Address, s: Address, points: Address, kind: Address, tw
 
 
 def _sixteen_forward(t: Lanes, rows: Sequence[Address], tw: Address, places: Sequence[int]) -> dict[int, Complex]:
+    """Few outputs are sums that grow term by term, so that nothing but the sums waits in registers."""
     parts = sorted({at // 4 for at in places})
     between: dict[int, list[Complex]] = {q: [] for q in parts}
+    sums: dict[int, Complex] = {}
     for j in range(4 if places else 0):
         out = DFT[4]([t.load_complex(rows[j + 4 * q]) for q in range(4)], -1)
         for q in parts:
-            between[q].append(out[q] * t.splat_complex(tw + (3 * j + q - 1) * 2 * t.E) if q else out[q])
-    found = {}
-    for q in parts:
-        out = DFT[4](between[q], -1)
-        found.update({at: out[at % 4] for at in places if at // 4 == q})
-    return found
+            term = _twiddled(t, out[q], tw, j, q)
+            between[q].append(term)
+            for at in places:
+                if at // 4 == q and len(places) < 16:
+                    turned = quarter_turns(term, -j * (at % 4))
+                    sums[at] = sums[at] + turned if at in sums else turned
+    if len(places) == 16:
+        return {4 * q + r: z for q in parts for r, z in enumerate(DFT[4](between[q], -1))}
+    return sums
 
 
 def _sixteen_back(t: Lanes, rows: Sequence[Address], tw: Address, z: dict[int, Complex]) -> None:
-    if not z:
-        for row in rows:
-            t.store_complex(row, Complex(t.constant(0.0), t.constant(0.0)))
-        return
     parts = sorted({at // 4 for at in z})
-    between = {q: inverse4_of({at % 4: value for at, value in z.items() if at // 4 == q}) for q in parts}
     for j in range(4):
-        turned = {
-            q: between[q][j].times_conj(t.splat_complex(tw + (3 * j + q - 1) * 2 * t.E)) if q else between[q][j] for q in parts
-        }
-        for q, value in enumerate(inverse4_of(turned)):
-            t.store_complex(rows[j + 4 * q], value)
+        between = {q: inverse4_at(j, {at % 4: value for at, value in z.items() if at // 4 == q}) for q in parts}
+        turned = {q: _twiddled(t, value, tw, j, q, back=True) for q, value in between.items()}
+        for q in range(4):
+            t.store_complex(rows[j + 4 * q], inverse4_at(q, turned) if z else Complex(t.constant(0.0), t.constant(0.0)))
+
+
+def _twiddled(t: Lanes, x: Complex, tw: Address, j: int, q: int, back: bool = False) -> Complex:
+    if j * q == 0:  # 1
+        return x
+    factor = t.splat_complex(tw + (3 * j + q - 1) * 2 * t.E)
+    return x.times_conj(factor) if back else x * factor
 
 
 @traced
