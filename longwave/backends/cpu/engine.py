@@ -33,7 +33,7 @@ from longwave.backends.cpu.launches import (
     U,
     Y,
 )
-from longwave.backends.cpu.layouts import Layout, layout
+from longwave.backends.cpu.layouts import Layout, beside, layout
 from longwave.backends.cpu.program import Form, Move, View, form, view
 from longwave.backends.cpu.results import Gradients, arithmetic, empty, filter_shape, gradient_bytes, width
 from longwave.backends.cpu.tables import factors, matrix_shape
@@ -128,10 +128,10 @@ def _backward_bytes(p: Problem, found: Layout, workers: int) -> int:
 
 
 def masks(problem: Problem) -> bool:
-    """Whether a Problem's frequency mask is for the engine's own transforms. D reaches every frequency, and periods have
-    others: such filters are masked before they come here."""
+    """Whether a Problem's frequency mask is for the engine's own transforms. Periods have other frequencies: such filters are
+    masked before they come here."""
     p = problem
-    if p.circular or p.skip:
+    if p.circular:
         return False
     found = [layout(document.problem) for document in documents(p)]
     return bool(found) and not any(one.at.empty or (one.is_long and one.at.N % tables.GRAIN**2) for one in found)
@@ -170,12 +170,10 @@ def prepare(problem: Problem, k: Tensor) -> Tensor | None:
     _check_mask(p)
     found = layout(p)
     k = _folded(p, found, _ordered(p, k))
-    lists = {words.TAPS: _filter_moves(found, p.channels // p.groups, form(k), None)}
+    lists = {words.TAPS: _filter_moves(p, found, form(k), None)}
     spectra = pages.with_large_pages(torch.empty(launches.spectra_bytes(p, found), dtype=torch.uint8, device="cpu"))
     launch = launches.spectra_launch(p, found, threads.width(), lists)
     launch.run((None, k, *[None] * (launches.SPECTRA - 2), spectra, None))
-    if p.mask is not None:
-        launches.clear_dropped(p, found, p.mask, spectra)
     return spectra
 
 
@@ -207,7 +205,7 @@ def forward(
 
 def _check_mask(p: Problem) -> None:
     """Raises ArgumentError where the mask keeps nothing of the whole row; a short document among others may well vanish."""
-    if p.mask is not None and p.segments is None and not p.skip:
+    if p.mask is not None and p.segments is None:
         kept.check_some(p.mask, layout(p).at.N)
 
 
@@ -224,7 +222,10 @@ def _convolve(
 ) -> None:
     ready, found = is_ready(p, spectrum), layout(p)
     if _connects_nothing(p, found):
-        y.zero_()
+        if D is None:
+            y.zero_()
+        else:
+            direct.convolve(_one_tap(p), y, u, D.unsqueeze(-1), None, pregate, postgate, None)
         return
     places = (u, None if ready else _folded(p, found, _ordered(p, k)), D, pregate, postgate, history, y)
     for part, tensors in strips.parts(p, found, (*places, *[None] * (launches.SPECTRA - len(places)), spectrum, None)):
@@ -293,9 +294,13 @@ def _differentiate(
 ) -> None:
     ready, found = is_ready(p, spectrum), layout(p)
     if _connects_nothing(p, found):
-        for grad in (into.u, into.pregate, into.postgate, into.history):
+        nothing = (into.u, into.pregate, into.postgate, into.history) if D is None else (into.history,)
+        for grad in nothing:
             if grad is not None:
                 grad.zero_()
+        if D is not None:
+            of_D = into._replace(k=None, history=None)
+            direct.differentiate(_one_tap(p), of_D, dy, u, D.unsqueeze(-1), None, pregate, postgate, None)
         return
     # The second sum is that of a circular convolution's second copy of the taps.
     count = (1 + bool(found.filter_again)) * (into.k is not None)
@@ -321,12 +326,16 @@ def _connects_nothing(p: Problem, found: Layout) -> bool:
 
 def _add_skip_gradient(p: Problem, dD: Tensor, dy: Tensor, u: Tensor, pregate: Tensor | None, postgate: Tensor | None) -> None:
     """That of D as one direct sum: as a lag among the filter's, small beside them, it would have their rounding errors."""
-    one_tap = replace(
-        p, taps=1, lag0=0, reverse=False, circular=False, groups=p.channels, per_sample=False, history=0, segments=None,
-        in_start=p.in_start + p.history, in_len=p.in_len - p.history,
-    )  # fmt: skip
     only_D = Gradients(None, None, dD, None, None, None)
-    direct.differentiate(one_tap, only_D, dy, u, None, None, pregate, postgate, None)
+    direct.differentiate(_one_tap(p), only_D, dy, u, None, None, pregate, postgate, None)
+
+
+def _one_tap(p: Problem) -> Problem:
+    """What D does, as a filter of every channel; with no other."""
+    return replace(
+        p, taps=1, lag0=0, reverse=False, circular=False, groups=p.channels, per_sample=False, history=0, segments=None,
+        in_start=p.in_start + p.history, in_len=p.in_len - p.history, mask=None,
+    )  # fmt: skip
 
 
 # Launches: everything that is decided before a kernel runs, kept for tensors of the same strides.
@@ -347,11 +356,12 @@ def _forward_launch(
 ) -> Launch:
     found = layout(p)
     moves = found.windows > 0
-    source, past = view(U, u, moves=moves), _maybe(HISTORY, history, moves)
+    source, past, before = view(U, u, moves=moves), _maybe(HISTORY, history, moves), _maybe(PREGATE, pregate, moves)
+    of_D, _ = _beside_a_mask(p, found, D, (source, before))
     lists = {
-        words.TAPS: _filter_moves(found, p.channels // p.groups, k, D),
-        words.INPUT: _input_moves(found, source, _maybe(PREGATE, pregate, moves), past),
-        words.OUTPUT: [Move(view(Y, y, moves=moves), _maybe(POSTGATE, postgate, moves), found.result)],
+        words.TAPS: _filter_moves(p, found, k, D),
+        words.INPUT: _input_moves(found, source, before, past),
+        words.OUTPUT: [*of_D, Move(view(Y, y, moves=moves), _maybe(POSTGATE, postgate, moves), found.result)],
     }
     if found.is_long:
         script = (*launches.filter_script(lists, ready), *CONVOLVE)
@@ -384,7 +394,7 @@ def _backward_launch(
     source, gradient = view(U, u, moves=moves), view(DY, dy, moves=moves)
     before, after = _maybe(PREGATE, pregate, moves), _maybe(POSTGATE, postgate, moves)
     past = _maybe(HISTORY, history, moves)
-    taps = _filter_moves(found, p.channels // p.groups, k, D) if ready or k is not None else []
+    taps = _filter_moves(p, found, k, D) if ready or k is not None else []
     lists = {
         words.TAPS: taps,
         words.INPUT: _input_moves(back, source, before, past),
@@ -393,6 +403,9 @@ def _backward_launch(
         words.DPOSTGATE: [],
         words.DK: [],
     }
+    of_D, of_D_back = _beside_a_mask(p, found, D, (source, before), (gradient, after))
+    if du is not None or dpregate is not None:
+        lists[words.DX] += of_D_back
     if du is not None:
         lists[words.DX].append(Move(view(DU, du, moves=moves), before, back.source))
     if dpregate is not None:
@@ -401,7 +414,7 @@ def _backward_launch(
         lists[words.DX].append(Move(view(DHISTORY, dhistory, moves=moves), None, back.past))
     of_postgate = []
     if dpostgate is not None:
-        of_postgate = [Move(view(DPOSTGATE, dpostgate, moves=moves), gradient, found.result)]
+        of_postgate = [*of_D, Move(view(DPOSTGATE, dpostgate, moves=moves), gradient, found.result)]
         lists[words.DPOSTGATE] = [] if moves else of_postgate
     for slot, form_, segments in ((DK, dk, found.filter), (DK_AGAIN, dk_again, found.filter_again)):
         if form_ is not None and segments:
@@ -439,15 +452,27 @@ def _ordered(p: Problem, k: Tensor) -> Tensor:
     return k.flip(-1) if p.reverse else k
 
 
-def _filter_moves(found: Layout, repeats: int, k: Form | None, D: Form | None) -> list[Move]:
-    """The taps at their lags, unless their spectra are ready, and D as one more tap at lag 0."""
+def _filter_moves(p: Problem, found: Layout, k: Form | None, D: Form | None) -> list[Move]:
+    """The taps at their lags, unless their spectra are ready, and without a mask D as one more tap at lag 0."""
     moves = []
     if k is not None:
-        taps = view(K, k, found.first_tap, repeats)
+        taps = view(K, k, found.first_tap, p.channels // p.groups)
         moves += [Move(taps, None, segments) for segments in (found.filter, found.filter_again) if segments]
-    if D is not None:
+    if D is not None and p.mask is None:
         moves.append(Move(view(SKIP, D), None, [found.zero_lag], add=True))
     return moves
+
+
+def _beside_a_mask(
+    p: Problem, found: Layout, D: Form | None, v: tuple[View, View | None], dz: tuple[View, View | None] | None = None
+) -> tuple[list[Move], list[Move]]:
+    """What D adds to results, and to the gradients of inputs, where a mask leaves frequencies out: D reaches them all."""
+    if p.mask is None or D is None:
+        return [], []
+    scale = view(SKIP, D)
+    results, inputs = beside(p, found)
+    added = [Move(*v, results, add=True, scale=scale)]
+    return added, [] if dz is None else [Move(*dz, inputs, add=True, scale=scale)]
 
 
 def _folded(p: Problem, found: Layout, k: Tensor) -> Tensor:

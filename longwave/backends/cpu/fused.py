@@ -75,7 +75,8 @@ def lift(p: int, scratch: int, to: int, s: int, points: int, like: Any) -> None:
     view = word(segment, words.VIEW)
     code = word(p, words.VIEWS + view * words.VIEW_WORDS + words.STORED)
     table = scratch + moves.TABLES_AT + view * lanes_of(like) * words.INT
-    steps.lift(like, to, s, table, code, scratch + moves.STAGE_AT, word(p, SCALED), points)
+    steps.a_number_a_lane(like, scratch + moves.FACTORS_AT, table, code)
+    steps.lift(like, to, s, scratch + moves.FACTORS_AT, word(p, SCALED), points)
 
 
 @part

@@ -12,7 +12,6 @@ from functools import lru_cache
 from typing import Any, NamedTuple, Protocol
 
 import numpy as np
-import torch
 from torch import Tensor
 
 from longwave import dtypes
@@ -24,7 +23,6 @@ from longwave.backends.cpu.program import Block, Move, Program, View, address
 from longwave.backends.cpu.results import arithmetic, like, width
 from longwave.backends.cpu.tables import factors, matrix_shape, turns
 from longwave.backends.cpu.transform import CACHE_LINE
-from longwave.masks import FrequencyMask
 from longwave.problem import Problem
 
 # Rows of scratch memory that are taken through all inner passes at once: half of a first-level cache of 32 KiB.
@@ -298,23 +296,9 @@ def spectra_bytes(p: Problem, found: Layout) -> int:
     return spectra_tiling(p, found).dealt.units * fused.side_bytes(found.at.N)
 
 
-def clear_dropped(p: Problem, found: Layout, mask: FrequencyMask, spectra: Tensor) -> None:
-    """Zeros where the mask keeps nothing: D reaches every frequency, and the passes left what they would there."""
-    N, W = found.at.N, width(p)
-    if not found.is_long:
-        tiles = spectra.view(-1, fused.side_bytes(N))[:, : N * moves.ROW_BYTES].view(-1, N, moves.ROW_BYTES)
-        tiles[:, torch.from_numpy(~kept.wanted_places(mask, N))] = 0
-        return
-    rows, columns = matrix_shape(N)
-    tiles = spectra.view(p.channels, rows // W, W * _row_step(p, N))[..., : columns * moves.ROW_BYTES]
-    numbers = tiles.view(arithmetic(p)).view(p.channels, rows // W, columns, 2, W)
-    dropped = ~kept.wanted_of_matrix(mask, N).reshape(rows // W, W, columns).transpose(0, 2, 1)
-    numbers.masked_fill_(torch.from_numpy(dropped)[None, :, :, None, :], 0)
-
-
 def _program(p: Problem, found: Layout, tiling: Tiling, lists: Lists, ready: bool = False) -> Program:
     N, share, dtype = found.at.N, tiling.share, dtypes.name(arithmetic(p))
-    masked = None if p.mask is None or p.skip else kept.of_tiles(p.mask, N, base(N), width(p), dtype)
+    masked = None if p.mask is None else kept.of_tiles(p.mask, N, base(N), width(p), dtype)
     block = Program(
         tables.tables(N, dtype, N), base(N) if masked is None else masked.passes.base, like(p), CHANNELS=p.channels,
         ROWS=share.rows, BATCH=share.batch, CHUNKS=tiling.parts, SIDES=tiling.beside, SIDE_BYTES=fused.side_bytes(N),
@@ -422,7 +406,7 @@ def long_rows(
     spectra, for calls with `ready`."""
     N, dtype, W = found.at.N, dtypes.name(arithmetic(p)), width(p)
     rows, columns = matrix_shape(N)
-    masked = None if p.mask is None or p.skip else kept.of_matrix(p.mask, N, (base(rows), base(columns)), W, dtype)
+    masked = None if p.mask is None else kept.of_matrix(p.mask, N, (base(rows), base(columns)), W, dtype)
     bases = (base(rows), base(columns)) if masked is None else (masked.columns.base, masked.rows.base)
     of_rows = Program(tables.tables(columns, dtype, 1), bases[1], like(p), COLUMNS=0, FIRST_LEVEL=0)
     if masked is not None:

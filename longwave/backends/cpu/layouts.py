@@ -85,6 +85,18 @@ def layout(p: Problem) -> Layout:
     )
 
 
+def beside(p: Problem, found: Layout) -> tuple[list[Segment], list[Segment]]:
+    """What D reaches at the same sample, in one ring: samples of u where results stand (with indices of u), and samples of the
+    result's gradient where inputs do (with indices of y)."""
+    u_start, at = p.in_start + p.history, found.at
+    first, end = max(u_start, p.out_start), min(p.in_start + p.in_len, p.out_start + p.out_len)
+    of_u, of_y, count = first - u_start, first - p.out_start, end - first
+    return (
+        ring.segments(at.N, at.out_at + of_y, count, of_u),
+        ring.segments(at.N, at.in_at + first - p.in_start, count, of_y),
+    )
+
+
 @lru_cache(maxsize=65536)
 def _window_length(N: int, samples: int, lags: int) -> int:
     """The best transform for `samples` results in windows, or 0 where one transform of N points is better for all of them."""

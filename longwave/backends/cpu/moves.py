@@ -23,21 +23,23 @@ BY_ROWS, BY_LANES, SINGLY, ZEROS = range(4)
 # Words of an entry: what one point of the butterfly of the first or last pass exchanges with one tensor, for a run of j.
 (
     WAY, STAGE, TABLE, GATES, GATED, CODE, STRIDE, GATE_STRIDE, OFFSET, GATE_OFFSET, FACTOR, ONTO, LANE_START, LANE_STOP,
-    ENTRY_WORDS,
-) = range(15)  # fmt: skip
+    SCALED, ENTRY_WORDS,
+) = range(16)  # fmt: skip
 # Words of a run: the segment, its rows, and the lanes that it has there.
 SEGMENT, START, STOP, RUN_LANE_START, RUN_LANE_STOP, RUN_WORDS = range(6)
 
 # What a thread's scratch memory begins with, for every side of a unit: the unit's first column, the samples that its window is
 # moved by, the addresses of the filters whose spectrum is known, those of W rows for every view, the runs of a list, the
-# entries of a piece, and the stage.
+# entries of a piece, the stage, and what is to be scaled: rows of one plane, and a row of their factors.
 COLUMN_AT, SHIFT_AT = 0, 8
 KNOWN_AT = 64
 TABLES_AT = KNOWN_AT + words.MAX_SEGMENTS * INT * 16
 RUNS_AT = TABLES_AT + words.MAX_VIEWS * INT * 16
 ENTRIES_AT = RUNS_AT + 3 * words.MAX_SEGMENTS * RUN_WORDS * INT
 STAGE_AT = ENTRIES_AT + max(steps.RADICES) * 3 * words.MAX_SEGMENTS * ENTRY_WORDS * INT
-PARTS_AT = STAGE_AT + 2 * max(steps.RADICES) * steps.STAGED * PLANE_BYTES
+UNSCALED_AT = STAGE_AT + 2 * max(steps.RADICES) * steps.STAGED * PLANE_BYTES
+FACTORS_AT = UNSCALED_AT + steps.STAGED * PLANE_BYTES
+PARTS_AT = FACTORS_AT + PLANE_BYTES
 
 
 @part
@@ -157,8 +159,11 @@ def _describe(p: int, scratch: int, run: int, base: int, entry: int, stage: int,
     rows = max(1, word(p, words.COLUMNS))
     size, before = STORED_BYTES[code], word(s, words.FIRST) - word(s, words.ROW)
     table, gates = scratch + TABLES_AT + view * W * INT, scratch + TABLES_AT + gate * W * INT
-    way = SINGLY
-    if word(s, words.ADD) == 0 and word(run, RUN_LANE_STOP) - word(run, RUN_LANE_START) == W:
+    way, scale = SINGLY, word(s, words.SCALE)
+    if scale >= 0:
+        factors, stored = scratch + TABLES_AT + scale * W * INT, word(p, words.VIEWS + scale * words.VIEW_WORDS + words.STORED)
+        steps.a_number_a_lane(like, scratch + FACTORS_AT, factors, stored)
+    if (word(s, words.ADD) == 0 or scale >= 0) and word(run, RUN_LANE_STOP) - word(run, RUN_LANE_START) == W:
         if sample * rows == size and sample == gate_sample:
             way = BY_ROWS
         elif side_by_side(table, size, W) and (gate < 0 or side_by_side(gates, size, W)):
@@ -177,6 +182,7 @@ def _describe(p: int, scratch: int, run: int, base: int, entry: int, stage: int,
     poke(entry + ONTO * INT, word(s, words.ADD))
     poke(entry + LANE_START * INT, word(run, RUN_LANE_START))
     poke(entry + LANE_STOP * INT, word(run, RUN_LANE_STOP))
+    poke(entry + SCALED * INT, 1 if scale >= 0 else 0)
 
 
 @part
@@ -189,15 +195,16 @@ def piece(
         for q in range(radix):
             row = q * m + j
             covered = store
-            # First the runs that fill their rows, or zeros; then those that add something or have some of the lanes.
+            # First the runs that fill their rows, or zeros; then those that add something or have some of the lanes. What is
+            # added to results is so before they are stored.
             for later in range(2):
                 for i in range(count):
                     run = scratch + RUNS_AT + i * RUN_WORDS * INT
                     s, start, stop = word(run, SEGMENT), word(run, START), word(run, STOP)
                     if word(s, words.PLANE) == plane and row < stop:
                         end = min(end, j + (stop if start <= row else start) - row)
-                        whole = word(run, RUN_LANE_STOP) - word(run, RUN_LANE_START) == lanes_of(like)
-                        if start <= row and (whole and word(s, words.ADD) == 0) == (later == 0):
+                        whole, adds = word(run, RUN_LANE_STOP) - word(run, RUN_LANE_START) == lanes_of(like), word(s, words.ADD)
+                        if start <= row and (adds != 0 if store else whole and adds == 0) == (later == 0):
                             entry = scratch + ENTRIES_AT + entries * ENTRY_WORDS * INT
                             _describe(p, scratch, run, q * m, entry, stage, like)
                             entries += 1
@@ -214,7 +221,8 @@ def piece(
 
 @part
 def exchange(scratch: int, entries: int, j: int, count: int, store: bool, like: Any) -> None:
-    """Fetch the samples of all entries for j … j + count - 1 to the stage (or store them), each by the widest way there is."""
+    """Fetch the samples of all entries for j … j + count - 1 to the stage (or store them, but for those that are added to it),
+    each by the widest way there is."""
     for number in range(entries):
         e = scratch + ENTRIES_AT + number * ENTRY_WORDS * INT
         way, stage = word(e, WAY), word(e, STAGE)
@@ -224,24 +232,32 @@ def exchange(scratch: int, entries: int, j: int, count: int, store: bool, like: 
         table, gates, gated, code, sign = word(e, TABLE), word(e, GATES), word(e, GATED), word(e, CODE), word(e, FACTOR)
         stride, gate_stride = word(e, STRIDE), word(e, GATE_STRIDE)
         offset, gate_offset = word(e, OFFSET) + j * stride, word(e, GATE_OFFSET) + j * gate_stride
+        onto, scaled, to = word(e, ONTO), word(e, SCALED) != 0, stage
+        puts = store and onto == 0
+        if scaled:
+            to, onto = scratch + UNSCALED_AT, 0
         if way == BY_ROWS and count >= lanes_of(like):
-            if store:
+            if puts:
                 steps.put_rows(like, stage, table, gates, gated, code, offset, count, sign)
             else:
-                steps.fetch_rows(like, stage, table, gates, gated, code, offset, count, sign)
+                steps.fetch_rows(like, to, table, gates, gated, code, offset, count, sign)
         elif way == BY_LANES:
-            if store:
+            if puts:
                 steps.put_lanes(like, stage, table, gates, gated, code, offset, stride, gate_offset, gate_stride, count, sign)
             else:
-                steps.fetch_lanes(like, stage, table, gates, gated, code, offset, stride, gate_offset, gate_stride, count, sign)
+                steps.fetch_lanes(like, to, table, gates, gated, code, offset, stride, gate_offset, gate_stride, count, sign)
         else:
             start, stop = word(e, LANE_START), word(e, LANE_STOP)
-            if store:
+            if puts:
                 steps.put_singly(
                     like, stage, table, gates, gated, code, offset, stride, gate_offset, gate_stride, count, sign, start, stop
                 )
             else:
+                if scaled:
+                    steps.clear(like, to, count)
                 steps.fetch_singly(
-                    like, stage, table, gates, gated, code, offset, stride, gate_offset, gate_stride, count, sign, start, stop,
-                    word(e, ONTO),
+                    like, to, table, gates, gated, code, offset, stride, gate_offset, gate_stride, count, sign, start, stop,
+                    onto,
                 )  # fmt: skip
+        if scaled:
+            steps.add_scaled(like, stage, to, scratch + FACTORS_AT, count)

@@ -51,12 +51,14 @@ def view(slot: int, form: Form, first: int = 0, repeats: int = 1, moves: bool = 
 
 
 class Move(NamedTuple):
-    """Samples of a tensor (times those of a gate) that enter or leave the ring in segments; `add` onto what is there."""
+    """Samples of a tensor (times those of a gate) that enter or leave the ring in segments; `add` onto what is there, times a
+    number a row if `scale` has them."""
 
     x: View
     gate: View | None
     segments: Sequence[Segment]
     add: bool = False
+    scale: View | None = None
 
 
 class Program:
@@ -107,10 +109,10 @@ class Program:
         planes = 1
         for move in moves:
             x = self._number(move.x)
-            gate = -1 if move.gate is None else self._number(move.gate)
+            gate, scale = (-1 if view is None else self._number(view) for view in (move.gate, move.scale))
             for s in move.segments:
                 planes = max(planes, s.plane + 1)
-                self.segments += [x, gate, s.i, s.length, s.plane, s.row, s.sign, int(move.add), s.low, s.high]
+                self.segments += [x, gate, s.i, s.length, s.plane, s.row, s.sign, int(move.add), s.low, s.high, scale]
         count = len(self.segments) // words.SEGMENT_WORDS - first
         if count > words.MAX_SEGMENTS or len(self.views) > words.MAX_VIEWS:
             raise RuntimeError(f"{count} segments of {len(self.views)} tensors do not fit into a program")

@@ -13,7 +13,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
 from longwave.backends.cpu.butterflies import DFT, inverse4_at, quarter_turns
-from longwave.backends.cpu.lanes import Address, Complex, Lanes, Vec, traced
+from longwave.backends.cpu.lanes import Address, Complex, Lanes, Vec, fma, traced
 from longwave.backends.cpu.simd import STORED_BYTES
 from longwave.backends.cpu.words import INVERT_ALONE, INVERT_CONJUGATE, INVERT_PRODUCT, MULTIPLY, TRANSFORM
 
@@ -282,18 +282,30 @@ def clear_one(t: Lanes, x: Address, count: Address) -> None:
 
 
 @traced
-def lift(
-    t: Lanes, to: Address, s: Address, table: Address, code: Address, stage: Address, scale: Address, points: Address
-) -> None:
-    """s plus the spectrum of one tap at lag 0, a number a lane at the addresses in `table`: its transform is constant."""
-    one = t.one_lane()
-    for stored in t.stored(code):
-        with t.loop(0, t.width) as lane:
-            one.store(stage + lane * t.E, one.load_stored(t.read_int(table + lane * 8), stored))
-    tap = t.load(stage, aligned=True) * t.splat(scale)
+def lift(t: Lanes, to: Address, s: Address, taps: Address, scale: Address, points: Address) -> None:
+    """s plus the spectrum of one tap at lag 0, a number a lane in a row of one plane: its transform is constant."""
+    tap = t.load(taps, aligned=True) * t.splat(scale)
     with t.loop(0, points) as i:
         z = t.load_complex(s + i * t.row)
         t.store_complex(to + i * t.row, Complex(z.re + tap, z.im))
+
+
+@traced
+def a_number_a_lane(t: Lanes, to: Address, table: Address, code: Address) -> None:
+    """A row of one plane: the numbers at the addresses in `table`."""
+    one = t.one_lane()
+    for stored in t.stored(code):
+        with t.loop(0, t.width) as lane:
+            one.store(to + lane * t.E, one.load_stored(t.read_int(table + lane * 8), stored))
+
+
+@traced
+def add_scaled(t: Lanes, total: Address, x: Address, factors: Address, count: Address) -> None:
+    """total += x times a row of factors, `count` rows of one plane."""
+    factor = t.load(factors, aligned=True)
+    with t.loop(0, count) as i:
+        at = i * t.plane
+        t.store(total + at, fma(t.load(x + at, True), factor, t.load(total + at, True)), aligned=True)
 
 
 @traced

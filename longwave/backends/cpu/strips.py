@@ -116,6 +116,11 @@ def _are_neighbours(p: Problem, x: Tensor) -> bool:
     return x.stride(1) == 1 != x.stride(2) and min(p.channels, x.shape[2]) >= width(p)
 
 
+def _adds_signals(p: Problem) -> bool:
+    """Whether results are stored with signals added to them: D's, beside a mask."""
+    return p.mask is not None and p.skip
+
+
 def _row_bytes(length: int, itemsize: int) -> int:
     return -(-length * itemsize // CACHE_LINE) * CACHE_LINE + PADDING
 
@@ -125,9 +130,12 @@ def scratch(p: Problem, workers: int, backward: bool) -> tuple[Problem, int]:
     if not p.channels_last or p.channels < width(p):
         return p, 0
     inputs, outputs = p.in_len - p.history, p.out_len
-    lengths = [max(inputs, outputs)] + [inputs] * p.pregate + [outputs] * p.postgate
+    apart = _adds_signals(p)
+    lengths = [inputs, outputs] if apart else [max(inputs, outputs)]
+    lengths += [inputs] * p.pregate + [outputs] * p.postgate
     if backward:
-        lengths = [inputs] * (1 + 2 * p.pregate) + ([outputs] * 3 + [inputs] if p.postgate else [max(inputs, outputs)])
+        lengths = [inputs] * (1 + 2 * p.pregate) + [outputs] * 2 * p.postgate
+        lengths += [inputs, outputs] if apart or p.postgate else [max(inputs, outputs)]
     of_strip, item = strips(p, workers)[-1].problem, dtypes.named(p.dtype).itemsize  # the largest strip
     return of_strip, p.batch * of_strip.channels * sum(_row_bytes(length, item) for length in lengths)
 
@@ -172,8 +180,8 @@ def _cut(p: Problem, strip: Strip, tensors: Sequence[Tensor | None]) -> launches
 def _rows(p: Problem, channels: int, signals: dict[int, Tensor]) -> dict[int, Tensor]:
     """Uninitialised (B, channels, length) for each signal, in one piece of scratch memory; a result takes the place of a signal
     whose row is not needed any more when its own is written."""
-    over = {launches.Y: launches.U}
-    if launches.DPOSTGATE not in signals:
+    over = {} if _adds_signals(p) else {launches.Y: launches.U}
+    if over and launches.DPOSTGATE not in signals:
         over[launches.DU] = launches.DY
     places = {which: over[which] if over.get(which) in signals else which for which in signals}
     step: dict[int, int] = {}

@@ -38,7 +38,7 @@ COLUMNS, ROW_PROGRAM, TURNS, TURNS_HIGH, TURNS_LOW, ROW_STEP, MATRIX_BYTES, MATR
 SAMPLE, CHANNEL, IS_FIRST = range(25, 28)
 HEADER = 48
 
-LEVEL_WORDS, LIST_WORDS, SCRIPT_WORDS, VIEW_WORDS, SEGMENT_WORDS = 3, 3, 4, 7, 10
+LEVEL_WORDS, LIST_WORDS, SCRIPT_WORDS, VIEW_WORDS, SEGMENT_WORDS = 3, 3, 4, 7, 11
 MAX_LEVELS, MAX_LISTS, MAX_STEPS, MAX_VIEWS, MAX_SEGMENTS = 48, 8, 12, 16, 16  # segments of one list
 LEVELS = HEADER
 LISTS = LEVELS + MAX_LEVELS * LEVEL_WORDS
@@ -52,8 +52,9 @@ TAPS, INPUT, OUTPUT, DZ, DX, DPOSTGATE, DK = range(7)
 # the window.
 ADDRESS, STRIDE_B, STRIDE_H, STRIDE_T, STORED, REPEATS, MOVES = range(VIEW_WORDS)
 # Words of a segment: `COUNT` samples from `FIRST` on, in the rows from `ROW` on of a plane, times `SIGN`; with HIGH > 0,
-# `FIRST` moves with the window, and only samples from LOW to HIGH - 1 are there.
-VIEW, GATE, FIRST, COUNT, PLANE, ROW, SIGN, ADD, LOW, HIGH = range(SEGMENT_WORDS)
+# `FIRST` moves with the window, and only samples from LOW to HIGH - 1 are there. With ADD they are added to what is there, in a
+# list of results before those are stored; times a number a row, if there is a view SCALE of one (otherwise -1).
+VIEW, GATE, FIRST, COUNT, PLANE, ROW, SIGN, ADD, LOW, HIGH, SCALE = range(SEGMENT_WORDS)
 # Words of a step, when it is made (before the first sample, for each, after the last), and its kinds.
 WHEN, KIND, LIST, MATRIX = range(SCRIPT_WORDS)
 BEFORE, EACH, AFTER = range(3)

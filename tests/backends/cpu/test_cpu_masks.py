@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import pytest
 import torch
 from torch import Tensor
@@ -45,12 +43,17 @@ def _check(mask: FrequencyMask, B: int, H: int, L: int, K: int, mode: str = "cau
         tensors["history"] = signal(P)
     dy = torch.randn_like(tensors["postgate"])
     shape = tuple(tensors["u"].shape)
-    p = longwave.plan(shape, (H, K), mode=mode, layout=layout, history=P, frequency_mask=mask, backend="cpu").problem
-    assert engine.masks(p)
-    got = _results(mask, tensors, dy, mode, layout, "cpu")
-    want = _results(mask, tensors, dy.double(), mode, layout, "plain")
-    for a, b in zip(got, want, strict=True):
-        assert relative_l2(a, b) <= bound(torch.float32, L + K, "cpu")
+    for skip in (False, True):
+        p = longwave.plan(
+            shape, (H, K), mode=mode, layout=layout, D=skip, history=P, frequency_mask=mask, backend="cpu"
+        ).problem  # fmt: skip
+        assert engine.masks(p)
+        if skip:
+            tensors["D"] = 10 * torch.randn(H)
+        got = _results(mask, tensors, dy, mode, layout, "cpu")
+        want = _results(mask, tensors, dy.double(), mode, layout, "plain")
+        for a, b in zip(got, want, strict=True):
+            assert relative_l2(a, b) <= bound(torch.float32, L + K, "cpu")
 
 
 @pytest.mark.parametrize("mask", BANDS.values(), ids=BANDS)
@@ -93,24 +96,41 @@ def test_what_is_left_out() -> None:
     assert sum(tables.matrix_shape(65536)) == 512
 
 
-def test_a_masked_row_has_the_bits_it_has_alone_and_keeps_its_nan() -> None:
-    def call(u: Tensor, k: Tensor, **rest: Any) -> list[Tensor]:
-        leaves = [u.clone().requires_grad_(), k.clone().requires_grad_()]
-        y = longwave.long_conv(*leaves, frequency_mask=BANDS["a quarter"], backend="cpu", **rest)
+@pytest.mark.parametrize("skip", [False, True])
+def test_a_masked_row_has_the_bits_it_has_alone_and_keeps_its_nan(skip: bool) -> None:
+    def call(u: Tensor, k: Tensor, D: Tensor) -> list[Tensor]:
+        leaves = [x.clone().requires_grad_() for x in (u, k, *[D] * skip)]
+        y = longwave.long_conv(*leaves, frequency_mask=BANDS["a quarter"], backend="cpu")
         return [y.detach(), *torch.autograd.grad(y, leaves, u)]
 
-    u, k = torch.randn(3, 20, 1024), torch.randn(20, 1024)
-    whole = call(u, k)
+    u, k, D = torch.randn(3, 20, 1024), torch.randn(20, 1024), torch.randn(20)
+    whole = call(u, k, D)
     for h in (slice(0, 1), slice(3, 12)):
-        part = call(u[:, h], k[h])
+        part = call(u[:, h], k[h], D[h])
         assert torch.equal(whole[0][:, h], part[0])
         assert torch.equal(whole[1][:, h], part[1])
-        assert torch.equal(whole[2][h], part[2])
+        assert all(torch.equal(a[h], b) for a, b in zip(whole[2:], part[2:], strict=True))
     bad = u.clone()
     bad[1, 18, 7] = float("nan")
     others = torch.ones(3, 20, dtype=torch.bool)
     others[1, 18] = False
-    assert torch.equal(call(bad, k)[0][others], whole[0][others])
+    assert torch.equal(call(bad, k, D)[0][others], whole[0][others])
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float64], ids=str)
+def test_D_beside_a_mask_has_the_same_bits_in_every_layout_and_stride(dtype: torch.dtype) -> None:
+    """Samples come to the sum by rows, by lanes or one at a time."""
+    u, k, D = torch.randn(2, 9, 1000, dtype=dtype), torch.randn(9, 1000), torch.randn(9)
+    mask = BANDS["a tenth"]
+    want = longwave.long_conv(u, k, D, pregate=u, frequency_mask=mask, backend="cpu")
+    without = longwave.long_conv(u, k, pregate=u, frequency_mask=mask, backend="cpu")
+    assert relative_l2(want, without.double() + D.double()[:, None] * u.double() ** 2) < 1e-2
+    apart = torch.stack([u, u], dim=-1)[..., 0]
+    assert torch.equal(longwave.long_conv(apart, k, D, pregate=apart, frequency_mask=mask, backend="cpu"), want)
+    last = u.transpose(1, 2).contiguous()
+    for x in (last, u.transpose(1, 2)):
+        got = longwave.long_conv(x, k, D, pregate=x, frequency_mask=mask, layout="BLH", backend="cpu")
+        assert torch.equal(got.transpose(1, 2), want)
 
 
 @pytest.mark.parametrize("shift", [-1, 1])
@@ -132,5 +152,17 @@ def test_a_masked_document_has_the_bits_it_has_alone() -> None:
     for a, b in ((0, 5), (5, 105), (105, 2605), (2605, 2607)):
         assert torch.equal(packed[..., a:b], longwave.long_conv(u[..., a:b], k, frequency_mask=mask, backend="cpu"))
     assert packed[..., 2607:].abs().max() == 0
+    leaves = {"u": u, "k": k, "D": torch.randn(3), "pregate": torch.randn(1, 3, 2608), "postgate": torch.randn(1, 3, 2608)}
+    leaves = {name: x.clone().requires_grad_() for name, x in leaves.items()}
+    cu_seqlens = torch.tensor(bounds, dtype=torch.int32)
+    y = longwave.long_conv(**leaves, frequency_mask=mask, cu_seqlens=cu_seqlens, backend="cpu")  # type: ignore[arg-type]
+    du, dpre, dpost = torch.autograd.grad(y, [leaves[name] for name in ("u", "pregate", "postgate")], torch.ones_like(y))
+    v, D, after = (leaves["u"] * leaves["pregate"]).detach(), leaves["D"].detach()[:, None], leaves["postgate"].detach()
+    for got, exact in (
+        (y, after * D * v), (du, leaves["pregate"] * D * after), (dpre, leaves["u"] * D * after), (dpost, D * v)
+    ):  # fmt: skip
+        torch.testing.assert_close(got[..., 2607].detach(), exact[..., 2607].detach())
+    with pytest.raises(ArgumentError, match="keeps none of the 1 frequencies"):
+        longwave.long_conv(u[..., 2607:], k, torch.randn(3), frequency_mask=mask, backend="cpu")
     with pytest.raises(ArgumentError, match="keeps none of the 1 frequencies"):
         longwave.long_conv(u[..., 2607:], k, frequency_mask=mask, backend="cpu")
