@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -84,11 +84,19 @@ def _run(call: ShortCall) -> Tensor:
 
 
 def _run_packed(call: ShortCall, cu_seqlens: Tensor) -> Tensor:
+    if must_be_seen_through() or (not is_traced() and backends.for_short_conv(call.x.device.type) is plain):
+        # The activation comes last, as of sums across two documents it may have a slope that is no number.
+        with without_autocast(call.x.device):
+            return plain.short_activated(_by_documents(plain.short_sums, call, cu_seqlens), call)
+    return _by_documents(_run, call, cu_seqlens)
+
+
+def _by_documents(run: Callable[[ShortCall], Tensor], call: ShortCall, cu_seqlens: Tensor) -> Tensor:
     """The packed row as one, but for the first K-1 samples of every document after the first: those are convolved once more,
     each document's by themselves. Sizes do not depend on the values of `cu_seqlens`, so that it can be traced."""
     time = call.x.dim() - (2 if call.channels_last else 1)
     total, before = call.x.shape[time], call.w.shape[1] - 1
-    y = _run(call)
+    y = run(call)
     if before == 0 or cu_seqlens.shape[0] == 2:
         return y
     bounds = cu_seqlens.to(call.x.device, torch.int64)
@@ -96,7 +104,7 @@ def _run_packed(call: ShortCall, cu_seqlens: Tensor) -> Tensor:
     heads = call.x.index_select(time, place_SJ.clamp(max=total - 1).flatten()).unflatten(time, place_SJ.shape)
     heads = heads.squeeze(0) if call.x.dim() == 3 else heads  # (S, J, H) or (H, S, J)
     heads = heads if call.channels_last else heads.transpose(0, 1)
-    alone = _run(call._replace(x=heads, state=None))
+    alone = run(call._replace(x=heads, state=None))
     alone = alone.flatten(0, 1) if call.channels_last else alone.transpose(0, 1).flatten(1)
     alone = alone.unsqueeze(0) if call.x.dim() == 3 else alone
     # What a document shorter than K-1 does not have goes to one more place behind the row, and is cut off with it.

@@ -100,23 +100,63 @@ def test_packed_documents_are_convolved_apart(layout: str, K: int, batched: bool
             assert torch.equal(y.narrow(time, start, end - start), alone)
 
 
-def test_packed_documents_differentiate_and_compile() -> None:
+@pytest.mark.parametrize("activation", ACTIVATIONS)
+def test_packed_documents_differentiate_and_compile(activation: str | None) -> None:
     x = torch.randn(1, 2, 9, dtype=torch.float64, requires_grad=True)
     w = torch.randn(2, 4, dtype=torch.float64, requires_grad=True)
     cu_seqlens = torch.tensor([0, 2, 2, 7, 9], dtype=torch.int32)
 
     def call(x: torch.Tensor, w: torch.Tensor) -> torch.Tensor:
-        return longwave.short_conv(x, w, activation="gelu", cu_seqlens=cu_seqlens)
+        return longwave.short_conv(x, w, activation=activation, cu_seqlens=cu_seqlens)
 
     assert torch.autograd.gradcheck(call, (x, w), fast_mode=True)
     assert torch.autograd.gradgradcheck(call, (x, w), fast_mode=True)
     primals, tangents = (x.detach(), w.detach()), (torch.randn_like(x), torch.randn_like(w))
     _, got = jvp(call, primals, tangents)
-    _, want = jvp(lambda x, w: short_conv_ref(x, w, activation="gelu", cu_seqlens=cu_seqlens), primals, tangents)
+    _, want = jvp(lambda x, w: short_conv_ref(x, w, activation=activation, cu_seqlens=cu_seqlens), primals, tangents)
     torch.testing.assert_close(got, want)
     assert want.abs().max() > 0.1
     torch._dynamo.reset()
     torch.testing.assert_close(torch.compile(call, fullgraph=True, backend="aot_eager")(x, w), call(x, w))
+
+
+@pytest.mark.parametrize("bad", [float("nan"), float("inf")])
+@pytest.mark.parametrize("activation", ACTIVATIONS)
+@pytest.mark.parametrize("layout", ["BHL", "BLH"])
+@pytest.mark.parametrize("way", ["engine", "plain", "traced", "recorded", "vmap"])
+def test_a_bad_document_reaches_no_other(
+    way: str, layout: str, activation: str | None, bad: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Neither its values nor its gradients, of those before it (shorter than the filter) and behind it."""
+    if way == "plain":
+        monkeypatch.setattr(backends, "for_short_conv", lambda device: plain)
+    bounds, turned = [0, 6, 7, 16, 17, 18, 30], (lambda t: t) if layout == "BHL" else (lambda t: t.transpose(1, 2))
+    clean, w, dy = (t.double() for t in (torch.randn(1, 3, 30), torch.randn(3, 5), torch.randn(1, 3, 30)))
+    dirty = clean.clone()
+    dirty[..., 7:16] = bad
+
+    def call(x: torch.Tensor, w: torch.Tensor) -> torch.Tensor:
+        cu_seqlens = torch.tensor(bounds, dtype=torch.int32)
+        return turned(longwave.short_conv(turned(x), w, activation=activation, layout=layout, cu_seqlens=cu_seqlens))
+
+    def values(x: torch.Tensor) -> list[torch.Tensor]:
+        x = x.clone().requires_grad_()
+        torch._dynamo.reset()
+        run = torch.compile(call, fullgraph=True, backend="aot_eager") if way == "traced" else call
+        y = vmap(run, in_dims=(0, None))(x[None], w)[0] if way == "vmap" else run(x, w)
+        (dx,) = torch.autograd.grad(y, x, dy, create_graph=way == "recorded")
+        found = [y.detach(), dx.detach()]
+        if way == "recorded" and activation is not None:
+            found.append(torch.autograd.grad(dx, x, dy)[0])
+        return found
+
+    others = torch.ones(30, dtype=torch.bool)
+    others[7:16] = False
+    got, want = values(dirty), values(clean)
+    for a, b in zip(got, want, strict=True):
+        torch.testing.assert_close(a[..., others], b[..., others], rtol=0, atol=1e-12 if way == "recorded" else 0)
+    for a, b in zip(got[: 1 if activation is None else 3], want, strict=False):
+        assert not torch.equal(a[..., ~others], b[..., ~others])  # the control: it is seen where it stands
 
 
 @pytest.mark.parametrize(

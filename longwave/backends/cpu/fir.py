@@ -227,10 +227,12 @@ def activate(t: Lanes, x: Address, row: Address, n: Address, activation: Address
 
 @traced
 def times_slope(t: Lanes, g: Address, y: Address, row: Address, n: Address, activation: Address, count: Address) -> None:
-    """g · activation'(y) to g."""
+    """g · activation'(y) to g; what nobody looks at, as the sums across two documents, has no gradient, even where it is no
+    number."""
     for kind in t.cases(activation, ACTIVATIONS):
         with _every_vector(t, row, n, count) as (_, at):
-            t.store(g + at, t.load(g + at) * ACTIVATIONS[kind][1](t.load(y + at)))
+            x = t.load(g + at)
+            t.store(g + at, t.where(x, x * ACTIVATIONS[kind][1](t.load(y + at))))
 
 
 # Sums over taps: result[i] = Σ_s taps[s] · x[i + s] for s = 0 … K - 1, the taps `step` bytes apart.

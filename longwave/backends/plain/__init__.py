@@ -18,8 +18,10 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from longwave import dtypes, masked, planner
+from longwave.backends.plain.short import short_activated as short_activated
 from longwave.backends.plain.short import short_backward as short_backward
 from longwave.backends.plain.short import short_forward as short_forward
+from longwave.backends.plain.short import short_sums as short_sums
 from longwave.backends.plain.spectra import FilterGradient, Spectra, span
 from longwave.dtypes import cast, conj
 from longwave.planner import Piece, Plan

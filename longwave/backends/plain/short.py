@@ -18,18 +18,31 @@ class Activation(NamedTuple):
     backward: Callable[[Tensor, Tensor], Tensor]  # of the gradient and the argument
 
 
+def _silu_backward(g: Tensor, y: Tensor) -> Tensor:
+    """As an expression: PyTorch's own operator has no derivative."""
+    s = y.sigmoid()
+    return g * (s * (1 + y * (1 - s)))
+
+
 ACTIVATIONS = {
     None: Activation(lambda y: y, lambda g, y: g),
-    "silu": Activation(F.silu, torch.ops.aten.silu_backward),
+    "silu": Activation(F.silu, _silu_backward),
     "gelu": Activation(F.gelu, torch.ops.aten.gelu_backward),
 }
 
 
 def short_forward(call: ShortCall) -> Tensor:
+    return short_activated(short_sums(call), call)
+
+
+def short_sums(call: ShortCall) -> Tensor:
+    """What the activation is to be taken of, in arithmetic precision and x's layout."""
     signal, taps, bias = _operands(call)
-    y = F.conv1d(signal, taps, bias, groups=taps.shape[0])
-    y = ACTIVATIONS[call.activation].forward(y).to(call.x.dtype)
-    return _turned(y, call).contiguous()
+    return _turned(F.conv1d(signal, taps, bias, groups=taps.shape[0]), call)
+
+
+def short_activated(sums: Tensor, call: ShortCall) -> Tensor:
+    return ACTIVATIONS[call.activation].forward(sums).to(call.x.dtype).contiguous()
 
 
 def short_backward(needs: tuple[bool, ...], dy: Tensor, call: ShortCall) -> list[Tensor]:
@@ -40,7 +53,10 @@ def short_backward(needs: tuple[bool, ...], dy: Tensor, call: ShortCall) -> list
     batched = g.dim() == 3
     signal, g = (signal, g) if batched else (signal.unsqueeze(0), g.unsqueeze(0))
     if call.activation is not None:
-        g = ACTIVATIONS[call.activation].backward(g, F.conv1d(signal, taps, bias, groups=H))
+        y = F.conv1d(signal, taps, bias, groups=H)
+        # What nobody looks at, as the sums across two documents, has no gradient, even where it is no number.
+        y = torch.where((g == 0) & ~y.isfinite(), 0, y)
+        g = ACTIVATIONS[call.activation].backward(g, y)
     need_x, need_w, need_bias, need_state = needs
     wanted = [need_x or need_state, need_w, need_bias]
     d_signal, d_taps, d_bias = torch.ops.aten.convolution_backward(g, signal, taps, [H], [1], [0], [1], False, [0], H, wanted)
