@@ -153,13 +153,22 @@ def spectrum_tag(problem: Problem) -> str:
 
 def is_ready(problem: Problem, spectrum: Tensor | None) -> bool:
     """Whether a call can use spectra of `prepare`, which are one a filter, in memory that is aligned to any vector."""
-    p = problem
+    return problem.groups == problem.channels and _is_ours(problem, spectrum)
+
+
+def _is_ours(p: Problem, spectrum: Tensor | None) -> bool:
+    """Whether `prepare` made this spectrum for a problem's filters, one for each of their groups."""
     if spectrum is None or spectrum.dtype != torch.uint8 or not spectrum.is_contiguous() or spectrum.data_ptr() % 64:
         return False
-    # One filter for any number of channels has the same bits in all of them: with D, those of the taps.
-    if p.groups != p.channels or (p.groups == 1 and p.skip) or (p.circular and p.mask is not None):
+    if (p.circular and p.mask is not None) or spectrum_tag(p) == "":
         return False
-    return spectrum_tag(p) != "" and spectrum.numel() == launches.spectra_bytes(p, layout(p))
+    return spectrum.numel() == launches.spectra_bytes(replace(p, channels=p.groups), layout(p))
+
+
+def _lifts(p: Problem, spectrum: Tensor | None) -> bool:
+    """Whether D is added to spectra, not to the taps: where spectra were prepared, whether or not as many channels as filters
+    can use them as they are. A row has the same bits in either case."""
+    return p.skip and p.mask is None and _is_ours(p, spectrum)
 
 
 def prepare(problem: Problem, k: Tensor) -> Tensor | None:
@@ -220,16 +229,17 @@ def _convolve(
     history: Tensor | None,
     spectrum: Tensor | None,
 ) -> None:
-    ready, found = is_ready(p, spectrum), layout(p)
+    ready, lifts, found = is_ready(p, spectrum), _lifts(p, spectrum), layout(p)
     if _connects_nothing(p, found):
         if D is None:
             y.zero_()
         else:
             direct.convolve(_one_tap(p), y, u, D.unsqueeze(-1), None, pregate, postgate, None)
         return
-    places = (u, None if ready else _folded(p, found, _ordered(p, k)), D, pregate, postgate, history, y)
-    for part, tensors in strips.parts(p, found, (*places, *[None] * (launches.SPECTRA - len(places)), spectrum, None)):
-        launch = _forward_launch(part, threads.width(), ready, *map(form, tensors[: launches.DY]))
+    taps, spectra = (None, spectrum) if ready else (_folded(p, found, _ordered(p, k)), None)
+    places = (u, taps, D, pregate, postgate, history, y)
+    for part, tensors in strips.parts(p, found, (*places, *[None] * (launches.SPECTRA - len(places)), spectra, None)):
+        launch = _forward_launch(part, threads.width(), ready, lifts, *map(form, tensors[: launches.DY]))
         launch.run(tensors)
 
 
@@ -292,7 +302,7 @@ def _differentiate(
     history: Tensor | None,
     spectrum: Tensor | None,
 ) -> None:
-    ready, found = is_ready(p, spectrum), layout(p)
+    ready, lifts, found = is_ready(p, spectrum), _lifts(p, spectrum), layout(p)
     if _connects_nothing(p, found):
         nothing = (into.u, into.pregate, into.postgate, into.history) if D is None else (into.history,)
         for grad in nothing:
@@ -310,8 +320,8 @@ def _differentiate(
         u, taps, D, pregate, postgate, history, None, dy, into.u, into.pregate, into.postgate, into.history,
         *(total if p.per_sample else total[0] for total in sums), *[None] * (2 - count),
     )  # fmt: skip
-    for part, tensors in strips.parts(p, found, (*places, spectrum, None)):
-        launch = _backward_launch(part, threads.width(), ready, *map(form, tensors[: launches.SPECTRA]))
+    for part, tensors in strips.parts(p, found, (*places, spectrum if ready else None, None)):
+        launch = _backward_launch(part, threads.width(), ready, lifts, *map(form, tensors[: launches.SPECTRA]))
         launch.run(tensors)
     if into.k is not None:
         if found.filter_again:
@@ -346,6 +356,7 @@ def _forward_launch(
     p: Problem,
     workers: int,
     ready: bool,
+    lifts: bool,
     u: Form,
     k: Form | None,
     D: Form | None,
@@ -359,7 +370,8 @@ def _forward_launch(
     source, past, before = view(U, u, moves=moves), _maybe(HISTORY, history, moves), _maybe(PREGATE, pregate, moves)
     of_D, _ = _beside_a_mask(p, found, D, (source, before))
     lists = {
-        words.TAPS: _filter_moves(p, found, k, D),
+        words.TAPS: _filter_moves(p, found, k, None if lifts else D),
+        words.LIFT: [_at_lag_0(found, D)] if lifts and D is not None else [],
         words.INPUT: _input_moves(found, source, before, past),
         words.OUTPUT: [*of_D, Move(view(Y, y, moves=moves), _maybe(POSTGATE, postgate, moves), found.result)],
     }
@@ -374,6 +386,7 @@ def _backward_launch(
     p: Problem,
     workers: int,
     ready: bool,
+    lifts: bool,
     u: Form,
     k: Form | None,
     D: Form | None,
@@ -394,9 +407,12 @@ def _backward_launch(
     source, gradient = view(U, u, moves=moves), view(DY, dy, moves=moves)
     before, after = _maybe(PREGATE, pregate, moves), _maybe(POSTGATE, postgate, moves)
     past = _maybe(HISTORY, history, moves)
-    taps = _filter_moves(p, found, k, D) if ready or k is not None else []
+    filters: launches.Lists = {
+        words.TAPS: _filter_moves(p, found, k, None if lifts else D) if ready or k is not None else [],
+        words.LIFT: [_at_lag_0(found, D)] if lifts and D is not None else [],
+    }
     lists = {
-        words.TAPS: taps,
+        **filters,
         words.INPUT: _input_moves(back, source, before, past),
         words.DZ: [Move(gradient, after, back.result)],
         words.DX: [],
@@ -428,7 +444,7 @@ def _backward_launch(
     if lists[words.DX] or lists[words.DK]:
         parts.append(launches.backward_tiles(p, back, workers, lists, _neighbours(u), dk is not None, ready))
     if of_postgate:  # its windows are those of the convolution itself
-        lists = {words.TAPS: taps, words.INPUT: _input_moves(found, source, before, past), words.OUTPUT: of_postgate}
+        lists = {**filters, words.INPUT: _input_moves(found, source, before, past), words.OUTPUT: of_postgate}
         parts.append(launches.forward_tiles(p, found, workers, lists, _neighbours(u), ready=ready))
     return Several(tuple(parts))
 
@@ -459,8 +475,12 @@ def _filter_moves(p: Problem, found: Layout, k: Form | None, D: Form | None) -> 
         taps = view(K, k, found.first_tap, p.channels // p.groups)
         moves += [Move(taps, None, segments) for segments in (found.filter, found.filter_again) if segments]
     if D is not None and p.mask is None:
-        moves.append(Move(view(SKIP, D), None, [found.zero_lag], add=True))
+        moves.append(_at_lag_0(found, D))
     return moves
+
+
+def _at_lag_0(found: Layout, D: Form) -> Move:
+    return Move(view(SKIP, D), None, [found.zero_lag], add=True)
 
 
 def _beside_a_mask(

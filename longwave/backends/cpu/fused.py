@@ -8,7 +8,7 @@ from longwave.backends.cpu import moves, steps, words
 from longwave.backends.cpu.jit import kernel, part
 from longwave.backends.cpu.moves import ROW_BYTES, word
 from longwave.backends.cpu.simd import call_with_6, lanes_of, poke
-from longwave.backends.cpu.words import DK, DPOSTGATE, DX, DZ, INPUT, LIST_WORDS, LISTS, OUTPUT, SCALED, TAPS, WEIGHTS
+from longwave.backends.cpu.words import DK, DPOSTGATE, DX, DZ, INPUT, LIFT, LIST_WORDS, LISTS, OUTPUT, SCALED, TAPS, WEIGHTS
 
 # Between the parts of a thread's scratch memory, so that their equal rows do not share a set of the cache.
 GAP_BYTES = 2048
@@ -69,9 +69,8 @@ def all_sides(p: int, x: int, s: int, kind: int, scratch: int, ahead: int, like:
 
 @part
 def lift(p: int, scratch: int, to: int, s: int, points: int, like: Any) -> None:
-    """A spectrum that was made before and D's, which the list of the taps holds alone. The first of the scaled weights is 1/N,
-    the scale of all spectra of filters."""
-    segment = p + (words.SEGMENTS + word(p, LISTS + TAPS * LIST_WORDS) * words.SEGMENT_WORDS) * words.INT
+    """A spectrum and D's. The first of the scaled weights is 1/N, the scale of all spectra of filters."""
+    segment = p + (words.SEGMENTS + word(p, LISTS + LIFT * LIST_WORDS) * words.SEGMENT_WORDS) * words.INT
     view = word(segment, words.VIEW)
     code = word(p, words.VIEWS + view * words.VIEW_WORDS + words.STORED)
     table = scratch + moves.TABLES_AT + view * lanes_of(like) * words.INT
@@ -89,10 +88,15 @@ def filters_of(p: int, scratch: int, b: int, tile: int, own: int, like: Any) -> 
     if word(p, words.LIFTS) == 0:
         return ready
     aim(p, scratch, b, tile, like)
-    for side in range(sides):
-        apart = side * word(p, words.SIDE_BYTES)
-        lift(p, scratch + side * moves.PARTS_AT, own + apart, ready + apart, word(p, words.N), like)
+    lift_sides(p, scratch, own, ready, like)
     return own
+
+
+@part
+def lift_sides(p: int, scratch: int, to: int, s: int, like: Any) -> None:
+    for side in range(word(p, words.SIDES)):
+        apart = side * word(p, words.SIDE_BYTES)
+        lift(p, scratch + side * moves.PARTS_AT, to + apart, s + apart, word(p, words.N), like)
 
 
 @part
@@ -100,6 +104,8 @@ def transform_filters(p: int, scratch: int, s: int, like: Any) -> None:
     ends(p, scratch, TAPS, 0, s, SCALED, like)
     all_sides(p, s, s, words.TRANSFORM, scratch, 0, like)
     keep(p, s, like)
+    if word(p, words.LIFTS) != 0:
+        lift_sides(p, scratch, s, s, like)
 
 
 @part

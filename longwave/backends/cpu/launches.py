@@ -319,10 +319,10 @@ def _point(block: Program, passes: kept.Kept, rough: kept.Rough) -> None:
 
 
 def _use(block: Program, lists: Lists, ready: bool) -> None:
-    """With the filters' spectra that a call brings, if they are `ready`."""
+    """With the filters' spectra that a call brings, if they are `ready`; with D added to spectra, if it is in their list."""
     if ready:
         block.place(words.SPECTRA, SPECTRA)
-        block.set(LIFTS=int(bool(lists.get(words.TAPS))))
+    block.set(LIFTS=int(bool(lists.get(words.LIFT))))
 
 
 # How rows are dealt: long ones.
@@ -331,7 +331,7 @@ TRANSFORM_FILTER = (
     (words.BEFORE, words.COLUMNS_IN, words.TAPS, words.OF_TAPS),
     (words.BEFORE, words.ROWS_FILTER, 0, words.OF_TAPS),
 )
-ADD_SKIP = ((words.BEFORE, words.ROWS_LIFT, words.TAPS, words.OF_TAPS),)
+ADD_SKIP = ((words.BEFORE, words.ROWS_LIFT, words.LIFT, words.OF_TAPS),)
 CONVOLVE = (
     (words.EACH, words.COLUMNS_IN, words.INPUT, words.OF_INPUT),
     (words.EACH, words.ROWS_MULTIPLY, 0, words.OF_INPUT),
@@ -340,8 +340,8 @@ CONVOLVE = (
 
 
 def filter_script(lists: Lists, ready: bool) -> Script:
-    """What comes before the first sample: with spectra that are `ready`, only D is added, which the taps' list holds alone."""
-    return (ADD_SKIP if lists[words.TAPS] else ()) if ready else TRANSFORM_FILTER
+    """What comes before the first sample: spectra, unless they are `ready`, and D."""
+    return (*(() if ready else TRANSFORM_FILTER), *(ADD_SKIP if lists[words.LIFT] else ()))
 
 
 def backward_script(lists: Lists, ready: bool = False) -> Script:

@@ -78,14 +78,16 @@ def aim(p: int, scratch: int, b: int, tile: int, like: Any) -> None:
 @part
 def is_known(p: int, scratch: int, like: Any) -> bool:
     """Whether the filters (and what is added to them) are those of the last time; they are from now on."""
-    W, same, about = lanes_of(like), True, words.LISTS + words.TAPS * words.LIST_WORDS
-    for i in range(word(p, about + 1)):
-        segment = p + (words.SEGMENTS + (word(p, about) + i) * words.SEGMENT_WORDS) * INT
-        table = scratch + TABLES_AT + word(segment, words.VIEW) * W * INT
-        known = scratch + KNOWN_AT + i * W * INT
-        for lane in range(W):
-            same = same and peek(known + lane * INT) == peek(table + lane * INT)
-            poke(known + lane * INT, peek(table + lane * INT))
+    W, same, known = lanes_of(like), True, scratch + KNOWN_AT
+    for which in (words.TAPS, words.LIFT):
+        about = words.LISTS + which * words.LIST_WORDS
+        for i in range(word(p, about + 1)):
+            segment = p + (words.SEGMENTS + (word(p, about) + i) * words.SEGMENT_WORDS) * INT
+            table = scratch + TABLES_AT + word(segment, words.VIEW) * W * INT
+            for lane in range(W):
+                same = same and peek(known + lane * INT) == peek(table + lane * INT)
+                poke(known + lane * INT, peek(table + lane * INT))
+            known += W * INT
     return same
 
 

@@ -106,7 +106,8 @@ def _rows(p: int, scratch: int, x: int, z: int, matrices: int, h: int, kind: int
         steps.copy(like, s, x, points)
     elif kind == ROWS_LIFT:
         moves.aim_at_columns(p, scratch, 0, h, 0, like)
-        lift(p, scratch, s, word(p, words.SPECTRA) + h * word(p, words.MATRIX_BYTES) + first, points, like)
+        made = word(p, words.SPECTRA) + h * word(p, words.MATRIX_BYTES) + first if word(p, words.SPECTRA) != 0 else s
+        lift(p, scratch, s, made, points, like)
     elif kind == ROWS_MULTIPLY:
         steps.gather(like, x, v, step, points)
         walk(r, x, s, words.MULTIPLY, scratch, 0, like)

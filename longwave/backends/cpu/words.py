@@ -25,7 +25,7 @@ LOOP_WINDOWS, LANE_WINDOWS, FIRST_WINDOW, HOP = range(30, 34)
 # Of a filter's gradient: where the products of two spectra go instead of being added up (0: they are added up), and for the
 # launch that adds them up how many there are for each filter, and a table of where they stand.
 PRODUCTS, TERMS, OFFSETS = range(34, 37)
-# Filters that were transformed before: where their spectra are, or 0; and whether D is still to be added to copies of them.
+# Filters that were transformed before: where their spectra are, or 0; and whether D is still to be added to spectra.
 SPECTRA, LIFTS = range(37, 39)
 # Of a frequency mask, or 0: for every block of BASE rows, and for every block of 16, what is kept of it (a word, a byte); the
 # places where those keep too much, their number, and a factor for each of their lanes (in `six_step` in every tile); and
@@ -46,8 +46,8 @@ SCRIPT = LISTS + MAX_LISTS * LIST_WORDS
 VIEWS = SCRIPT + MAX_STEPS * SCRIPT_WORDS
 SEGMENTS = VIEWS + MAX_VIEWS * VIEW_WORDS
 
-# The lists.
-TAPS, INPUT, OUTPUT, DZ, DX, DPOSTGATE, DK = range(7)
+# The lists; LIFT: D, where it is added to spectra and not to the taps.
+TAPS, INPUT, OUTPUT, DZ, DX, DPOSTGATE, DK, LIFT = range(8)
 # Words of a view: address, strides in bytes, stored type, neighbouring channels that share a row, and whether it moves with
 # the window.
 ADDRESS, STRIDE_B, STRIDE_H, STRIDE_T, STORED, REPEATS, MOVES = range(VIEW_WORDS)

@@ -99,12 +99,25 @@ def test_spectra_that_lie_anywhere_are_moved(offset: int) -> None:
         assert torch.equal(longwave.long_conv(u, prepared), longwave.long_conv(u, k, backend="cpu"))
 
 
-def test_one_filter_for_all_channels_has_the_bits_of_one_channel() -> None:
-    """With D its taps are transformed in every call; without, the spectra of one channel serve it."""
-    _check(1, 1, 500, 500, "causal", "BHL", torch.float32, skip=False)
-    u, k, D = torch.randn(2, 4, 1000), torch.randn(1, 1000), torch.randn(4)
-    prepared = longwave.prepare_filter(k, 1000, backend="cpu")
-    assert torch.equal(longwave.long_conv(u, prepared, D)[:, :1], longwave.long_conv(u[:, :1], prepared, D[:1]))
+@pytest.mark.parametrize("G", [1, 3, 9])
+@pytest.mark.parametrize(("mode", "L", "K"), [("causal", 1000, 1000), ("circular", 500, 700), ("causal", 100_000, 100_000)])
+def test_a_filter_for_some_channels_has_the_bits_of_a_filter_a_channel(G: int, mode: str, L: int, K: int) -> None:
+    """With as many channels as filters their spectra are used, with more they are made again; D is added to either."""
+    u, k, D = torch.randn(2, 2 * G, L), torch.randn(G, K), torch.randn(2 * G)
+    gate, dy = torch.randn_like(u), torch.randn_like(u)
+    prepared = longwave.prepare_filter(k, L, mode=mode, backend="cpu")
+
+    def results(h: slice) -> list[Tensor]:
+        leaves = [x.clone().requires_grad_() for x in (u[:, h], D[h], gate[:, h])]
+        y = longwave.long_conv(leaves[0], prepared, leaves[1], mode=mode, postgate=leaves[2])
+        du, dD, dgate = torch.autograd.grad(y, leaves, dy[:, h])
+        return [y.detach(), du, dgate, dD.expand(2, 1, -1).transpose(1, 2)]
+
+    whole, even = results(slice(None)), slice(None, None, 2)
+    for a, b in zip(whole, results(even), strict=True):
+        assert torch.equal(a[:, even], b)
+    want = longwave.long_conv(u.double(), k.double(), D.double(), mode=mode, postgate=gate.double(), backend="plain")
+    assert relative_l2(whole[0], want) <= bound(torch.float32, L + K, "cpu")
 
 
 def test_what_has_no_spectrum_of_its_own_says_so() -> None:
