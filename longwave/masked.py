@@ -150,7 +150,7 @@ def _stretch(p: Problem, in_start: int, in_stop: int, out_start: int, out_stop: 
     mask.check_grid(N)
     problem = dataclasses.replace(
         p, in_start=in_start - origin, in_len=in_len, out_start=out_start - origin, out_len=out_len, taps=lags, lag0=low,
-        reverse=False, history=p.history if in_start < 0 and p.history else 0, segments=None, mask=None,
+        reverse=False, rev_taps=0, history=p.history if in_start < 0 and p.history else 0, segments=None, mask=None,
         filter_dtype=dtypes.name(_filter_dtype(p)),
     )  # fmt: skip
     projection = Projection(mask, N, p.taps, p.reverse, lags, **placed, whole=p.segments is None)

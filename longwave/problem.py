@@ -71,6 +71,8 @@ class Problem:
     The first `history` samples of the input come from a tensor of their own and are neither gated nor scaled by D.
     `segments` are the boundaries of packed documents, each convolved apart; the first document owns what lies before 0.
     With a `mask` the filter is what its projection onto the frequencies kept is, of every document apart (`masked.py`).
+    With `rev_taps` the taps are those of two filters, whose gradients are two tensors: the first `rev_taps` have the lags up
+    to 0, and lag 0 counts in both.
     """
 
     batch: int
@@ -96,6 +98,7 @@ class Problem:
     segments: tuple[int, ...] | None = None
     precision: str | None = None
     mask: FrequencyMask | None = None
+    rev_taps: int = 0
 
     @classmethod
     def of(cls, u: Tensor, filters: Filters, **rest: Any) -> Problem:
@@ -137,6 +140,7 @@ class Lowered(NamedTuple):
     out_len: int
     circular: bool
     channels_last: bool
+    rev_taps: int
 
 
 def lower(
@@ -216,9 +220,10 @@ def lower(
     if cu_seqlens is not None:
         check_boundaries(cu_seqlens, u, batched)
 
-    lag0 = row.lag0(L, K)
+    lag0, rev_taps = row.lag0(L, K), 0
     if k_rev is not None:
-        k, lag0 = _two_sided(k, k_rev, B, H, u.dtype), 1 - k_rev.shape[-1]
+        rev_taps = k_rev.shape[-1]
+        k, lag0 = _two_sided(k, k_rev, B, H, u.dtype), 1 - rev_taps
     return Lowered(
         u3,
         k,
@@ -230,6 +235,7 @@ def lower(
         out_len,
         row.circular,
         channels_last,
+        rev_taps,
     )
 
 

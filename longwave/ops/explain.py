@@ -88,7 +88,7 @@ def plan(
         frequency_mask=frequency_mask,
     )
     mask = None if frequency_mask is None else frequency_mask.text
-    call = Call(a.lag0, a.out_len, a.circular, a.channels_last, precision, backend, mask)
+    call = Call(a.lag0, a.out_len, a.circular, a.channels_last, precision, backend, mask, a.rev_taps)
     problem = problem_of(call, (a.u, a.k, a.D, a.pregate, a.postgate, a.history), bounds)
     problem = dataclasses.replace(problem, device=device)
     engine, why = backends.choose(problem, backend)

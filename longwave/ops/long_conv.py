@@ -89,7 +89,7 @@ def long_conv(
         layout=layout, precision=precision, frequency_mask=frequency_mask,
     )  # fmt: skip
     mask = None if frequency_mask is None else frequency_mask.text
-    call = Call(a.lag0, a.out_len, a.circular, a.channels_last, precision, backend, mask)
+    call = Call(a.lag0, a.out_len, a.circular, a.channels_last, precision, backend, mask, a.rev_taps)
     spectrum = None
     if prepared is not None:
         call, spectrum = call._replace(lag0=prepared.lag0, backend=prepared.backend, mask=prepared.mask), prepared.spectrum
@@ -132,6 +132,7 @@ class Call(NamedTuple):
     precision: str | None
     backend: str
     mask: str | None = None  # the text of a FrequencyMask
+    rev_taps: int = 0
 
 
 Tensors = tuple[Tensor, Tensor, Tensor | None, Tensor | None, Tensor | None, Tensor | None]
@@ -158,6 +159,7 @@ def problem_of(call: Call, tensors: Tensors, cu_seqlens: Tensor | None) -> Probl
         segments=segments_of(cu_seqlens, L),
         precision=call.precision,
         mask=None if call.mask is None else FrequencyMask.of_text(call.mask),
+        rev_taps=call.rev_taps,
     )
 
 
@@ -244,7 +246,9 @@ class _LongConv(torch.autograd.Function):
         return None, None, None, *(next(grads) if need else None for need in needs)
 
 
-_CALL = "SymInt lag0, SymInt out_len, bool circular, bool channels_last, str? precision, str backend, str? mask"
+_CALL = (
+    "SymInt lag0, SymInt out_len, bool circular, bool channels_last, str? precision, str backend, str? mask, SymInt rev_taps=0"
+)
 _ARGUMENTS = (
     "Tensor u, Tensor k, Tensor? D, Tensor? pregate, Tensor? postgate, Tensor? history, Tensor? cu_seqlens, "
     f"Tensor? spectrum, {_CALL}"
@@ -302,7 +306,7 @@ def _op_backward(ctx: Any, dy: Tensor) -> tuple[Any, ...]:
         grads = iter(_differentiable_backward(ctx.call, needs, dy, tuple(tensors), cu_seqlens, spectrum))
     else:
         grads = iter(_backward_op(needs, resolved(dy), *tensors, cu_seqlens, spectrum, *ctx.call))
-    return *(next(grads) if need else None for need in needs), *([None] * 9)
+    return *(next(grads) if need else None for need in needs), *([None] * 10)
 
 
 _op.register_autograd(_op_backward, setup_context=_op_context)

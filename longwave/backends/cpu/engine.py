@@ -40,6 +40,9 @@ from longwave.backends.cpu.tables import factors, matrix_shape
 from longwave.planner import Plan
 from longwave.problem import Problem
 
+# Filters of so many taps beside longer ones have gradients of their own accuracy.
+FEW_TAPS = 8
+
 
 @lru_cache(maxsize=1024)
 def plan(problem: Problem) -> Plan:
@@ -285,6 +288,8 @@ def backward(
             direct.differentiate(alone, into, *tensors)
         else:
             _differentiate(alone, into, *tensors, spectrum)
+    if dk is not None and p.rev_taps:
+        _sum_few_taps(p, dk, dy, u, pregate, postgate, history)
     dk = None if dk is None else dk.to(dtypes.named(p.filter_dtype))
     dD = None if dD is None or D is None else dD.to(D.dtype)
     return [grad for grad in (du, dk, dD, dpregate, dpostgate, dhistory) if grad is not None]
@@ -346,6 +351,37 @@ def _one_tap(p: Problem) -> Problem:
         p, taps=1, lag0=0, reverse=False, circular=False, groups=p.channels, per_sample=False, history=0, segments=None,
         in_start=p.in_start + p.history, in_len=p.in_len - p.history, mask=None,
     )  # fmt: skip
+
+
+def _sum_few_taps(
+    p: Problem,
+    dk: Tensor,
+    dy: Tensor,
+    u: Tensor,
+    pregate: Tensor | None,
+    postgate: Tensor | None,
+    history: Tensor | None,
+) -> None:
+    """The gradient of a filter of few taps beside another one, as direct sums: spectra of both have rounding errors of the size
+    of a whole row's gradient at every lag, and few of them may be anything beside theirs."""
+    found = documents(p)
+    if p.mask is not None or all(direct.takes(document.problem) for document in found):
+        return
+    for first, count in {(0, p.rev_taps), (p.rev_taps - 1, p.taps - p.rev_taps + 1)}:
+        if count > FEW_TAPS:
+            continue
+        total = dk[..., first : first + count].zero_()
+        part = torch.zeros_like(total, memory_format=torch.contiguous_format)
+        only_k = Gradients(None, part, None, None, None, None)
+        for alone, inputs, outputs in found:
+            tensors = (_cut(dy, outputs), _cut(u, inputs), None, None, _cut(pregate, inputs), _cut(postgate, outputs))
+            low, L = alone.lag0 + first, alone.in_len
+            # With a period, a tap has every lag that it is congruent to and that connects two samples.
+            turns = range(-((L - 1 + low + count - 1) // L), (L - 1 - low) // L + 1) if alone.circular else range(1)
+            for turn in turns:
+                taps = replace(alone, taps=count, lag0=low + turn * L, circular=False, skip=False)
+                direct.differentiate(taps, only_k, *tensors, history if alone.history else None)
+        total += part
 
 
 # Launches: everything that is decided before a kernel runs, kept for tensors of the same strides.

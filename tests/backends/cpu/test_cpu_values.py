@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import pytest
 import torch
-from arguments import Case, compare
+from arguments import Case, arguments, compare, floating, result_gradient, truth_of
 from test_long_conv_values import CASES, EVERYTHING
 
 import longwave
@@ -187,3 +187,27 @@ def test_a_default_device_of_another_kind_changes_nothing() -> None:
         finally:
             torch.set_default_device("cpu")
         assert torch.equal(got, want)
+
+
+FEW = [
+    *[Case(B=1, H=4, L=390, K=135, K_rev=1, P=31, filters="shared", seed=seed) for seed in (1, 35)],
+    Case(B=2, H=3, L=300, K=1, K_rev=200, pregate=True, postgate=True, layout="BLH"),
+    Case(mode="circular", B=1, H=2, L=200, K=300, K_rev=3, filters="shared"),
+    Case(mode="circular", B=2, H=3, L=40, K=2, K_rev=90, filters="sample"),
+    Case(B=1, H=2, L=400, K=150, K_rev=8, documents=(0, 150, 150, 400), P=20, filters="group", D=True),
+]
+
+
+@pytest.mark.parametrize("case", FEW, ids=str)
+def test_the_gradient_of_few_taps_beside_many_is_as_exact_as_theirs(case: Case) -> None:
+    """It is one number or a few, whatever the rounding errors of a whole row: there is no average to hide in."""
+    case = replace(case, dtype=torch.float32)
+    compare(case, "cpu")
+    kwargs, dy = arguments(case), result_gradient(case)
+    exact = {name: x.detach().double().requires_grad_() for name, x in floating(kwargs).items()}
+    filters = [(kwargs["k"], exact["k"]), (kwargs["k_rev"], exact["k_rev"])]
+    got = torch.autograd.grad(longwave.long_conv(**kwargs, backend="cpu"), [x for x, _ in filters], dy)
+    want = torch.autograd.grad(truth_of({**kwargs, **exact}), [x for _, x in filters], dy.double())
+    one_lag = max(x.square().mean().sqrt() for x in want)
+    few = 0 if case.K_rev > case.K else 1
+    assert ((got[few] - want[few]).abs() <= 1.5e-7 * (one_lag + want[few].abs())).all()
