@@ -208,7 +208,9 @@ def _sizes(kwargs: dict[str, Any], dy: Tensor) -> dict[str, float]:
     """The norms that the result and the gradients have on average over the signs of what they sum.
 
     Few terms may happen to cancel, or none may reach a sample of history, while a transform spreads its rounding errors over
-    all samples of a row: |v|·|k|/√n each (|dz|·|k|/√n, |v|·|dz|/√n), and that is also their average where n are summed.
+    all samples of a row: |v|·|k|/√n each (|dz|·|k|/√n, |v|·|dz|/√n), and that is also their average where n are summed. Behind
+    a mask k stays the filter that was given: its projection has no larger norm, but may leave a sample of history next to
+    nothing, with an error of 1e-5 of that.
     """
 
     def energy(x: Tensor | None) -> Tensor:

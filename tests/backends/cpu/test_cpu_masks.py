@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 import torch
+from arguments import Case, arguments, floating, result_gradient, truth_of
 from torch import Tensor
 
 import longwave
 from longwave import FrequencyMask
 from longwave.backends.cpu import engine, kept, launches, tables
-from longwave.bench.tolerances import bound, relative_l2
+from longwave.bench.tolerances import bound, pointwise_bound, relative_l2
 from longwave.bench.tune import set_crossovers
 from longwave.errors import ArgumentError
 
@@ -166,3 +169,30 @@ def test_a_masked_document_has_the_bits_it_has_alone() -> None:
         longwave.long_conv(u[..., 2607:], k, torch.randn(3), frequency_mask=mask, backend="cpu")
     with pytest.raises(ArgumentError, match="keeps none of the 1 frequencies"):
         longwave.long_conv(u[..., 2607:], k, frequency_mask=mask, backend="cpu")
+
+
+HIGH = FrequencyMask.from_bands([(0.375, 0.5)], leaks_future=True)
+
+
+@pytest.mark.parametrize(
+    "case",
+    [
+        Case(B=1, H=1, L=23, K=17, K_rev=20, P=1, mask=HIGH, D=True, pregate=True, postgate=True, seed=510),
+        Case(B=1, H=1, L=30, K=18, K_rev=5, P=1, filters="shared", mask=HIGH, D=True, postgate=True, seed=569),
+        Case(B=1, H=2, L=9, P=1, filters="shared", mask=HIGH, seed=206),
+    ],
+    ids=str,
+)
+def test_a_gradient_that_is_small_beside_its_terms_has_the_errors_of_those(case: Case) -> None:
+    """A band of high frequencies leaves little of the one sample of history: the contract is pointwise, ½ulp + c·|dz|·|k|."""
+    case = replace(case, dtype=torch.float32)
+    kwargs, dy = arguments(case), result_gradient(case)
+    exact = {name: x.detach().double().requires_grad_() for name, x in floating(kwargs).items()}
+    (got,) = torch.autograd.grad(longwave.long_conv(**kwargs, backend="cpu"), kwargs["history"], dy)
+    (want,) = torch.autograd.grad(truth_of({**kwargs, **exact}), exact["history"], dy.double())
+    dz = dy.double() * exact["postgate"].detach() if case.postgate else dy.double()
+    taps = [exact[name].detach().square().sum(-1, keepdim=True) for name in ("k", "k_rev") if name in exact]
+    norms = dz.norm(dim=-1, keepdim=True) * torch.stack(taps).sum(0).sqrt()
+    allowed = pointwise_bound(want, norms, torch.float32, "cpu")
+    assert ((got - want).abs() <= allowed).all()
+    assert (want.abs() > 20 * allowed).any()  # nothing at all would be seen
