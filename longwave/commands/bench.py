@@ -99,6 +99,8 @@ def _measure_apart(name: str, args: argparse.Namespace) -> int:
     from longwave.bench.contestants import runnable_backends
     from longwave.bench.stamp import checkout, make_stamp
 
+    _refuse_beside(name, args)
+    seconds = _time_of(args, 0.0)
     table = importlib.import_module(f"longwave.bench.{name}")
     backends = runnable_backends(args.backend)
     stamp = make_stamp()
@@ -112,7 +114,7 @@ def _measure_apart(name: str, args: argparse.Namespace) -> int:
     about = table.about()
     print("\n".join([*stamp.lines, ", ".join(f"{key} {value}" for key, value in about.items())]), flush=True)
     rows = []
-    for row in table.measure(backends, args.rounds, 0.0 if args.seconds is None else args.seconds):
+    for row in table.measure(backends, args.rounds, seconds):
         rows.append(row)
         print(row.line, flush=True)
         for path in targets:
@@ -120,6 +122,38 @@ def _measure_apart(name: str, args: argparse.Namespace) -> int:
     for path in targets:
         print(f"result: {path}")
     return 0
+
+
+def _refuse_beside(name: str, args: argparse.Namespace) -> None:
+    from longwave.errors import ArgumentError
+
+    of_cases = {
+        "--cases": args.cases,
+        "--samples": args.samples,
+        "--direction": len(args.direction) == 1,
+        "--device": args.device != "cpu",
+        "--list": args.list,
+        "--quick": args.quick,
+        "--plot": args.plot is not None,
+        "--markdown": args.markdown,
+        "--from": args.source is not None,
+    }
+    given = [option for option, value in of_cases.items() if value]
+    if given:
+        raise ArgumentError(f"--{name} has a table of its own, measured on the CPU, and {given[0]} is not for it; drop one")
+
+
+def _time_of(args: argparse.Namespace, otherwise: float) -> float:
+    """Seconds for every case. Raises ArgumentError for no time, or too few rounds."""
+    from longwave.bench.timer import MIN_ROUNDS
+    from longwave.errors import ArgumentError
+
+    if args.rounds < MIN_ROUNDS:
+        raise ArgumentError(f"--rounds {args.rounds} is too few for a median with its spread; use at least {MIN_ROUNDS}")
+    seconds: float = otherwise if args.seconds is None else args.seconds
+    if not seconds >= 0:
+        raise ArgumentError(f"--seconds {seconds:g} is no time; use 0 or more")
+    return seconds
 
 
 def _refuse_both(args: argparse.Namespace) -> None:
@@ -171,15 +205,10 @@ def _measure(args: argparse.Namespace) -> tuple[Run, int]:
     from longwave.bench.contestants import FLOOR, LONGWAVE, RIVAL, contestants
     from longwave.bench.runner import measure
     from longwave.bench.stamp import checkout, make_stamp
-    from longwave.bench.timer import MIN_ROUNDS, timer_for
-    from longwave.errors import ArgumentError
+    from longwave.bench.timer import timer_for
 
     cases = _chosen(args)
-    if args.rounds < MIN_ROUNDS:
-        raise ArgumentError(f"--rounds {args.rounds} is too few for a median with its spread; use at least {MIN_ROUNDS}")
-    seconds = args.seconds if args.seconds is not None else 0.0 if args.quick else 5.0
-    if not seconds >= 0:
-        raise ArgumentError(f"--seconds {seconds:g} is no time; use 0 or more")
+    seconds = _time_of(args, 0.0 if args.quick else 5.0)
     timer = timer_for(args.device)
     field, absent = contestants(args.backend, args.device)
     shown = record.Run(make_stamp(args.device), absent, [])

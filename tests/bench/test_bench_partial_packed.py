@@ -72,3 +72,33 @@ def test_a_wrong_result_is_not_timed(option: str, monkeypatch: pytest.MonkeyPatc
     monkeypatch.setattr(packed, "long_conv", lambda u, k, **_: torch.zeros_like(u))
     assert main(["bench", option, "--backend", "plain"]) == 2
     assert "nothing is measured" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("option", ["--partial", "--packed", "--short"])
+@pytest.mark.parametrize(
+    ("given", "sentence"),
+    [
+        (["--rounds", "4"], "--rounds 4 is too few for a median with its spread; use at least 5"),
+        (["--seconds", "-1"], "--seconds -1 is no time; use 0 or more"),
+        (["--seconds", "nan"], "--seconds nan is no time"),
+        (["--backend", "nope"], "--backend nope is unknown"),
+        (["--device", "cuda"], "a table of its own, measured on the CPU, and --device is not for it; drop one"),
+        (["--samples", "22"], "--samples is not for it"),
+        (["--cases", "64K"], "--cases is not for it"),
+        (["--direction", "forward"], "--direction is not for it"),
+        (["--quick"], "--quick is not for it"),
+        (["--list"], "--list is not for it"),
+        (["--plot", "out.png"], "--plot is not for it"),
+        (["--markdown"], "--markdown is not for it"),
+        (["--from", "out.json"], "--from is not for it"),
+    ],
+    ids=lambda x: x[0] if isinstance(x, list) else "",
+)
+def test_what_a_table_of_its_own_does_not_take_is_refused(
+    option: str, given: list[str], sentence: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["bench", option, *given]) == 2
+    captured = capsys.readouterr()
+    assert sentence in captured.err
+    assert captured.err.count("\n") == 1
+    assert captured.out == ""  # nothing was measured
