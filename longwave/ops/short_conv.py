@@ -45,7 +45,7 @@ def short_conv(
         state: (B, H, K-1) in x's layout, x's dtype: the samples before x; zeros without it. With `cu_seqlens` it precedes the
             first document.
         cu_seqlens: (S+1,) int32, best on the CPU: x is (1, H, total), the S documents [cu_seqlens[i], cu_seqlens[i+1]) are
-            convolved apart and may be empty. Its values are checked but in a traced call.
+            convolved apart and may be empty.
 
     Returns:
         x's shape and dtype, contiguous in `layout`. 16-bit input is computed in float32 and rounded once; autocast changes
@@ -65,9 +65,24 @@ def short_conv(
     if cu_seqlens is None:
         return _run(call)
     check_boundaries(cu_seqlens, x, x.dim() == 3, beside="x")
-    if not is_traced():
-        segments_of(cu_seqlens, x.shape[-2] if call.channels_last else x.shape[-1])
+    total = x.shape[-2] if call.channels_last else x.shape[-1]
+    if is_traced():
+        cu_seqlens = _checked(cu_seqlens, total)
+    else:
+        segments_of(cu_seqlens, total)
     return _run_packed(call, cu_seqlens)
+
+
+@torch.library.custom_op("longwave::checked_boundaries", mutates_args=(), schema="(Tensor cu_seqlens, SymInt total) -> Tensor")
+def _checked(cu_seqlens: Tensor, total: int) -> Tensor:
+    """A copy of cu_seqlens, whose values a traced call can read in an operator alone."""
+    segments_of(cu_seqlens, total)
+    return cu_seqlens.clone()
+
+
+@_checked.register_fake
+def _(cu_seqlens: Tensor, total: int) -> Tensor:
+    return torch.empty_like(cu_seqlens)
 
 
 def _run(call: ShortCall) -> Tensor:

@@ -12,10 +12,11 @@ import pytest
 import torch
 from arguments import Case, arguments, backends_here, check, floating, truth_of
 from torch import Tensor
-from torch.func import jvp, vmap
+from torch.func import grad, jvp, vmap
 
 import longwave
 from longwave import PreparedFilter, backends, prepare_filter
+from longwave.bench.tolerances import relative_l2
 from longwave.errors import ArgumentError, LongwaveError, UnsupportedError
 from longwave.masks import FrequencyMask
 
@@ -149,6 +150,42 @@ def test_derivatives_of_every_order_and_transforms(case: Case) -> None:
     torch.testing.assert_close(got, want, rtol=1e-11, atol=1e-11)
     mapped = vmap(run)(*[x.unsqueeze(0) for x in primals])[0]
     torch.testing.assert_close(mapped, truth(*primals), rtol=1e-11, atol=1e-11)
+
+
+@pytest.mark.parametrize("backend", backends_here())
+@pytest.mark.parametrize("mask", [None, HALF], ids=["whole", "masked"])
+def test_maps_and_second_gradients_are_those_of_the_filter(backend: str, mask: FrequencyMask | None) -> None:
+    """Over any axis, of the input, of D or of both; gradients a sample; gradients of gradients."""
+    L = 40
+    k, u, D = torch.randn(3, L), torch.randn(5, 2, 3, L), torch.randn(5, 3)
+    found = prepare_filter(k, L, frequency_mask=mask, backend=backend)
+    assert found.spectrum is not None
+
+    def prepared(u: Tensor, D: Tensor) -> Tensor:
+        return longwave.long_conv(u, found, D, pregate=u)
+
+    def whole(u: Tensor, D: Tensor) -> Tensor:
+        return longwave.long_conv(u.double(), k.double(), D.double(), pregate=u.double(), frequency_mask=mask, backend="plain")
+
+    def close(a: Tensor, b: Tensor) -> None:
+        assert b.norm() > 1
+        assert relative_l2(a, b) <= 1e-6
+
+    for axes in ((0, 0), (0, None), (None, 0), (1, None)):
+        x = u if axes[0] is not None else u[0]
+        d = D if axes[1] is not None else D[0]
+        x = x.movedim(0, axes[0]) if axes[0] else x
+        close(vmap(prepared, in_dims=axes)(x, d), vmap(whole, in_dims=axes)(x, d))
+    each = vmap(grad(lambda u, D: prepared(u, D).square().sum()), in_dims=(0, None))(u, D[0])
+    close(each, vmap(grad(lambda u, D: whole(u, D).square().sum()), in_dims=(0, None))(u, D[0]))
+
+    def second(call: Callable[[Tensor, Tensor], Tensor]) -> list[Tensor]:
+        leaves = u[0].clone().requires_grad_(), D[0].clone().requires_grad_()
+        first = torch.autograd.grad(call(*leaves).square().sum(), leaves, create_graph=True)
+        return list(torch.autograd.grad(sum(g.square().sum() for g in first), leaves))
+
+    for a, b in zip(second(prepared), second(whole), strict=True):
+        close(a, b.double())
 
 
 @pytest.mark.parametrize("backend", backends_here())

@@ -7,6 +7,7 @@ from collections.abc import Callable
 
 import pytest
 import torch
+import torch._dynamo.testing
 import torch.nn.functional as F
 from torch.func import jvp, vmap
 
@@ -157,6 +158,58 @@ def test_a_bad_document_reaches_no_other(
         torch.testing.assert_close(a[..., others], b[..., others], rtol=0, atol=1e-12 if way == "recorded" else 0)
     for a, b in zip(got[: 1 if activation is None else 3], want, strict=False):
         assert not torch.equal(a[..., ~others], b[..., ~others])  # the control: it is seen where it stands
+
+
+class _Documents(torch.nn.Module):
+    """Both convolutions of packed documents, with something of a compiler's own around them."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.w, self.k = (torch.nn.Parameter(torch.randn(3, n)) for n in (4, 20))
+
+    def forward(self, x: torch.Tensor, cu_seqlens: torch.Tensor) -> torch.Tensor:
+        x = longwave.short_conv(x.sin(), self.w, activation="silu", cu_seqlens=cu_seqlens)
+        return longwave.long_conv(x * 2, self.k, cu_seqlens=cu_seqlens).cos()
+
+
+def test_inductor_compiles_packed_documents() -> None:
+    """Boundaries are values: another row of as many documents is no other program."""
+    torch._dynamo.reset()
+    module = _Documents()
+    counted = torch._dynamo.testing.CompileCounterWithBackend("inductor")
+    compiled = torch.compile(module, fullgraph=True, dynamic=True, backend=counted)
+    for bounds in ([0, 7, 8, 20], [0, 1, 19, 20], [0, 5, 5, 30], [0, 2, 3, 4, 40]):
+        x = torch.randn(1, 3, bounds[-1], requires_grad=True)
+        cu_seqlens = torch.tensor(bounds, dtype=torch.int32)
+        y, z = compiled(x, cu_seqlens), module(x, cu_seqlens)
+        torch.testing.assert_close(y, z)
+        inputs = [x, *module.parameters()]
+        for a, b in zip(torch.autograd.grad(y.sum(), inputs), torch.autograd.grad(z.sum(), inputs), strict=True):
+            torch.testing.assert_close(a, b, rtol=1e-4, atol=1e-4)
+    assert counted.frame_count == 1
+
+
+def test_packed_documents_export_with_any_length_and_number() -> None:
+    module = _Documents().requires_grad_(False)
+    L, S = torch.export.Dim("L", min=2), torch.export.Dim("S", min=4)
+    sample = (torch.randn(1, 3, 20), torch.tensor([0, 7, 9, 12, 20], dtype=torch.int32))
+    exported = torch.export.export(module, sample, dynamic_shapes={"x": {2: L}, "cu_seqlens": {0: S}})
+    for bounds in ([0, 5, 5, 30], [0, 2, 3, 4, 5, 6, 40]):
+        given = torch.randn(1, 3, bounds[-1]), torch.tensor(bounds, dtype=torch.int32)
+        assert torch.equal(exported.module()(*given), module(*given))
+
+
+@pytest.mark.parametrize("bounds", [[0, 7, 21], [0, 9, 5, 20], [1, 7, 20], [0, 7, 19], [0, -3, 7, 20], [0, 300, 20]], ids=str)
+def test_boundaries_are_checked_in_a_traced_call_too(bounds: list[int]) -> None:
+    torch._dynamo.reset()
+    w = torch.randn(3, 4)
+    compiled = torch.compile(
+        lambda x, cu_seqlens: longwave.short_conv(x, w, cu_seqlens=cu_seqlens), fullgraph=True, backend="aot_eager"
+    )
+    x, right = torch.randn(1, 3, 20), torch.tensor([0, *range(5, 3 + len(bounds)), 20], dtype=torch.int32)
+    assert torch.equal(compiled(x, right), longwave.short_conv(x, w, cu_seqlens=right))
+    with pytest.raises(ArgumentError, match=r"cu_seqlens (runs|falls) from"):
+        compiled(x, torch.tensor(bounds, dtype=torch.int32))
 
 
 @pytest.mark.parametrize(
