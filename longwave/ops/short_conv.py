@@ -116,7 +116,9 @@ def _by_documents(run: Callable[[ShortCall], Tensor], call: ShortCall, cu_seqlen
         return y
     bounds = cu_seqlens.to(call.x.device, torch.int64)
     place_SJ = bounds[1:-1, None] + torch.arange(before, device=call.x.device)
-    heads = call.x.index_select(time, place_SJ.clamp(max=total - 1).flatten()).unflatten(time, place_SJ.shape)
+    heads = call.x.index_select(time, place_SJ.clamp(max=total - 1).flatten())
+    # Not `unflatten`: under a default device it cannot be traced.
+    heads = heads.reshape(*heads.shape[:time], *place_SJ.shape, *heads.shape[time + 1 :])
     heads = heads.squeeze(0) if call.x.dim() == 3 else heads  # (S, J, H) or (H, S, J)
     heads = heads if call.channels_last else heads.transpose(0, 1)
     alone = run(call._replace(x=heads, state=None))

@@ -48,7 +48,7 @@ def test_select_by_tag_name_and_direction() -> None:
     assert {case.L for case in select(cases, words=["L14113"])} == {14_113}
     both = select(cases, words=["BLH", "L14113"], directions=[FORWARD])
     assert {case.direction for case in both} == {FORWARD}
-    assert len(both) == 2
+    assert len(both) == 1 + len(select(cases, words=["BLH"], directions=[FORWARD]))
     assert select(cases) == cases
 
 

@@ -110,26 +110,33 @@ def test_a_row_alone_has_the_same_bits_by_six_steps_too(threads_set: Callable[[i
 
 
 @pytest.mark.parametrize(
-    ("channels", "filters", "mode", "dtype"),
+    ("channels", "filters", "mode", "dtype", "keep"),
     [
-        (37, (37,), "causal", torch.float32),
-        (37, (3, 37), "causal", torch.float32),
-        (40, (40,), "circular", torch.float32),
-        (40, (1,), "circular", torch.float32),
-        (60, (20,), "same", torch.float32),
-        (60, (3, 60), "same", torch.float32),
-        (48, (2,), "full", torch.bfloat16),
-        (48, (3, 48), "full", torch.bfloat16),
-        (16, (16,), "causal", torch.float64),
-        (3, (3,), "causal", torch.float32),
+        (37, (37,), "causal", torch.float32, None),
+        (37, (3, 37), "causal", torch.float32, None),
+        (40, (40,), "circular", torch.float32, None),
+        (40, (1,), "circular", torch.float32, None),
+        (60, (20,), "same", torch.float32, None),
+        (60, (3, 60), "same", torch.float32, None),
+        (20, (20,), "same", torch.float32, 0.5),
+        (20, (20,), "full", torch.float32, 0.1),
+        (48, (2,), "full", torch.bfloat16, None),
+        (48, (3, 48), "full", torch.bfloat16, None),
+        (16, (16,), "causal", torch.float64, None),
+        (3, (3,), "causal", torch.float32, None),
     ],
 )
 @pytest.mark.usefixtures("by_six_steps", "always_on_threads")
 def test_long_rows_have_the_same_bits_in_both_layouts(
-    channels: int, filters: tuple[int, ...], mode: str, dtype: torch.dtype, threads_set: Callable[[int], None]
+    channels: int,
+    filters: tuple[int, ...],
+    mode: str,
+    dtype: torch.dtype,
+    keep: float | None,
+    threads_set: Callable[[int], None],
 ) -> None:
     """BLH goes in strips of channels, also where the channels are some of a wider tensor's."""
-    B, L, K = 3, 2500, 700
+    B, L, K = 3, 1500, 400
     out = L + K - 1 if mode == "full" else L
     wide = torch.randn(B, L, channels + 5, dtype=dtype)
     u, before = wide[..., 2 : channels + 2].transpose(1, 2), torch.randn(B, L, channels, dtype=dtype).transpose(1, 2)
@@ -137,6 +144,7 @@ def test_long_rows_have_the_same_bits_in_both_layouts(
     taps_dtype = torch.float64 if dtype == torch.float64 else torch.float32
     k, D = torch.randn(*filters, K, dtype=taps_dtype), torch.randn(channels, dtype=taps_dtype)
     past = torch.randn(B, 90, channels, dtype=dtype).transpose(1, 2) if mode == "causal" else None
+    mask = None if keep is None else longwave.FrequencyMask.lowpass(keep, leaks_future=True)
 
     def everything(layout: str, gates: tuple[bool, bool]) -> list[Tensor]:
         def laid_out(x: Tensor) -> Tensor:
@@ -147,7 +155,7 @@ def test_long_rows_have_the_same_bits_in_both_layouts(
         named |= {"postgate": laid_out(after)} if gates[1] else {}
         named |= {} if past is None else {"history": laid_out(past)}
         leaves = {name: x.detach().requires_grad_() for name, x in named.items()}
-        y = longwave.long_conv(**leaves, mode=mode, layout=layout, backend="cpu")  # type: ignore[arg-type]
+        y = longwave.long_conv(**leaves, mode=mode, layout=layout, frequency_mask=mask, backend="cpu")  # type: ignore[arg-type]
         grads = torch.autograd.grad(y, list(leaves.values()), laid_out(dy))
         found = [y, *grads]
         signals = {0, *(1 + i for i, name in enumerate(leaves) if name in ("u", "pregate", "postgate", "history"))}

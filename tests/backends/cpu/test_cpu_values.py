@@ -185,7 +185,7 @@ def test_a_default_device_of_another_kind_changes_nothing() -> None:
             got = longwave.long_conv(u, k, backend="cpu")
             longwave.short_conv(u, k[:, :3])
         finally:
-            torch.set_default_device("cpu")
+            torch.set_default_device(None)
         assert torch.equal(got, want)
 
 
