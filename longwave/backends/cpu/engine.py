@@ -163,9 +163,15 @@ def _is_ours(p: Problem, spectrum: Tensor | None) -> bool:
     """Whether `prepare` made this spectrum for a problem's filters, one for each of their groups."""
     if spectrum is None or spectrum.dtype != torch.uint8 or not spectrum.is_contiguous() or spectrum.data_ptr() % 64:
         return False
+    return spectrum.numel() == _prepared_bytes(p)
+
+
+@lru_cache(maxsize=1024)
+def _prepared_bytes(p: Problem) -> int:
+    """What `prepare` makes of a problem's filters, -1 where it makes no spectra."""
     if (p.circular and p.mask is not None) or spectrum_tag(p) == "":
-        return False
-    return spectrum.numel() == launches.spectra_bytes(replace(p, channels=p.groups), layout(p))
+        return -1
+    return launches.spectra_bytes(replace(p, channels=p.groups), layout(p))
 
 
 def _lifts(p: Problem, spectrum: Tensor | None) -> bool:
