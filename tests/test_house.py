@@ -11,8 +11,22 @@ import longwave
 
 ROOT = Path(longwave.__file__).parent
 # Each layer may import those to its right, and its own.
-LAYERS = ["cli", "commands", "train", "bench", "models", "nn", "ops", "backends", "masked", "planner", "problem", "dtypes"]
-LAYERS += ["masks", "lengths", "errors"]
+LAYERS = [
+    "cli",
+    "commands",
+    "train",
+    "bench",
+    "models",
+    "nn",
+    "ops",
+    "backends",
+    "masked",
+    "taps",
+    "documents",
+    "ring",
+    "planner",
+]
+LAYERS += ["problem", "dtypes", "masks", "lengths", "errors"]
 BESIDE = {"data": {"errors", "data"}, "reference": set(), "_version": set()}  # what stands apart from the column
 PARTS = {
     "train": {"data", "_version"},

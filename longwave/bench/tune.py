@@ -10,7 +10,8 @@ from typing import Any
 
 import torch
 
-from longwave.backends.cpu import crossovers, direct, documents, engine, kept, launches, layouts, ring, tables
+from longwave import documents, ring
+from longwave.backends.cpu import crossovers, direct, engine, kept, launches, layouts, tables
 from longwave.backends.cpu.crossovers import Crossovers
 from longwave.bench.stamp import cpu_name
 from longwave.ops.long_conv import long_conv

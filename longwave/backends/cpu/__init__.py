@@ -11,10 +11,10 @@ stretches. The algebra:
 
 so 2N real samples are N complex ones and nothing is padded to 2L. The files from the bottom up: jit (compiling and its
 cache), simd (the CPU's vectors), lanes (a vector type), butterflies, steps (what loops do), words (what a kernel is told),
-moves and transform (the loops), fused and six_step (the kernels), crossovers, costs, tables, ring, kept and row_fft (constants,
-places, masks), threads and pages (who runs, on what memory), results, program (making the words), documents (each a Problem
-of its own), layouts (where a Problem stands in its transforms), launches (how its rows are dealt), strips (channels
-of BLH that become rows), engine (from a Problem to results).
+moves and transform (the loops), fused and six_step (the kernels), crossovers, costs, tables, kept and row_fft (constants,
+masks), threads and pages (who runs, on what memory), results, program (making the words), layouts (where a Problem stands
+in its transforms), launches (how its rows are dealt), strips (channels of BLH that become rows), engine (from a Problem to
+results).
 """
 
 from __future__ import annotations

@@ -10,10 +10,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from longwave import dtypes
+from longwave import dtypes, taps
 from longwave.backends.cpu import direct, kept, launches, pages, strips, tables, threads, words
 from longwave.backends.cpu.costs import MACHINE, seconds
-from longwave.backends.cpu.documents import cover, documents
 from longwave.backends.cpu.launches import (
     CONVOLVE,
     DHISTORY,
@@ -37,6 +36,7 @@ from longwave.backends.cpu.layouts import Layout, beside, layout
 from longwave.backends.cpu.program import Form, Move, View, form, view
 from longwave.backends.cpu.results import Gradients, arithmetic, empty, filter_shape, gradient_bytes, width
 from longwave.backends.cpu.tables import factors, matrix_shape
+from longwave.documents import cover, documents
 from longwave.planner import Plan
 from longwave.problem import Problem
 
@@ -187,7 +187,7 @@ def prepare(problem: Problem, k: Tensor) -> Tensor | None:
         return None
     _check_mask(p)
     found = layout(p)
-    k = _folded(p, found, _ordered(p, k))
+    k = taps.folded(p, found.period, taps.ordered(p, k))
     lists = {words.TAPS: _filter_moves(p, found, form(k), None)}
     spectra = pages.with_large_pages(torch.empty(launches.spectra_bytes(p, found), dtype=torch.uint8, device="cpu"))
     launch = launches.spectra_launch(p, found, threads.width(), lists)
@@ -245,8 +245,8 @@ def _convolve(
         else:
             direct.convolve(_one_tap(p), y, u, D.unsqueeze(-1), None, pregate, postgate, None)
         return
-    taps, spectra = (None, spectrum) if ready else (_folded(p, found, _ordered(p, k)), None)
-    places = (u, taps, D, pregate, postgate, history, y)
+    filters, spectra = (None, spectrum) if ready else (taps.folded(p, found.period, taps.ordered(p, k)), None)
+    places = (u, filters, D, pregate, postgate, history, y)
     for part, tensors in strips.parts(p, found, (*places, *[None] * (launches.SPECTRA - len(places)), spectra, None)):
         launch = _forward_launch(part, threads.width(), ready, lifts, *map(form, tensors[: launches.DY]))
         launch.run(tensors)
@@ -326,9 +326,9 @@ def _differentiate(
     # The second sum is that of a circular convolution's second copy of the taps.
     count = (1 + bool(found.filter_again)) * (into.k is not None)
     sums = [u.new_empty(p.batch if p.per_sample else 1, p.channels, found.taps, dtype=arithmetic(p)) for _ in range(count)]
-    taps = None if k is None or ready else _folded(p, found, _ordered(p, k))
+    filters = None if k is None or ready else taps.folded(p, found.period, taps.ordered(p, k))
     places = (
-        u, taps, D, pregate, postgate, history, None, dy, into.u, into.pregate, into.postgate, into.history,
+        u, filters, D, pregate, postgate, history, None, dy, into.u, into.pregate, into.postgate, into.history,
         *(total if p.per_sample else total[0] for total in sums), *[None] * (2 - count),
     )  # fmt: skip
     for part, tensors in strips.parts(p, found, (*places, spectrum if ready else None, None)):
@@ -337,7 +337,7 @@ def _differentiate(
     if into.k is not None:
         if found.filter_again:
             sums[0][..., 1:] += sums[1][..., 1:]
-        _add_filter_gradient(p, found, into.k, sums[0])
+        taps.add_gradient(p, found.period, found.first_tap, into.k, sums[0])
 
 
 def _connects_nothing(p: Problem, found: Layout) -> bool:
@@ -505,11 +505,6 @@ def _input_moves(found: Layout, u: View, pregate: View | None, history: View | N
     return moves if history is None or not found.past else [*moves, Move(history, None, found.past)]
 
 
-def _ordered(p: Problem, k: Tensor) -> Tensor:
-    """The filters with their taps in order of rising lag."""
-    return k.flip(-1) if p.reverse else k
-
-
 def _filter_moves(p: Problem, found: Layout, k: Form | None, D: Form | None) -> list[Move]:
     """The taps at their lags, unless their spectra are ready, and without a mask D as one more tap at lag 0."""
     moves = []
@@ -535,44 +530,6 @@ def _beside_a_mask(
     results, inputs = beside(p, found)
     added = [Move(*v, results, add=True, scale=scale)]
     return added, [] if dz is None else [Move(*dz, inputs, add=True, scale=scale)]
-
-
-def _folded(p: Problem, found: Layout, k: Tensor) -> Tensor:
-    """The taps in order of rising lag; with a period L that they exceed, (…, L) with that of lag j modulo L at j."""
-    L = found.period
-    if not L:
-        return k
-    turns = -(-p.taps // L)
-    padded = torch.nn.functional.pad(k.to(arithmetic(p)), (0, turns * L - p.taps)).unflatten(-1, (turns, L))
-    return _in_order(padded.movedim(-2, 0), 0).roll(p.lags[0] % L, dims=-1).contiguous()
-
-
-def _add_filter_gradient(p: Problem, found: Layout, total: Tensor, dk: Tensor) -> None:
-    """Add (samples, H, taps in use), in order of rising lag, its sums in a fixed order."""
-    repeats = p.channels // p.groups
-    if repeats > 1:
-        dk = _in_order(dk.unflatten(1, (p.groups, repeats)), 2)
-    if not p.per_sample:
-        dk = dk[0]
-    first, last = found.first_tap, found.first_tap + found.taps
-    if found.period:
-        turned = dk.roll(-(p.lags[0] % found.period), dims=-1)
-        dk, first, last = torch.cat([turned] * -(-p.taps // found.period), dim=-1)[..., : p.taps], 0, p.taps
-    if p.reverse:
-        dk, first, last = dk.flip(-1), p.taps - last, p.taps - first
-    total[..., first:last] += dk
-
-
-def _in_order(x: Tensor, dim: int) -> Tensor:
-    """The sum over a dimension in float64, one term after the other: `Tensor.sum` may split it by the number of threads."""
-    first, *others = x.unbind(dim)
-    if not others:
-        return first
-    total = first.double()
-    total = total.clone() if total is first else total
-    for term in others:
-        total += term
-    return total.to(x.dtype)
 
 
 def _cut(x: Any, samples: slice) -> Any:

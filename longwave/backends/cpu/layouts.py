@@ -6,12 +6,13 @@ import math
 from dataclasses import dataclass, replace
 from functools import lru_cache
 
-from longwave.backends.cpu import ring, tables
+from longwave import ring
+from longwave.backends.cpu import tables
 from longwave.backends.cpu.costs import seconds
 from longwave.backends.cpu.crossovers import chosen
-from longwave.backends.cpu.ring import Segment
 from longwave.planner import Placement, mask_grid
 from longwave.problem import Problem
+from longwave.ring import Segment
 
 # Windows are taken where they are expected to cost at most so much of one transform for everything, which costs LONG_COST as
 # much where it goes by six steps. They are long enough for the work around them; from IN_CACHE points on, when they leave a
@@ -58,7 +59,7 @@ def layout(p: Problem) -> Layout:
     period = first_tap = 0
     if p.circular:
         in_len = p.in_len
-        at = ring.place(0, in_len, 0, in_len, 1 - in_len, in_len - 1)
+        at = ring.place(0, in_len, 0, in_len, 1 - in_len, in_len - 1, tables.transform_length)
         taps = p.taps
         if p.taps > in_len or lo % in_len:
             taps = period = in_len
@@ -67,7 +68,7 @@ def layout(p: Problem) -> Layout:
         wide = (min(lo, 0), max(hi, 0)) if p.skip else (lo, hi)
         # A masked filter has all lags there are, and its grid is that of the mask.
         N = mask_grid((p.in_len + p.out_len) // 2) if p.mask is not None else 0
-        at = ring.place(p.in_start, p.in_len, p.out_start, p.out_len, *wide, N)
+        at = ring.place(p.in_start, p.in_len, p.out_start, p.out_len, *wide, tables.transform_length, N)
         first_lag, last_lag = max(lo, at.lag), min(hi, at.lag + at.tap_stop - at.tap_start - 1)
         first_tap, taps = first_lag - lo, max(0, last_lag - first_lag + 1)
         filter_ = ring.segments(at.N, first_lag, taps)

@@ -13,9 +13,9 @@ import torch
 from torch import Tensor
 
 from longwave.backends.cpu import jit, transform, words
-from longwave.backends.cpu.ring import Segment
 from longwave.backends.cpu.simd import BFLOAT16, FLOAT16, FLOAT32, FLOAT64, STORED_BYTES
 from longwave.backends.cpu.tables import Tables
+from longwave.ring import Segment
 
 # The longest row that is asked for before its turn: W of them fill half of a second-level cache of 512 KiB.
 AHEAD_BYTES = 2**15

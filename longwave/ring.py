@@ -6,16 +6,20 @@ imaginary part of row p, and a position p + 2N is p with the other sign.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import lru_cache
 from typing import NamedTuple
 
-from longwave.backends.cpu.tables import transform_length
 from longwave.planner import Placement
 
 
 @lru_cache(maxsize=65536)
-def place(in_start: int, in_len: int, out_start: int, out_len: int, lo: int, hi: int, N: int = 0) -> Placement:
-    """The smallest fast ring that is exact for these windows of input and output and these lags; or that of `N`, if given.
+def place(
+    in_start: int, in_len: int, out_start: int, out_len: int, lo: int, hi: int, length: Callable[[int], int], N: int = 0
+) -> Placement:
+    """The ring that is exact for these windows of input and output and these lags, or that of `N`, if given.
+
+    `length(n)`: the backend's shortest transform of at least n points.
 
     A result is exact where no lag that occurs equals, modulo 2N, another difference between an output and an input.
     With those differences in [a, b] and the lags in [lo, hi], that is 2N > b - lo and 2N > hi - a.
@@ -27,7 +31,7 @@ def place(in_start: int, in_len: int, out_start: int, out_len: int, lo: int, hi:
     extent = max(in_end, out_end) - origin
     if first > final:
         return Placement(1, 0, 0, 0, 0, 0)
-    N = N or transform_length((max(b - first + 1, final - a + 1, extent) + 1) // 2)
+    N = N or length((max(b - first + 1, final - a + 1, extent) + 1) // 2)
     return Placement(N, in_start - origin, out_start - origin, first - lo, final - lo + 1, first)
 
 
