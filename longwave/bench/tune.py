@@ -11,7 +11,7 @@ from typing import Any
 import torch
 
 from longwave import documents, ring
-from longwave.backends.cpu import crossovers, direct, engine, kept, launches, layouts, tables
+from longwave.backends.cpu import calls, crossovers, direct, kept, launches, layouts, plans, prepared, strips, tables
 from longwave.backends.cpu.crossovers import Crossovers
 from longwave.bench.stamp import cpu_name
 from longwave.ops.long_conv import long_conv
@@ -47,7 +47,7 @@ def _put(values: dict[str, Any]) -> None:
     for name, value in values.items():
         setattr(*PLACES[name], value)
     # What was decided with other values is forgotten.
-    for module in (engine, documents, launches, layouts, kept, ring, tables):
+    for module in (calls, documents, launches, layouts, kept, plans, prepared, ring, strips, tables):
         for value in vars(module).values():
             if hasattr(value, "cache_clear"):
                 value.cache_clear()

@@ -13,8 +13,8 @@ so 2N real samples are N complex ones and nothing is padded to 2L. The files fro
 cache), simd (the CPU's vectors), lanes (a vector type), butterflies, steps (what loops do), words (what a kernel is told),
 moves and transform (the loops), fused and six_step (the kernels), crossovers, costs, tables, kept and row_fft (constants,
 masks), threads and pages (who runs, on what memory), results, program (making the words), layouts (where a Problem stands
-in its transforms), launches (how its rows are dealt), strips (channels of BLH that become rows), engine (from a Problem to
-results).
+in its transforms), launches (how its rows are dealt), strips (channels of BLH that become rows), calls (from a Problem to
+launches), prepared (spectra for calls to come), plans, engine (from a Problem to results).
 """
 
 from __future__ import annotations
@@ -57,11 +57,11 @@ def passes(problem: Problem) -> str | None:
 
 
 def plan(problem: Problem) -> Plan:
-    from longwave.backends.cpu import engine
+    from longwave.backends.cpu import kept, plans
 
-    if problem.mask is None or engine.masks(problem):
-        return engine.plan(problem)
-    return masked.plan(engine.plan, problem)
+    if problem.mask is None or kept.takes(problem):
+        return plans.plan(problem)
+    return masked.plan(plans.plan, problem)
 
 
 def forward(
@@ -74,10 +74,10 @@ def forward(
     history: Tensor | None,
     spectrum: Tensor | None = None,
 ) -> Tensor:
-    from longwave.backends.cpu import engine, row_fft
+    from longwave.backends.cpu import engine, kept, prepared, row_fft
 
     p = problem
-    if p.mask is None or engine.masks(p) or engine.is_ready(p, spectrum):
+    if p.mask is None or kept.takes(p) or prepared.is_ready(p, spectrum):
         return engine.forward(p, u, k, D, pregate, postgate, history, spectrum)
     if spectrum is not None and spectrum.is_floating_point():
         return engine.forward(masked.whole(p), u, spectrum, D, pregate, postgate, history)
@@ -96,10 +96,10 @@ def backward(
     history: Tensor | None,
     spectrum: Tensor | None = None,
 ) -> list[Tensor]:
-    from longwave.backends.cpu import engine, row_fft
+    from longwave.backends.cpu import engine, kept, prepared, row_fft
 
     p = problem
-    if p.mask is None or engine.masks(p) or engine.is_ready(p, spectrum):
+    if p.mask is None or kept.takes(p) or prepared.is_ready(p, spectrum):
         return engine.backward(p, needs, dy, u, k, D, pregate, postgate, history, spectrum)
     if spectrum is not None and spectrum.is_floating_point() and not needs[1]:
         return engine.backward(masked.whole(p), needs, dy, u, spectrum, D, pregate, postgate, history)
@@ -108,17 +108,17 @@ def backward(
 
 def prepare(problem: Problem, k: Tensor) -> Tensor | None:
     """The filters' spectra; or the effective filters, where the mask is not for the engine's own transforms."""
-    from longwave.backends.cpu import engine, row_fft
+    from longwave.backends.cpu import kept, prepared, row_fft
 
-    if problem.mask is None or engine.masks(problem):
-        return engine.prepare(problem, k)
+    if problem.mask is None or kept.takes(problem):
+        return prepared.prepare(problem, k)
     return masked.unmasked(problem, k, row_fft)[1]
 
 
 def spectrum_tag(problem: Problem) -> str:
-    from longwave.backends.cpu import engine
+    from longwave.backends.cpu import kept, prepared
 
-    return engine.spectrum_tag(problem) if problem.mask is None or engine.masks(problem) else "effective taps"
+    return prepared.spectrum_tag(problem) if problem.mask is None or kept.takes(problem) else "effective taps"
 
 
 def short_forward(call: ShortCall) -> Tensor:

@@ -13,8 +13,11 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from longwave.backends.cpu import tables
+from longwave.backends.cpu.layouts import Layout, layout
 from longwave.backends.cpu.steps import BANDS, EVERYTHING, NOTHING, band_places
+from longwave.documents import documents
 from longwave.masks import FrequencyMask
+from longwave.problem import Problem
 
 # Blocks of fewer rows cost more to look at than they save.
 SMALLEST_BLOCK = 64
@@ -34,10 +37,27 @@ def any_of(mask: FrequencyMask, N: int) -> bool:
     return bool(mask.kept(N).any())
 
 
-def check_some(mask: FrequencyMask, N: int) -> None:
-    """Raises ArgumentError where the mask keeps nothing of a grid."""
-    if not any_of(mask, N):
-        mask.check_some(mask.kept(N))
+def takes(problem: Problem) -> bool:
+    """Whether a Problem's frequency mask is for the engine's own transforms. Periods have other frequencies: such filters are
+    masked before they come here."""
+    p = problem
+    if p.circular:
+        return False
+    found = [layout(document.problem) for document in documents(p)]
+    return bool(found) and not any(one.at.empty or (one.is_long and one.at.N % tables.GRAIN**2) for one in found)
+
+
+def check(p: Problem) -> None:
+    """Raises ArgumentError where the mask keeps nothing of the whole row; a short document among others may well vanish."""
+    if p.mask is not None and p.segments is None:
+        grid = layout(p).at.N
+        if not any_of(p.mask, grid):
+            p.mask.check_some(p.mask.kept(grid))
+
+
+def connects_nothing(p: Problem, found: Layout) -> bool:
+    """Whether no tap that is kept connects any input with any output."""
+    return found.at.empty or (p.mask is not None and not any_of(p.mask, found.at.N))
 
 
 def wanted_places(mask: FrequencyMask, N: int) -> Any:

@@ -9,6 +9,7 @@ from torch import Tensor
 import longwave
 from longwave import FrequencyMask
 from longwave.backends.cpu import engine
+from longwave.backends.cpu import prepared as spectra_of
 from longwave.bench.tolerances import bound, relative_l2
 
 
@@ -19,7 +20,7 @@ def _check(B: int, H: int, L: int, K: int, mode: str, layout: str, dtype: torch.
     p = longwave.plan(
         shape, k.shape, mode=mode, layout=layout, D=skip, pregate=True, postgate=mode != "full", backend="cpu", dtype=dtype
     ).problem
-    spectra = engine.prepare(p, k)
+    spectra = spectra_of.prepare(p, k)
     assert spectra is not None
     postgate = None if mode == "full" else gate
     exact = [x.detach().double().requires_grad_() for x in (u, gate)]
@@ -94,7 +95,7 @@ def test_spectra_that_lie_anywhere_are_moved(offset: int) -> None:
     moved = longwave.PreparedFilter.from_state_dict({**state, "spectrum": memory[start : start + size]})
     strided = longwave.PreparedFilter.from_state_dict({**state, "spectrum": torch.stack([state["spectrum"]] * 2, -1)[:, 0]})
     p = longwave.plan((3, 2, 100), (2, 100), backend="cpu").problem
-    assert not engine.is_ready(p, memory[start : start + size])
+    assert not spectra_of.is_ready(p, memory[start : start + size])
     for prepared in (moved, strided):
         assert torch.equal(longwave.long_conv(u, prepared), longwave.long_conv(u, k, backend="cpu"))
 
@@ -122,8 +123,8 @@ def test_a_filter_for_some_channels_has_the_bits_of_a_filter_a_channel(G: int, m
 
 def test_what_has_no_spectrum_of_its_own_says_so() -> None:
     few = longwave.plan((2, 3, 100), (3, 4), backend="cpu").problem
-    assert engine.spectrum_tag(few) == ""
-    assert engine.prepare(few, torch.randn(3, 4)) is None
+    assert spectra_of.spectrum_tag(few) == ""
+    assert spectra_of.prepare(few, torch.randn(3, 4)) is None
     documents = longwave.plan((1, 3, 100), (3, 100), cu_seqlens=[0, 40, 100], backend="cpu").problem
-    assert engine.prepare(documents, torch.randn(3, 100)) is None
-    assert engine.prepare(longwave.plan((2, 3, 100), (2, 3, 100), backend="cpu").problem, torch.randn(2, 3, 100)) is None
+    assert spectra_of.prepare(documents, torch.randn(3, 100)) is None
+    assert spectra_of.prepare(longwave.plan((2, 3, 100), (2, 3, 100), backend="cpu").problem, torch.randn(2, 3, 100)) is None

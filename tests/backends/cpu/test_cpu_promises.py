@@ -20,7 +20,7 @@ import torch
 from torch import Tensor
 
 import longwave
-from longwave.backends.cpu import engine, jit, pages, threads, words
+from longwave.backends.cpu import jit, pages, plans, threads, words
 from longwave.bench.tolerances import bound, relative_l2
 from longwave.bench.tune import set_crossovers
 
@@ -527,7 +527,7 @@ def test_the_plan_states_what_is_allocated(
     threads_set(count)
     H = shape[1 if layout == "BHL" else 2]
     u, k, D = torch.randn(shape, requires_grad=True), torch.randn(H, K, requires_grad=True), torch.randn(H, requires_grad=True)
-    engine.plan.cache_clear()
+    plans.plan.cache_clear()
     plan = longwave.plan(shape, (H, K), D=True, mode=mode, layout=layout, backend="cpu")
     with torch.no_grad():
         forward = _peak(lambda: longwave.long_conv(u, k, D, mode=mode, layout=layout, backend="cpu"))
