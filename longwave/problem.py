@@ -123,6 +123,10 @@ class Problem:
         return self.lag0, self.lag0 + self.taps - 1
 
     @property
+    def filter_shape(self) -> tuple[int, ...]:
+        return (self.batch, self.groups, self.taps) if self.per_sample else (self.groups, self.taps)
+
+    @property
     def complex(self) -> bool:
         return self.dtype.startswith("complex")
 

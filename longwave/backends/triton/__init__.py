@@ -1,0 +1,125 @@
+"""Exact long convolutions on the matrix units of GPUs: right-angle transforms as products of small DFT matrices, in Triton.
+
+`fused`: a row is loaded (times its gate), transformed, multiplied by the spectrum of its filter, transformed back and stored
+(times its gate) without leaving the registers. The algebra is that of the backend `cpu`: 2N real samples are N complex ones,
+
+    with w[n] = exp(-iπn/2N), A(z) = DFT(w·z) maps products of real polynomials modulo x^2N + 1 to products in C^N,
+    with x^N = -i.
+
+16-bit signals are multiplied as they are, with float32 sums, unitary DFT matrices and a power of two a filter; float32 and
+precision="high" by three products of TF32. The files from the bottom up: moves (how samples enter and leave the ring), fused
+(the kernels), shapes (which matrices a length is), tables (what they hold), layouts (where a Problem stands in its
+transforms), windows (when), blocks (which rows are in flight), plans, configurations (how kernels are launched, and which a
+GPU has passed), launches, engine (from a Problem to results).
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+
+import torch
+from torch import Tensor
+
+from longwave import masked
+from longwave.errors import UnsupportedError
+from longwave.planner import Plan
+from longwave.problem import Problem, ShortCall
+
+PRIORITY = 20
+SHORT_DEVICES: tuple[str, ...] = ()
+
+SIGNALS = ("float32", "bfloat16", "float16")
+MOST_ROWS = 65_535
+
+
+def interprets() -> bool:
+    """Whether Triton runs its kernels in Python, on any tensor: for tests of their arithmetic."""
+    return os.environ.get("TRITON_INTERPRET", "").lower() in ("1", "true", "on")
+
+
+def missing() -> str | None:
+    if importlib.util.find_spec("triton") is None:
+        return "it needs Triton: pip install 'longwave[gpu]'"
+    if not torch.cuda.is_available() and not interprets():
+        return "it needs an NVIDIA GPU, and PyTorch sees none"
+    return None
+
+
+def refuses(problem: Problem) -> str | None:
+    p = problem
+    if p.device != "cuda" and not interprets():
+        return f"it runs on GPUs, and the tensors are on {p.device}; backend='cpu' or 'plain' takes them"
+    if p.dtype not in SIGNALS or p.filter_dtype not in SIGNALS:
+        given = f"u is {p.dtype} with filters of {p.filter_dtype}"
+        return f"it takes {', '.join(SIGNALS)}, and {given}; backend='plain' takes them"
+    if p.channels > MOST_ROWS:
+        return f"it takes at most {MOST_ROWS:,} channels, and u has {p.channels:,}; split them or use backend='plain'"
+    return None
+
+
+def passes(problem: Problem) -> str | None:
+    from longwave.backends.triton.configurations import PASSED
+    from longwave.backends.triton.layouts import layout
+
+    if problem.mask is None and problem.segments is None and layout(problem).regime in PASSED:
+        return None
+    return "its kernels have not been verified on a GPU yet; name backend='triton' to use it"
+
+
+def plan(problem: Problem) -> Plan:
+    from longwave.backends.triton import plans
+
+    return plans.plan(problem) if problem.mask is None else masked.plan(plans.plan, problem)
+
+
+def forward(
+    problem: Problem,
+    u: Tensor,
+    k: Tensor,
+    D: Tensor | None,
+    pregate: Tensor | None,
+    postgate: Tensor | None,
+    history: Tensor | None,
+    spectrum: Tensor | None = None,
+) -> Tensor:
+    from longwave.backends.triton import engine
+
+    if problem.mask is None:
+        return engine.forward(problem, u, k, D, pregate, postgate, history, spectrum)
+    return masked.forward(engine.forward, problem, u, k, D, pregate, postgate, history)
+
+
+def backward(
+    problem: Problem,
+    needs: tuple[bool, ...],
+    dy: Tensor,
+    u: Tensor,
+    k: Tensor | None,
+    D: Tensor | None,
+    pregate: Tensor | None,
+    postgate: Tensor | None,
+    history: Tensor | None,
+    spectrum: Tensor | None = None,
+) -> list[Tensor]:
+    from longwave.backends.triton import engine
+
+    if problem.mask is None:
+        return engine.backward(problem, needs, dy, u, k, D, pregate, postgate, history, spectrum)
+    return masked.backward(engine.backward, problem, needs, dy, u, k, D, pregate, postgate, history)
+
+
+def prepare(problem: Problem, k: Tensor) -> Tensor | None:
+    return None
+
+
+def spectrum_tag(problem: Problem) -> str:
+    return ""
+
+
+def short_forward(call: ShortCall) -> Tensor:
+    raise UnsupportedError("backend 'triton' has no short convolutions; backend 'plain' runs them on GPUs")
+
+
+def short_backward(needs: tuple[bool, ...], dy: Tensor, call: ShortCall) -> list[Tensor]:
+    raise UnsupportedError("backend 'triton' has no short convolutions; backend 'plain' runs them on GPUs")

@@ -1,0 +1,84 @@
+"""The one table of how kernels are launched, of what a GPU run has passed, and of what is compiled ahead of time."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple
+
+import torch
+
+from longwave.backends.triton.shapes import BLOCK, Shape
+
+# Regimes that the whole operator suite has passed on a GPU: {regime: "device, date, command"}. `auto` uses no others.
+PASSED: dict[str, str] = {}
+# Samples whose products of spectra one program adds up for a filter's gradient: a part of the arithmetic.
+CHAIN = 16
+# Samples of a row that one program adds up for the gradient of D (a part of the arithmetic), and numbers it takes at a time.
+SPAN, TILE = 2**16, 1024
+# How float32 is multiplied: three products of TF32, as exact as float32. 16-bit operands ignore it.
+PRECISION = "tf32x3"
+
+
+class Launch(NamedTuple):
+    """Of a kernel: warps of a program, and stages of its loops' loads."""
+
+    num_warps: int
+    num_stages: int = 1
+
+
+def launch(shape: Shape, operand: torch.dtype) -> Launch:
+    """For the kernels of `fused`; no GPU has timed them."""
+    return Launch(8 if shape.N * shape.rows > (1024 if operand == torch.float32 else 2048) else 4)
+
+
+def columns(operand: torch.dtype) -> int:
+    """Columns of a tile of an outer DFT."""
+    return 32 if operand == torch.float32 else 64
+
+
+def outer_launch(operand: torch.dtype) -> Launch:
+    """For the kernels of `split`; no GPU has timed them."""
+    return Launch(4)
+
+
+def outer_constants(length: int, operand: torch.dtype) -> dict[str, Any]:
+    """The constexpr arguments of an outer DFT."""
+    return {
+        "LENGTH": length,
+        "COLUMNS": columns(operand),
+        "K": 16 if length <= 16 else 32 if length <= 32 else 64,
+        "DT": triton_dtype(operand),
+        "PRECISION": PRECISION,
+    }
+
+
+def constants(shape: Shape, operand: torch.dtype) -> dict[str, Any]:
+    """The constexpr arguments that say what a transform is."""
+    return {
+        "P": BLOCK,
+        "BLOCKS": shape.blocks,
+        "R": shape.rows,
+        "N2": shape.N2,
+        "N3": shape.N3,
+        "DT": triton_dtype(operand),
+        "PRECISION": PRECISION,
+    }
+
+
+def triton_dtype(dtype: torch.dtype) -> Any:
+    import triton.language as tl
+
+    return {torch.float16: tl.float16, torch.bfloat16: tl.bfloat16, torch.float32: tl.float32}[dtype]
+
+
+@dataclass(frozen=True, eq=False)
+class Configuration:
+    """What `triton.compile(ASTSource(kernel, signature, constexprs), options=…)` takes to compile a kernel ahead of time."""
+
+    name: str
+    kernel: Any
+    signature: dict[str, Any]
+    constexprs: dict[Any, Any]
+    num_warps: int
+    num_stages: int
+    options: dict[str, Any] = field(default_factory=lambda: {"enable_fp_fusion": True})

@@ -1,0 +1,141 @@
+"""From a Problem and its tensors to launches, and back to results."""
+
+from __future__ import annotations
+
+from contextlib import AbstractContextManager, nullcontext
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from longwave import dtypes
+from longwave.backends.triton.launches import Side, convolve, filter_gradient, in_order, skip_gradient, spectra, view
+from longwave.backends.triton.layouts import layout
+from longwave.backends.triton.words import Results, Signal, View
+from longwave.documents import cover, documents
+from longwave.problem import Problem
+
+
+def forward(
+    p: Problem,
+    u: Tensor,
+    k: Tensor,
+    D: Tensor | None,
+    pregate: Tensor | None,
+    postgate: Tensor | None,
+    history: Tensor | None,
+    spectrum: Tensor | None = None,
+) -> Tensor:
+    y = _empty(p, p.out_len, u)
+    found = documents(p)
+    if not cover(p, found):
+        y.zero_()
+    with _on(u.device):
+        for alone, inputs, outputs in found:
+            at = layout(alone)
+            if at.empty:
+                y[..., outputs].zero_()
+                continue
+            signal = Signal(view(_cut(u, inputs)), view(_cut(pregate, inputs)), view(history if alone.history else None))
+            results = Results(view(_cut(y, outputs)), view(_cut(postgate, outputs)), skip=_skip(D), shift=at.shift)
+            source, target = Side(signal, at.source, at.source_upper), Side(results, at.target, at.target_upper)
+            convolve(alone, at, source, target, in_order(alone, at, k), False)
+    return y
+
+
+def backward(
+    p: Problem,
+    needs: tuple[bool, ...],
+    dy: Tensor,
+    u: Tensor,
+    k: Tensor | None,
+    D: Tensor | None,
+    pregate: Tensor | None,
+    postgate: Tensor | None,
+    history: Tensor | None,
+    spectrum: Tensor | None = None,
+) -> list[Tensor]:
+    need_u, need_k, need_D, need_pregate, need_postgate, need_history = needs
+    L = p.in_len - p.history
+    du = _empty(p, L, u) if need_u else None
+    dpregate = _empty(p, L, u) if need_pregate else None
+    dpostgate = _empty(p, p.out_len, u) if need_postgate else None
+    dhistory = _empty(p, p.history, history) if need_history and history is not None else None
+    dk = u.new_zeros(p.filter_shape, dtype=torch.float32) if need_k else None
+    dD = None
+    found = documents(p)
+    if not cover(p, found):
+        for grad in (du, dpregate, dpostgate):
+            if grad is not None:
+                grad.zero_()
+    if dhistory is not None and not any(document.problem.history for document in found):
+        dhistory.zero_()
+    with _on(u.device):
+        if need_D and D is not None:
+            dD = skip_gradient(p, dy, u, pregate, postgate)
+        for alone, inputs, outputs in found:
+            grads = (_cut(du, inputs), _cut(dpregate, inputs), _cut(dpostgate, outputs), dhistory if alone.history else None)
+            past = history if alone.history else None
+            tensors = (_cut(dy, outputs), _cut(u, inputs), k, D, _cut(pregate, inputs), _cut(postgate, outputs), past)
+            _differentiate(alone, grads, dk, *tensors)
+    dk = None if dk is None else dk.to(dtypes.named(p.filter_dtype))
+    dD = None if dD is None or D is None else dD.to(D.dtype)
+    return [grad for grad in (du, dk, dD, dpregate, dpostgate, dhistory) if grad is not None]
+
+
+def _differentiate(
+    p: Problem,
+    grads: tuple[Tensor | None, Tensor | None, Tensor | None, Tensor | None],
+    dk: Tensor | None,
+    dy: Tensor,
+    u: Tensor,
+    k: Tensor | None,
+    D: Tensor | None,
+    pregate: Tensor | None,
+    postgate: Tensor | None,
+    history: Tensor | None,
+) -> None:
+    """Write the gradients (of u, pregate, postgate, history) that are wanted, and add that of the filters to `dk`."""
+    at = layout(p)
+    du, dpregate, dpostgate, dhistory = grads
+    if at.empty:
+        for grad in grads:
+            if grad is not None:
+                grad.zero_()
+        return
+    signal = Signal(view(u), view(pregate), view(history))
+    upstream = Signal(view(dy), view(postgate))
+    filters: Any = None if k is None else in_order(p, at, k)
+    if not at.outer and filters is not None and any(grad is not None for grad in grads):
+        filters = spectra(p, at, filters)
+    if du is not None or dpregate is not None or dhistory is not None:
+        ways = [(view(grad), by) for grad, by in ((du, signal.gate), (dpregate, signal.x)) if grad is not None]
+        (y, gate), (y2, gate2) = (*ways, (None, None), (None, None))[:2]
+        results = Results(y, gate, y2, gate2, view(dhistory), skip=_skip(D), shift=-at.shift)
+        convolve(p, at, Side(upstream, at.dz, at.dz_upper), Side(results, at.dx, at.dx_upper), filters, True)
+    if dpostgate is not None:
+        results = Results(view(dpostgate), upstream.x, skip=_skip(D), shift=at.shift)
+        source, target = Side(signal, at.source, at.source_upper), Side(results, at.target, at.target_upper)
+        convolve(p, at, source, target, filters, False)
+    if dk is not None and at.taps:
+        filter_gradient(p, at, dk, Side(signal, at.dx, at.dx_upper), Side(upstream, at.dz, at.dz_upper))
+
+
+def _empty(p: Problem, length: int, beside: Tensor) -> Tensor:
+    """Uninitialised (B, H, length) in the result's layout, of the dtype of `beside`."""
+    if p.channels_last:
+        return beside.new_empty(p.batch, length, p.channels).transpose(1, 2)
+    return beside.new_empty(p.batch, p.channels, length)
+
+
+def _skip(D: Tensor | None) -> View | None:
+    return None if D is None else View(D, 0, D.stride(0), 0)
+
+
+def _on(device: torch.device) -> AbstractContextManager[Any]:
+    """Kernels go to the current device: make it the tensors'."""
+    return torch.cuda.device(device) if device.type == "cuda" else nullcontext()
+
+
+def _cut(x: Any, samples: slice) -> Any:
+    return x if x is None or samples.stop - samples.start == x.shape[-1] else x[..., samples]

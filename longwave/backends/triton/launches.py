@@ -1,0 +1,254 @@
+"""What a Problem's transforms are on the device: spectra of filters, convolutions, gradients of filters.
+
+Rows that fit in registers go all at once; split ones some at a time, so that scratch memory is bounded.
+"""
+
+from __future__ import annotations
+
+import itertools
+import math
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+from longwave import dtypes, taps
+from longwave.backends.triton import fused, split
+from longwave.backends.triton.blocks import Block, blocks, channel_blocks, group_blocks, in_flight
+from longwave.backends.triton.configurations import CHAIN, SPAN, TILE, columns, constants, launch, outer_constants, outer_launch
+from longwave.backends.triton.layouts import Layout, is_wide
+from longwave.backends.triton.tables import outer, tables
+from longwave.backends.triton.words import Filters, Place, Results, Rows, Signal, View
+from longwave.problem import Problem
+
+# Programs that keep a large GPU busy, and the most turns that one takes.
+PROGRAMS, TURNS = 2048, 16
+
+
+class Side(NamedTuple):
+    """A signal or results, where they stand in the ring, and whether in its second plane too."""
+
+    of: Any
+    place: Place
+    upper: bool
+
+
+def operand(p: Problem) -> torch.dtype:
+    """What tensor cores multiply: 16-bit signals as they are, unless precision is "high"."""
+    return torch.float32 if is_wide(p) else dtypes.named(p.dtype)
+
+
+def view(x: Any) -> Any:
+    """Of a tensor (B, H, ·), or None of None."""
+    return None if x is None else View(x, *x.stride())
+
+
+def _filter_view(k: Tensor) -> View:
+    """Of filters (G, K) or (B, G, K)."""
+    return View(k, *k.stride()) if k.dim() == 3 else View(k, 0, *k.stride())
+
+
+class Transform:
+    """The launches of one Problem's transforms with operands of `kind`; a filter's own have a `gain` of √N."""
+
+    def __init__(self, at: Layout, kind: torch.dtype, device: torch.device, *, of_filters: bool = False) -> None:
+        gain = math.sqrt(at.N) if of_filters else 1.0
+        self.at, self.kind, self.device = at, kind, device
+        self.tables = tables(at.shape, not at.outer, kind, device, 1.0 if at.outer else gain)
+        self.outer, length = [], at.N
+        for i, bins in enumerate(at.outer):
+            length //= bins
+            self.outer.append(outer(bins, length, columns(kind), i == 0, kind, device, 1.0 if i else gain))
+
+    def run(self, kernel: Any, grid: tuple[int, ...], *arguments: Any, **more: Any) -> None:
+        shape = self.at.shape
+        chosen = launch(shape, self.kind)
+        kernel[grid](*arguments, **more, **constants(shape, self.kind), **chosen._asdict(), enable_fp_fusion=True)
+
+    def scratch(self, rows: int) -> Tensor:
+        return torch.empty(rows, 2, self.at.N, dtype=self.kind, device=self.device)
+
+    def apart(self, side: Side, rows: Rows) -> Tensor:
+        """The rows of a signal, split: (rows, 2 planes, N)."""
+        count = rows.across * rows.turns
+        z: Tensor | None = None
+        above, length = 1, self.at.N
+        for bins, table in zip(self.at.outer, self.outer, strict=True):
+            length //= bins
+            into, tile = self.scratch(count), columns(self.kind)
+            grid = (length // tile, count * above, -(-bins // outer_constants(bins, self.kind)["K"]))
+            split.outer_forward[grid](
+                side.of, side.place, z, into, table, rows, above, self.at.N, length // tile,
+                UPPER=side.upper or z is not None, **outer_constants(bins, self.kind), **outer_launch(self.kind)._asdict(),
+                enable_fp_fusion=True,
+            )  # fmt: skip
+            z, above = into, above * bins
+        if z is None:
+            raise RuntimeError("a transform in registers was to be taken apart")
+        return z
+
+    def together(self, z: Tensor, side: Side, rows: Rows, beside: Side | None = None, filters: Filters | None = None) -> None:
+        """The results from split rows; `beside`: the signal that D is applied to."""
+        count = rows.across * rows.turns
+        above, length = math.prod(self.at.outer), self.at.shape.N
+        for bins, table in zip(reversed(self.at.outer), reversed(self.outer), strict=True):
+            above //= bins
+            into: Any = self.scratch(count) if above > 1 else None
+            tile = columns(self.kind)
+            signal, source = (None, side.place) if beside is None else beside[:2]
+            grid = (length // tile, count * above, -(-bins // outer_constants(bins, self.kind)["K"]))
+            split.outer_backward[grid](
+                z, into, signal, source, side.of, side.place, filters, table, rows, above, self.at.N, length // tile,
+                UPPER=side.upper or above > 1, **outer_constants(bins, self.kind), **outer_launch(self.kind)._asdict(),
+                enable_fp_fusion=True,
+            )  # fmt: skip
+            z, length = into, length * bins
+
+
+def spectra(p: Problem, at: Layout, k: Tensor, block: Block | None = None) -> Filters:
+    """Of the filters of some channels and samples, or of all, in the order of `fused`; with powers of two for 16 bits."""
+    repeats = p.channels // p.groups
+    channel, channels, sample, samples = block or Block(0, p.channels, 0, p.batch)
+    group, groups = channel // repeats, -(-channels // repeats)
+    sample, samples, step = (sample, samples, groups) if p.per_sample else (0, 1, 0)
+    first = sample * step + group
+    transform = Transform(at, torch.float32, k.device, of_filters=True)
+    side = Side(Signal(_filter_view(k)), at.filter, at.filter_upper)
+    rows = Rows(groups, samples, 1, sample, group, 1)
+    z = transform.apart(side, rows) if at.outer else None
+    found = torch.empty(samples * groups, 2 * at.N, dtype=torch.float32, device=k.device)
+    transform.run(
+        fused.analyse, (samples, -(-groups * at.parts // at.shape.rows), at.shape.blocks), side.of, side.place, z,
+        Filters(found, None, 1, step, first), transform.tables, rows._replace(across=groups * at.parts, parts=at.parts),
+        UPPER=side.upper or z is not None,
+    )  # fmt: skip
+    del z
+    kind = operand(p)
+    if kind == torch.float32:
+        return Filters(found, None, repeats, step, first)
+    rounded, scale = torch.empty_like(found, dtype=kind), found.new_empty(found.shape[0])
+    fused.round_spectra[(found.shape[0],)](found, rounded, scale, found.shape[1], TILE=TILE, num_warps=4)
+    return Filters(rounded, scale, repeats, step, first)
+
+
+def in_order(p: Problem, at: Layout, k: Tensor) -> Tensor:
+    """The taps in use, in order of rising lag."""
+    return taps.folded(p, at.period, taps.ordered(p, k)).narrow(-1, at.first_tap, at.taps)
+
+
+def convolve(p: Problem, at: Layout, source: Side, target: Side, filters: Filters | Tensor, conj: bool) -> None:
+    """Rows of `source` through their filters into `target`, or, with `conj`, through the filters' adjoints. `filters`: their
+    spectra, or taps in order of rising lag."""
+    transform = Transform(at, operand(p), source.of.x.pointer.device)
+    if at.outer:
+        for block in blocks(p, in_flight(p, at)):
+            mine = spectra(p, at, filters, block) if isinstance(filters, Tensor) else filters
+            _convolve_split(transform, source, target, mine, block, conj)
+        return
+    if isinstance(filters, Tensor):
+        filters = spectra(p, at, filters)
+    R, windows = at.shape.rows, max(1, at.windows_back if conj else at.windows)
+    across, along = p.channels, p.batch * windows
+    swapped = R > 1 and across < min(R, along)
+    if swapped:
+        across, along = along, across
+    tiles = -(-across // R)
+    chunk = max(1, min(TURNS, tiles * along // PROGRAMS))
+    transform.run(
+        fused.convolve, (-(-along // chunk), tiles), source.of, source.place, target.of, target.place, None, None, filters,
+        transform.tables, Rows(across, along, chunk, 0, 0, windows), UPPER_IN=source.upper, UPPER_OUT=target.upper, CONJ=conj,
+        SWAPPED=swapped,
+    )  # fmt: skip
+
+
+def _convolve_split(transform: Transform, source: Side, target: Side, filters: Filters, block: Block, conj: bool) -> None:
+    at = transform.at
+    rows = Rows(block.channels, block.samples, 1, block.sample, block.channel, 1)
+    z = transform.apart(source, rows)
+    into = transform.scratch(block.channels * block.samples)
+    count = block.channels * at.parts
+    transform.run(
+        fused.convolve, (block.samples, -(-count // at.shape.rows)), None, source.place, None, target.place, z, into, filters,
+        transform.tables, rows._replace(across=count, parts=at.parts), UPPER_IN=True, UPPER_OUT=True, CONJ=conj, SWAPPED=False,
+    )  # fmt: skip
+    del z
+    transform.together(into, target, rows, source, filters)
+
+
+def filter_gradient(p: Problem, at: Layout, dk: Tensor, source: Side, upstream: Side) -> None:
+    """Add the filters' gradient to `dk`: products of spectra, summed over chains of samples, over chains and over channels."""
+    repeats, samples = p.channels // p.groups, p.batch if p.per_sample else 1
+    sums = [dk.new_empty(samples, p.groups, at.taps) for _ in range(1 + (p.circular and at.filter.again is not None))]
+    again = None if at.filter.again is None else view(sums[-1])
+    side = Side(Results(view(sums[0]), again=again), at.filter, at.filter_upper)
+    back = Transform(at, torch.float32, dk.device, of_filters=True)
+    for group, groups in group_blocks(p, at):
+        totals = torch.zeros(samples, groups, 2 * at.N, dtype=torch.float64, device=dk.device)
+        for block in channel_blocks(p, at, group, groups):
+            mine = totals[:, block.channel // repeats - group :]
+            _add_products(p, at, mine, block, source, upstream)
+        rows = Rows(groups, samples, 1, 0, group, 1)
+        z = back.scratch(samples * groups) if at.outer else None
+        back.run(
+            fused.synthesise, (samples, -(-groups * at.parts // at.shape.rows)), totals, side.of, side.place, z, back.tables,
+            rows._replace(across=groups * at.parts, parts=at.parts), UPPER=side.upper or z is not None,
+        )  # fmt: skip
+        if z is not None:
+            back.together(z, side, rows)
+    if len(sums) > 1:
+        sums[0][..., 1:] += sums[1][..., 1:]
+    taps.add_gradient(p, at.period, at.first_tap, dk, sums[0])
+
+
+def _add_products(p: Problem, at: Layout, totals: Tensor, block: Block, source: Side, upstream: Side) -> None:
+    """Add the products of some channels to the totals (samples, filters, 2N) from the first of theirs on."""
+    transform, shape = Transform(at, operand(p), totals.device), at.shape
+    sums, windows = totals.shape[0], max(1, at.windows_back)
+    span = p.batch // sums * windows
+    chains = -(-span // CHAIN)
+    per_filter = min(p.channels // p.groups, block.channels)
+    filters, apart = block.channels // per_filter, totals.stride(0) // totals.stride(1)
+    correlated = {"UPPER": source.upper, "UPPER_OTHER": upstream.upper}
+    if not at.outer:
+        products = totals.new_empty(sums * chains, block.channels, 2 * at.N, dtype=torch.float32)
+        transform.run(
+            fused.correlate, (sums * chains, -(-block.channels // shape.rows), shape.blocks), source.of, source.place, None,
+            upstream.of, upstream.place, None, products, transform.tables,
+            Rows(block.channels, sums * span, 1, 0, block.channel, windows), span, chains, **correlated, MORE=False,
+        )  # fmt: skip
+        _sum_up(products, totals, per_filter, sums * filters, filters, chains, apart)
+        return
+    products = totals.new_empty(1, block.channels, 2 * at.N, dtype=torch.float32)
+    count = block.channels * at.parts
+    for s, chain in itertools.product(range(sums), range(chains)):
+        first, last = s * span + chain * CHAIN, min(s * span + (chain + 1) * CHAIN, (s + 1) * span)
+        for sample in range(first, last, block.samples):
+            rows = Rows(block.channels, min(block.samples, last - sample), 1, sample, block.channel, 1)
+            z, other = transform.apart(source, rows), transform.apart(upstream, rows)
+            transform.run(
+                fused.correlate, (1, -(-count // shape.rows), shape.blocks), None, source.place, z, None, upstream.place, other,
+                products, transform.tables, rows._replace(across=count, parts=at.parts), rows.turns, 1, UPPER=True,
+                UPPER_OTHER=True, MORE=sample > first,
+            )  # fmt: skip
+        _sum_up(products, totals[s:], per_filter, filters, filters, 1, apart)
+
+
+def _sum_up(products: Tensor, totals: Tensor, repeats: int, rows: int, filters: int, chains: int, apart: int) -> None:
+    count = products.shape[-1]
+    fused.add_products[(-(-count // TILE), rows)](
+        products, totals, filters, apart, repeats, chains, count, TILE=TILE, num_warps=4
+    )  # fmt: skip
+
+
+def skip_gradient(p: Problem, dy: Tensor, u: Tensor, pregate: Tensor | None, postgate: Tensor | None) -> Tensor:
+    """(H,) in float32: sums over spans of samples, then over spans and the batch one after the other."""
+    spans = -(-p.out_len // SPAN)
+    partial = u.new_empty(p.batch, p.channels, spans, dtype=torch.float32)
+    total = u.new_empty(p.channels, dtype=torch.float32)
+    L, shift = p.in_len - p.history, p.out_start - p.in_start - p.history
+    fused.skip_gradient[(p.batch, p.channels, spans)](
+        Signal(view(u), view(pregate)), L, Signal(view(dy), view(postgate)), p.out_len, p.channels, partial, shift,
+        SPAN=SPAN, TILE=TILE, num_warps=4,
+    )  # fmt: skip
+    fused.add_up[(-(-p.channels // 64),)](partial, total, p.channels, p.batch, spans, TILE=64, num_warps=2)
+    return total

@@ -1,0 +1,109 @@
+"""The decision for a Problem, from integers alone: regime, products, and what a call allocates."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import replace
+from functools import lru_cache
+
+from longwave import dtypes
+from longwave.backends.triton.blocks import Block, blocks, channel_blocks, group_blocks, in_flight, item_bytes
+from longwave.backends.triton.configurations import CHAIN, SPAN
+from longwave.backends.triton.layouts import Layout, is_wide, layout
+from longwave.backends.triton.shapes import split_flop
+from longwave.documents import documents
+from longwave.planner import Plan
+from longwave.problem import Problem
+
+
+@lru_cache(maxsize=1024)
+def plan(problem: Problem) -> Plan:
+    p = problem
+    if p.segments is not None:
+        return _plan_of_documents(p)
+    at = layout(p)
+    product = " · ".join([*map(str, at.outer), str(at.shape).replace("·", " · ")])
+    what = f"{at.windows:,} windows" if at.windows else at.regime
+    multiplied = "TF32 three times" if is_wide(p) else p.dtype
+    rows = p.batch * p.channels * max(1, at.windows)
+    filters = p.groups * (p.batch if p.per_sample else 1)
+    flop = split_flop(at.outer, at.shape, passes=False) if at.outer else at.shape.flop(1 + at.source_upper)
+    block = next(blocks(p, in_flight(p, at))) if at.outer else Block(0, p.channels, 0, p.batch)
+    return Plan(
+        backend="triton",
+        algorithm=f"{what}, right-angle transforms of {product}, multiplied in {multiplied}",
+        N=at.N,
+        samples_in_flight=block.samples,
+        channels_in_flight=block.channels,
+        scratch_bytes=_forward_bytes(p, at),
+        result_bytes=p.batch * p.channels * p.out_len * dtypes.named(p.dtype).itemsize,
+        backward_bytes=_gradient_bytes(p) + _backward_bytes(p, at),
+        flop=float(at.N * (rows + filters / 2) * flop),
+        predicted_ms=None,
+        predicted_for="",
+        problem=p,
+    )
+
+
+def _plan_of_documents(p: Problem) -> Plan:
+    """One document after the other."""
+    plans = [plan(document.problem) for document in documents(p)] or [plan(replace(p, segments=None))]
+    largest = max(plans, key=lambda one: one.bytes)
+    scratch = [one.backward_bytes - _gradient_bytes(one.problem) for one in plans]
+    return replace(
+        largest,
+        scratch_bytes=max(one.scratch_bytes for one in plans),
+        result_bytes=p.batch * p.channels * p.out_len * dtypes.named(p.dtype).itemsize,
+        backward_bytes=_gradient_bytes(p) + max(scratch),
+        flop=sum(one.flop for one in plans),
+        problem=p,
+    )
+
+
+def _gradient_bytes(p: Problem) -> int:
+    """Of the gradients of everything that a call has; those of filters and D are made in float32."""
+    item, taps_item = dtypes.named(p.dtype).itemsize, dtypes.named(p.filter_dtype).itemsize
+    signals = (1 + p.pregate) * (p.in_len - p.history) + p.postgate * p.out_len + p.history
+    taps = math.prod(p.filter_shape) * (4 + taps_item * (taps_item != 4))
+    skip = p.skip * p.channels * 4 * (1 + p.batch * -(-p.out_len // SPAN))
+    return p.batch * p.channels * signals * item + taps + skip
+
+
+def _taps_bytes(p: Problem, at: Layout) -> int:
+    """Copies of the filters in order of rising lag, folded to a period."""
+    filters = math.prod(p.filter_shape)
+    flipped = filters * dtypes.named(p.filter_dtype).itemsize * p.reverse
+    return flipped + (2 * 4 * (filters + filters // p.taps * at.period) if at.period else 0)
+
+
+def _filter_bytes(p: Problem, at: Layout, filters: int) -> tuple[int, int]:
+    """(at most while they are made, kept) of the spectra of so many filters."""
+    made = filters * 8 * at.N
+    kept = made if is_wide(p) else filters * (4 * at.N + 4)
+    return made + max(made if at.outer else 0, 0 if is_wide(p) else kept), kept
+
+
+def _forward_bytes(p: Problem, at: Layout) -> int:
+    """Beside the result; of split rows the first ones in flight, which are the most."""
+    repeats, samples = p.channels // p.groups, p.batch if p.per_sample else 1
+    if not at.outer:
+        return _taps_bytes(p, at) + _filter_bytes(p, at, samples * p.groups)[0]
+    block = next(blocks(p, in_flight(p, at)))
+    making, kept = _filter_bytes(p, at, -(-block.channels // repeats) * (block.samples if p.per_sample else 1))
+    rows = 2 * block.channels * block.samples * 2 * at.N * item_bytes(p)
+    return _taps_bytes(p, at) + max(making, kept + rows)
+
+
+def _backward_bytes(p: Problem, at: Layout) -> int:
+    sums = p.batch if p.per_sample else 1
+    chains = sums * -(-(p.batch // sums * max(1, at.windows_back)) // CHAIN)
+    group, groups = next(group_blocks(p, at))
+    block = next(channel_blocks(p, at, group, groups))
+    adding = block.channels * 8 * at.N * (1 if at.outer else chains)
+    back = 0
+    if at.outer:
+        adding += block.channels * block.samples * 2 * at.N * item_bytes(p) * (2 + (len(at.outer) > 1))
+        back = sums * groups * 8 * at.N * (1 + (len(at.outer) > 1))
+    adding = sums * groups * 16 * at.N + max(adding, back)
+    gradients = sums * p.groups * at.taps * 4 * (1 + p.circular)
+    return max(_forward_bytes(p, at), _taps_bytes(p, at) + adding + gradients)

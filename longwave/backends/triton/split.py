@@ -1,0 +1,111 @@
+"""Kernels of long rows: an outer DFT of R points through memory, between which rows are transformed in registers (`fused`).
+
+A row of N = R·C points is a matrix X[R, C]; Z = (F X) ∘ T goes to scratch memory (rows, 2 planes, N), where each of its R rows
+of C points is transformed and multiplied, or taken apart by another outer DFT first; the way back is y = Fᴴ (Z ∘ conj T). The
+first F and T carry the weights of the right-angle transform. T[k, c] is a product of two: of a tile of columns and inside it.
+"""
+
+from __future__ import annotations
+
+import triton
+import triton.language as tl
+
+from longwave.backends.triton.moves import load_ring, row_of, store_ring
+
+
+@triton.jit
+def _twiddle(table, k, tile, tiles, LENGTH: tl.constexpr, COLUMNS: tl.constexpr):
+    """T of the frequencies k and a tile of columns; 0 beyond LENGTH."""
+    there = (k < LENGTH)[:, None]
+    hr = tl.load(table.high_r + (k * tiles + tile)[:, None], there, 0.0)
+    hi = tl.load(table.high_i + (k * tiles + tile)[:, None], there, 0.0)
+    o = k[:, None] * COLUMNS + tl.arange(0, COLUMNS)[None, :]
+    lr, li = tl.load(table.low_r + o, there, 0.0), tl.load(table.low_i + o, there, 0.0)
+    return hr * lr - hi * li, hr * li + hi * lr
+
+
+@triton.jit
+def outer_forward(
+    signal, source, z_in, z_out, table, rows, above, points, tiles, LENGTH: tl.constexpr, COLUMNS: tl.constexpr,
+    UPPER: tl.constexpr, K: tl.constexpr, DT: tl.constexpr, PRECISION: tl.constexpr,
+):  # fmt: skip
+    """Z of the `above` matrices (LENGTH, tiles · COLUMNS) that a row of `points` is: program (columns, matrix, bins)."""
+    tile, matrix = tl.program_id(0), tl.program_id(1)
+    columns = tiles * COLUMNS
+    row = matrix // above
+    side = rows.across
+    b, h, window, _p, _e, line = row_of(row % side, row // side, rows, False)
+    base = line * 2 * points + (matrix % above) * (LENGTH * columns)
+    k = tl.program_id(2) * K + tl.arange(0, K)
+    c = tile * COLUMNS + tl.arange(0, COLUMNS)
+    ar = tl.zeros((K, COLUMNS), tl.float32)
+    ai = tl.zeros((K, COLUMNS), tl.float32)
+    for first in range(0, LENGTH, 16):
+        n = first + tl.arange(0, 16)
+        there = (k < LENGTH)[:, None] & (n < LENGTH)[None, :]
+        f = k[:, None] * LENGTH + n[None, :]
+        fr, fi = tl.load(table.fr + f, there, 0.0), tl.load(table.fi + f, there, 0.0)
+        p = n[:, None] * columns + c[None, :]
+        inside = (n < LENGTH)[:, None] & (c >= 0)[None, :]
+        if z_in is not None:
+            x0 = tl.load(z_in + base + p, inside, 0.0).to(DT)
+            x1 = -tl.load(z_in + base + points + p, inside, 0.0).to(DT)
+        else:
+            x0 = load_ring(signal, source, p, b, h, window, inside).to(DT)
+        ar = tl.dot(fr, x0, ar, input_precision=PRECISION)
+        ai = tl.dot(fi, x0, ai, input_precision=PRECISION)
+        if UPPER:
+            if z_in is None:
+                x1 = load_ring(signal, source, p + LENGTH * columns, b, h, window, inside).to(DT)
+            ar = tl.dot(fi, x1, ar, input_precision=PRECISION)
+            ai = tl.dot(fr, -x1, ai, input_precision=PRECISION)
+    tr, ti = _twiddle(table, k, tile, tiles, LENGTH, COLUMNS)
+    at = z_out + base + (k[:, None] * columns + c[None, :])
+    inside = (k < LENGTH)[:, None] & (c >= 0)[None, :]
+    tl.store(at, (ar * tr - ai * ti).to(z_out.dtype.element_ty), inside)
+    tl.store(at + points, (ar * ti + ai * tr).to(z_out.dtype.element_ty), inside)
+
+
+@triton.jit
+def outer_backward(
+    z_in, z_out, signal, source, results, target, filters, table, rows, above, points, tiles, LENGTH: tl.constexpr,
+    COLUMNS: tl.constexpr, UPPER: tl.constexpr, K: tl.constexpr, DT: tl.constexpr, PRECISION: tl.constexpr,
+):  # fmt: skip
+    """The inverse: program (tile of columns, matrix, K points)."""
+    tile, matrix = tl.program_id(0), tl.program_id(1)
+    columns = tiles * COLUMNS
+    row = matrix // above
+    side = rows.across
+    b, h, window, _p, _e, line = row_of(row % side, row // side, rows, False)
+    base = line * 2 * points + (matrix % above) * (LENGTH * columns)
+    n = tl.program_id(2) * K + tl.arange(0, K)
+    c = tile * COLUMNS + tl.arange(0, COLUMNS)
+    real = tl.zeros((K, COLUMNS), tl.float32)
+    upper = tl.zeros((K, COLUMNS), tl.float32)
+    for first in range(0, LENGTH, 16):
+        k = first + tl.arange(0, 16)
+        there = (n < LENGTH)[:, None] & (k < LENGTH)[None, :]
+        g = n[:, None] * LENGTH + k[None, :]
+        gr, gi = tl.load(table.gr + g, there, 0.0), tl.load(table.gi + g, there, 0.0)
+        at = base + k[:, None] * columns + c[None, :]
+        inside = (k < LENGTH)[:, None] & (c >= 0)[None, :]
+        zr = tl.load(z_in + at, inside, 0.0).to(tl.float32)
+        zi = tl.load(z_in + at + points, inside, 0.0).to(tl.float32)
+        tr, ti = _twiddle(table, k, tile, tiles, LENGTH, COLUMNS)
+        dr, di = (zr * tr + zi * ti).to(DT), (zi * tr - zr * ti).to(DT)
+        real = tl.dot(gi, di, tl.dot(gr, dr, real, input_precision=PRECISION), input_precision=PRECISION)
+        if UPPER:
+            upper = tl.dot(gi, dr, tl.dot(gr, -di, upper, input_precision=PRECISION), input_precision=PRECISION)
+    p = n[:, None] * columns + c[None, :]
+    inside = (n < LENGTH)[:, None] & (c >= 0)[None, :]
+    if z_out is not None:
+        tl.store(z_out + base + p, real.to(z_out.dtype.element_ty), inside)
+        tl.store(z_out + base + points + p, (-upper).to(z_out.dtype.element_ty), inside)
+    else:
+        factor = 1.0
+        if filters is not None:
+            if filters.scale is not None:
+                factor = tl.load(filters.scale + h // filters.repeats + b * filters.step - filters.first)
+        store_ring(real * factor, results, target, signal, source, p, b, h, window, inside)
+        if UPPER:
+            store_ring(upper * factor, results, target, signal, source, p + LENGTH * columns, b, h, window, inside)

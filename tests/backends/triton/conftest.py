@@ -1,0 +1,71 @@
+"""On a GPU these tests run there; elsewhere Triton's interpreter runs the kernels, which must be so when they are defined."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import torch
+
+pytest.importorskip("triton" if torch.cuda.is_available() else "numpy")
+sys.path.append(str(Path(__file__).parents[2] / "ops"))
+
+DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
+if DEVICE == "cpu":
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("TRITON_INTERPRET", "1")
+        pytest.importorskip("triton")
+        from longwave.backends.triton import engine  # noqa: F401  (defines the kernels)
+
+
+@pytest.fixture(autouse=True)
+def _interpreted(monkeypatch: pytest.MonkeyPatch) -> None:
+    if DEVICE == "cpu":
+        monkeypatch.setenv("TRITON_INTERPRET", "1")
+
+
+@pytest.fixture(autouse=True)
+def _nan_filled(nan_filled_memory: None) -> None:
+    """Every test of the engine runs in memory filled with NaN."""
+
+
+@pytest.fixture
+def device() -> str:
+    return DEVICE
+
+
+def _forget() -> None:
+    from longwave.backends.triton import layouts, plans, shapes, windows
+
+    for cached in (layouts.layout, plans.plan, shapes.fused_shape, shapes.split_shape, windows.length):
+        cached.cache_clear()
+
+
+@pytest.fixture
+def short_shapes(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Long transforms as splits of short ones, for the interpreter is slow."""
+    from longwave.backends.triton import shapes
+
+    for wide in (False, True):
+        monkeypatch.setitem(shapes.FUSED, wide, ())
+        monkeypatch.setitem(shapes.INNER, wide, (shapes.Shape(16, 16),))
+    _forget()
+    yield
+    monkeypatch.undo()
+    _forget()
+
+
+@pytest.fixture
+def in_windows(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Filters shorter than their signals always go in windows, of 256 or 512 points."""
+    from longwave.backends.triton import shapes, windows
+
+    for wide in (False, True):
+        monkeypatch.setitem(shapes.FUSED, wide, (shapes.Shape(16, 16), shapes.Shape(32, 16)))
+    monkeypatch.setattr(windows, "GAIN", 1e9)
+    _forget()
+    yield
+    monkeypatch.undo()
+    _forget()
