@@ -85,6 +85,8 @@ def forward(
 ) -> Tensor:
     from longwave.backends.triton import engine
 
+    if problem.mask is not None and spectrum is not None:
+        problem = masked.whole(problem)
     if problem.mask is None:
         return engine.forward(problem, u, k, D, pregate, postgate, history, spectrum)
     return masked.forward(engine.forward, problem, u, k, D, pregate, postgate, history)
@@ -104,17 +106,26 @@ def backward(
 ) -> list[Tensor]:
     from longwave.backends.triton import engine
 
+    if problem.mask is not None and spectrum is not None and not needs[1]:
+        problem = masked.whole(problem)
     if problem.mask is None:
         return engine.backward(problem, needs, dy, u, k, D, pregate, postgate, history, spectrum)
     return masked.backward(engine.backward, problem, needs, dy, u, k, D, pregate, postgate, history)
 
 
 def prepare(problem: Problem, k: Tensor) -> Tensor | None:
-    return None
+    """The filters' spectra; behind a mask those of the effective filters."""
+    from longwave.backends.triton import engine
+
+    if problem.mask is not None:
+        problem, k = masked.unmasked(problem, k)
+    return engine.prepare(problem, k)
 
 
 def spectrum_tag(problem: Problem) -> str:
-    return ""
+    from longwave.backends.triton import engine
+
+    return engine.spectrum_tag(problem if problem.mask is None else masked.whole(problem))
 
 
 def short_forward(call: ShortCall) -> Tensor:

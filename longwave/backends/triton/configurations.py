@@ -26,9 +26,12 @@ class Launch(NamedTuple):
     num_stages: int = 1
 
 
+OPERANDS = (torch.float16, torch.bfloat16, torch.float32)
+
+
 def launch(shape: Shape, operand: torch.dtype) -> Launch:
     """For the kernels of `fused`; no GPU has timed them."""
-    return Launch(8 if shape.N * shape.rows > (1024 if operand == torch.float32 else 2048) else 4)
+    return Launch(8 if operand == torch.float32 or shape.N * shape.rows > 1536 else 4)
 
 
 def columns(operand: torch.dtype) -> int:
@@ -82,3 +85,10 @@ class Configuration:
     num_warps: int
     num_stages: int
     options: dict[str, Any] = field(default_factory=lambda: {"enable_fp_fusion": True})
+
+
+def shipped() -> list[Configuration]:
+    """All that are compiled ahead of time, the most common first."""
+    from longwave.backends.triton import shipped
+
+    return list(shipped.shipped())

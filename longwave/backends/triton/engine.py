@@ -9,9 +9,20 @@ import torch
 from torch import Tensor
 
 from longwave import dtypes
-from longwave.backends.triton.launches import Side, convolve, filter_gradient, in_order, skip_gradient, spectra, view
+from longwave.backends.triton.launches import (
+    Side,
+    convolve,
+    filter_gradient,
+    in_order,
+    operand,
+    packed,
+    skip_gradient,
+    spectra,
+    unpacked,
+    view,
+)
 from longwave.backends.triton.layouts import layout
-from longwave.backends.triton.words import Results, Signal, View
+from longwave.backends.triton.words import Results, Signal
 from longwave.documents import cover, documents
 from longwave.problem import Problem
 
@@ -37,9 +48,10 @@ def forward(
                 y[..., outputs].zero_()
                 continue
             signal = Signal(view(_cut(u, inputs)), view(_cut(pregate, inputs)), view(history if alone.history else None))
-            results = Results(view(_cut(y, outputs)), view(_cut(postgate, outputs)), skip=_skip(D), shift=at.shift)
+            results = Results(view(_cut(y, outputs)), view(_cut(postgate, outputs)), **_skip(D, at.shift))
             source, target = Side(signal, at.source, at.source_upper), Side(results, at.target, at.target_upper)
-            convolve(alone, at, source, target, in_order(alone, at, k), False)
+            filters = unpacked(p, at, spectrum) if p.segments is None else None
+            convolve(alone, at, source, target, filters or in_order(alone, at, k), False)
     return y
 
 
@@ -77,7 +89,7 @@ def backward(
             grads = (_cut(du, inputs), _cut(dpregate, inputs), _cut(dpostgate, outputs), dhistory if alone.history else None)
             past = history if alone.history else None
             tensors = (_cut(dy, outputs), _cut(u, inputs), k, D, _cut(pregate, inputs), _cut(postgate, outputs), past)
-            _differentiate(alone, grads, dk, *tensors)
+            _differentiate(alone, grads, dk, *tensors, spectrum if p.segments is None else None)
     dk = None if dk is None else dk.to(dtypes.named(p.filter_dtype))
     dD = None if dD is None or D is None else dD.to(D.dtype)
     return [grad for grad in (du, dk, dD, dpregate, dpostgate, dhistory) if grad is not None]
@@ -94,6 +106,7 @@ def _differentiate(
     pregate: Tensor | None,
     postgate: Tensor | None,
     history: Tensor | None,
+    spectrum: Tensor | None,
 ) -> None:
     """Write the gradients (of u, pregate, postgate, history) that are wanted, and add that of the filters to `dk`."""
     at = layout(p)
@@ -105,20 +118,37 @@ def _differentiate(
         return
     signal = Signal(view(u), view(pregate), view(history))
     upstream = Signal(view(dy), view(postgate))
-    filters: Any = None if k is None else in_order(p, at, k)
-    if not at.outer and filters is not None and any(grad is not None for grad in grads):
-        filters = spectra(p, at, filters)
+    filters: Any = unpacked(p, at, spectrum)
+    if filters is None and k is not None and any(grad is not None for grad in grads):
+        filters = in_order(p, at, k) if at.outer else spectra(p, at, in_order(p, at, k))
     if du is not None or dpregate is not None or dhistory is not None:
         ways = [(view(grad), by) for grad, by in ((du, signal.gate), (dpregate, signal.x)) if grad is not None]
         (y, gate), (y2, gate2) = (*ways, (None, None), (None, None))[:2]
-        results = Results(y, gate, y2, gate2, view(dhistory), skip=_skip(D), shift=-at.shift)
+        results = Results(y, gate, y2, gate2, view(dhistory), **_skip(D, -at.shift))
         convolve(p, at, Side(upstream, at.dz, at.dz_upper), Side(results, at.dx, at.dx_upper), filters, True)
     if dpostgate is not None:
-        results = Results(view(dpostgate), upstream.x, skip=_skip(D), shift=at.shift)
+        results = Results(view(dpostgate), upstream.x, **_skip(D, at.shift))
         source, target = Side(signal, at.source, at.source_upper), Side(results, at.target, at.target_upper)
         convolve(p, at, source, target, filters, False)
+    del filters
     if dk is not None and at.taps:
         filter_gradient(p, at, dk, Side(signal, at.dx, at.dx_upper), Side(upstream, at.dz, at.dz_upper))
+
+
+def spectrum_tag(p: Problem) -> str:
+    """Everything that spectra depend on, but the taps."""
+    at = layout(p)
+    places = f"{at.outer} {at.shape} taps {at.first_tap} to {at.first_tap + at.taps} at {tuple(at.filter)}"
+    return f"triton {at.N} of {places} {dtypes.name(operand(p))}"
+
+
+def prepare(p: Problem, k: Tensor) -> Tensor | None:
+    """The filters' spectra, for calls to come with `spectrum`; None where they are one a sample, or documents'."""
+    if p.per_sample or p.segments is not None:
+        return None
+    at = layout(p)
+    with _on(k.device):
+        return None if at.empty else packed(spectra(p, at, in_order(p, at, k)))
 
 
 def _empty(p: Problem, length: int, beside: Tensor) -> Tensor:
@@ -128,8 +158,9 @@ def _empty(p: Problem, length: int, beside: Tensor) -> Tensor:
     return beside.new_empty(p.batch, p.channels, length)
 
 
-def _skip(D: Tensor | None) -> View | None:
-    return None if D is None else View(D, 0, D.stride(0), 0)
+def _skip(D: Tensor | None, shift: int) -> dict[str, Any]:
+    """How D enters `Results`."""
+    return {} if D is None else {"skip": D, "step": D.stride(0), "shift": shift}
 
 
 def _on(device: torch.device) -> AbstractContextManager[Any]:

@@ -25,6 +25,9 @@ from longwave.problem import Problem
 PROGRAMS, TURNS = 2048, 16
 
 
+NO_FILTERS = Filters(None, None, 1, 0)
+
+
 class Side(NamedTuple):
     """A signal or results, where they stand in the ring, and whether in its second plane too."""
 
@@ -87,7 +90,7 @@ class Transform:
             raise RuntimeError("a transform in registers was to be taken apart")
         return z
 
-    def together(self, z: Tensor, side: Side, rows: Rows, beside: Side | None = None, filters: Filters | None = None) -> None:
+    def together(self, z: Tensor, side: Side, rows: Rows, beside: Side | None = None, filters: Filters = NO_FILTERS) -> None:
         """The results from split rows; `beside`: the signal that D is applied to."""
         count = rows.across * rows.turns
         above, length = math.prod(self.at.outer), self.at.shape.N
@@ -129,6 +132,25 @@ def spectra(p: Problem, at: Layout, k: Tensor, block: Block | None = None) -> Fi
     rounded, scale = torch.empty_like(found, dtype=kind), found.new_empty(found.shape[0])
     fused.round_spectra[(found.shape[0],)](found, rounded, scale, found.shape[1], TILE=TILE, num_warps=4)
     return Filters(rounded, scale, repeats, step, first)
+
+
+def packed(filters: Filters) -> Tensor:
+    """Spectra and their powers of two as bytes, to be kept."""
+    parts = [filters.pointer] if filters.scale is None else [filters.pointer, filters.scale]
+    return torch.cat([part.reshape(-1).view(torch.uint8) for part in parts])
+
+
+def unpacked(p: Problem, at: Layout, spectrum: Tensor | None) -> Filters | None:
+    """What `packed` made for such a Problem, or None where it is not that."""
+    kind, repeats = operand(p), p.channels // p.groups
+    numbers = p.groups * 2 * at.N * kind.itemsize
+    scales = 0 if kind == torch.float32 else p.groups * 4
+    if spectrum is None or p.per_sample or spectrum.dtype != torch.uint8 or not spectrum.is_contiguous():
+        return None
+    if spectrum.numel() != numbers + scales or spectrum.data_ptr() % 16:
+        return None
+    scale = spectrum[numbers:].view(torch.float32) if scales else None
+    return Filters(spectrum[:numbers].view(kind), scale, repeats, 0)
 
 
 def in_order(p: Problem, at: Layout, k: Tensor) -> Tensor:

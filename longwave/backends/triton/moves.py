@@ -74,7 +74,7 @@ def store_ring(r, results, place, signal, source, p, b, h, window, exists):
         v = tl.load(at(signal.x, b, h, s), beside, 0.0).to(tl.float32)
         if signal.gate is not None:
             v = v * tl.load(at(signal.gate, b, h, s), beside, 0.0).to(tl.float32)
-        r = r + v * tl.load(results.skip.pointer + h * results.skip.h).to(tl.float32)
+        r = r + v * tl.load(results.skip + h * results.step).to(tl.float32)
     if results.y is not None:
         v = r
         if results.gate is not None:

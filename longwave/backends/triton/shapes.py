@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from dataclasses import dataclass
 from functools import lru_cache, partial
@@ -43,41 +44,46 @@ class Shape:
         return "·".join(str(n) for n in (self.N1, self.N2, self.N3) if n > 1)
 
 
-# The most points whose kernels keep to their registers, by whether operands are 32 bits wide. Compiled for sm_80 to sm_90:
-# 16-bit operands take 230 registers a thread at 4,096 points, 32-bit ones 232 at 2,048 and spill beyond.
-LONGEST = {False: 4096, True: 2048}
-_COLUMNS = ((16, 1), (32, 1), (64, 1), (16, 16))
+# By whether operands are 32 bits wide: columns (N2, N3) and the most of N1 whose kernels keep to their registers, compiled for
+# sm_90; transforms of windows, and of split rows, which have both planes of the ring to hold.
+_COLUMNS = {False: (((16, 1), 80), ((32, 1), 128), ((64, 1), 64), ((16, 16), 16)), True: (((16, 1), 48), ((32, 1), 64))}
 FUSED = {
-    wide: tuple(Shape(BLOCK * m, n2, n3) for n2, n3 in _COLUMNS for m in range(1, 9) if BLOCK * m * n2 * n3 <= longest)
-    for wide, longest in LONGEST.items()
+    wide: tuple(Shape(n1, *columns) for columns, most in _COLUMNS[wide] for n1 in range(BLOCK, most + 1, BLOCK))
+    for wide in _COLUMNS
 }
-# Rows of split transforms, the most that an outer product has, and what outer products but the first have.
-INNER = {False: (Shape(32, 32), Shape(64, 32), Shape(16, 16, 16)), True: (Shape(32, 32), Shape(64, 32))}
-WIDEST, NEXT = 128, 64
-# What a pass through memory costs beside arithmetic, in flop a point, so that lengths can be compared.
+WINDOWS = {
+    False: (Shape(16, 16), Shape(32, 16), Shape(48, 16), Shape(32, 32), Shape(48, 32)),
+    True: (Shape(16, 16), Shape(32, 16), Shape(48, 16), Shape(32, 32), Shape(48, 32)),
+}
+INNER = {False: (Shape(32, 32), Shape(64, 32)), True: (Shape(32, 32), Shape(48, 32))}
+# The most that an outer product has, and what outer products but the first may have.
+WIDEST, NEXT = 128, (64, 128)
+# What the reshuffling of an order more costs beside its arithmetic, in flop a point: an estimate, no GPU has timed it.
+ORDER_FLOP = 300
+# What a pass through memory costs, likewise.
 PASS_FLOP = 2000
 
 
 @lru_cache(maxsize=65536)
 def fused_shape(n: int, wide: bool) -> Shape | None:
     """The least work for at least n points in registers, or None where they hold no so many."""
-    return min((s for s in FUSED[wide] if n <= s.N), key=lambda s: (s.N * s.flop(), s), default=None)
+    return min(
+        (s for s in FUSED[wide] if n <= s.N), key=lambda s: (s.N * (s.flop() + ORDER_FLOP * (s.N3 > 1)), s), default=None
+    )
 
 
 @lru_cache(maxsize=65536)
 def split_shape(n: int, wide: bool) -> tuple[tuple[int, ...], Shape]:
     """(outer DFTs through memory, rows in registers) of the least work for at least n points; as few outer DFTs as go."""
-    later: tuple[int, ...] = ()
-    while len(later) < 8:
-        found = []
-        for inner in INNER[wide]:
+    for levels in range(4):
+        found: list[tuple[tuple[int, ...], Shape]] = []
+        for later, inner in itertools.product(itertools.product(NEXT, repeat=levels), INNER[wide]):
             first = max(2, -(-n // (math.prod(later) * inner.N)))
             if first <= WIDEST:
                 found.append(((first, *later), inner))
         if found:
             return min(found, key=lambda split: (math.prod(split[0]) * split[1].N * split_flop(*split), split))
-        later = (NEXT, *later)
-    raise ArgumentError(f"a transform of {n:,} points is longer than any memory; split the sequence")
+    raise ArgumentError(f"a transform of {n:,} points is longer than the engine's; split the sequence")
 
 
 def split_flop(outer: tuple[int, ...], inner: Shape, passes: bool = True) -> int:
@@ -99,4 +105,4 @@ def _length(wide: bool, n: int) -> int:
 
 
 # By whether operands are wide: the length of the transform that serves n points.
-TRANSFORM_LENGTH = {wide: partial(_length, wide) for wide in LONGEST}
+TRANSFORM_LENGTH = {wide: partial(_length, wide) for wide in FUSED}

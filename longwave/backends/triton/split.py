@@ -103,9 +103,8 @@ def outer_backward(
         tl.store(z_out + base + points + p, (-upper).to(z_out.dtype.element_ty), inside)
     else:
         factor = 1.0
-        if filters is not None:
-            if filters.scale is not None:
-                factor = tl.load(filters.scale + h // filters.repeats + b * filters.step - filters.first)
+        if filters.scale is not None:
+            factor = tl.load(filters.scale + h // filters.repeats + b * filters.step - filters.first)
         store_ring(real * factor, results, target, signal, source, p, b, h, window, inside)
         if UPPER:
             store_ring(upper * factor, results, target, signal, source, p + LENGTH * columns, b, h, window, inside)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from functools import lru_cache
 
-from longwave.backends.triton.shapes import FUSED, factored, split_flop
+from longwave.backends.triton.shapes import WINDOWS, factored, split_flop
 
 # Windows are taken where their products are expected to cost at most so much of one transform for everything.
 GAIN = 0.8
@@ -16,7 +16,7 @@ def length(N: int, samples: int, taps: int, wide: bool) -> int:
     outer, shape = factored(N, wide)
     whole = N * (split_flop(outer, shape) if outer else shape.flop())
     best, least = 0, GAIN * whole
-    for window in FUSED[wide]:
+    for window in WINDOWS[wide]:
         hop = 2 * window.N - taps + 1
         if taps <= hop < samples / 2:
             work = -(-samples // hop) * window.N * window.flop(planes=2)

@@ -42,7 +42,8 @@ class Signal(NamedTuple):
 class Results(NamedTuple):
     """Where a result goes: y, times a gate; once more, times another; and where it lies before y, the history's gradient.
 
-    With `skip`, (H,) times the signal is added; its sample stands `shift` later than that of the result.
+    With `skip`, numbers `step` apart for the channels, that times the signal is added, whose sample stands `shift` later than
+    that of the result.
     """
 
     y: View | None
@@ -51,7 +52,8 @@ class Results(NamedTuple):
     gate2: View | None = None
     past: View | None = None
     again: View | None = None
-    skip: View | None = None
+    skip: Any = None
+    step: int = 0
     shift: int = 0
 
 

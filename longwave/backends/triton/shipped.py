@@ -1,0 +1,145 @@
+"""Every configuration of a kernel that is compiled ahead of time, as data: what `configurations.shipped` lists."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import torch
+
+from longwave.backends.triton import fused, split
+from longwave.backends.triton.configurations import (
+    OPERANDS,
+    TILE,
+    Configuration,
+    Launch,
+    constants,
+    launch,
+    outer_constants,
+    outer_launch,
+)
+from longwave.backends.triton.shapes import FUSED, INNER, NEXT, WIDEST, WINDOWS, Shape, fused_shape
+from longwave.backends.triton.words import Filters, Outer, Place, Results, Rows, Signal, Tables, View
+
+# Types stand where a launch has values.
+_POINTER: dict[torch.dtype, Any] = {torch.float16: "*fp16", torch.bfloat16: "*bf16", torch.float32: "*fp32"}
+I32: Any = "i32"
+I64: Any = "i64"
+_PLACE = Place(I32, I32, I32, I32, I32, I32)
+# Rows of a batch, and those of a split transform.
+_ROWS, _PARTS = Rows(I32, I32, I32, 0, 0, 1, 1), Rows(I32, I32, 1, I32, I32, 1, I32)
+
+
+def _view(dtype: torch.dtype) -> Any:
+    """Of a tensor whose samples are neighbours."""
+    return View(_POINTER[dtype], I64, I64, 1)
+
+
+def _tables(shape: Shape, dtype: torch.dtype) -> Tables:
+    return Tables(*[_POINTER[dtype]] * (12 if shape.N3 > 1 else 8))
+
+
+def _outer(dtype: torch.dtype) -> Outer:
+    return Outer(*[_POINTER[dtype]] * 4, *["*fp32"] * 4)
+
+
+def _filters(dtype: torch.dtype) -> Filters:
+    return Filters(_POINTER[dtype], None if dtype == torch.float32 else "*fp32", 1, 0, 0)
+
+
+def _configuration(
+    name: str, kernel: Any, arguments: tuple[Any, ...], constexprs: dict[str, Any], launched: Any
+) -> Configuration:
+    """Of arguments by their types, in the kernel's order, numbers and None where they are known when it is compiled."""
+    found: dict[Any, Any] = dict(constexprs)
+
+    def signature(value: Any, path: tuple[int, ...]) -> Any:
+        if isinstance(value, tuple):
+            parts = [signature(part, (*path, i)) for i, part in enumerate(value)]
+            return type(value)(*parts) if hasattr(value, "_fields") else tuple(parts)
+        if isinstance(value, str):
+            return value
+        found[path] = value
+        return "constexpr"
+
+    types = {n: signature(value, (i,)) for i, (n, value) in enumerate(zip(kernel.arg_names, arguments, strict=False))}
+    types |= dict.fromkeys(constexprs, "constexpr")
+    return Configuration(name, kernel, types, found, launched.num_warps, launched.num_stages)
+
+
+def _used(wide: bool) -> list[Shape]:
+    """The transforms in registers of all lengths, the longest first."""
+    longest = max(shape.N for shape in FUSED[wide])
+    found = {fused_shape(n, wide) for n in range(1, longest + 1)}
+    return sorted((shape for shape in found if shape is not None), key=lambda shape: -shape.N)
+
+
+def shipped() -> Iterator[Configuration]:
+    """The most common first."""
+    for kind in OPERANDS:
+        wide = kind == torch.float32
+        name = _POINTER[kind][1:]
+        for shape in _used(wide):
+            yield _convolve(f"fused {shape} {name}", kind, shape)
+            yield _convolve(f"fused {shape} {name} gated", kind, shape, gated=True)
+            yield _correlate(f"filter gradient {shape} {name}", kind, shape, False)
+        for shape in WINDOWS[wide]:
+            yield _convolve(f"windows {shape} {name}", kind, shape, upper=True)
+        for shape in INNER[wide]:
+            yield _convolve(f"split rows {shape} {name}", kind, shape, split_rows=True)
+            yield _correlate(f"filter gradient of split rows {shape} {name}", kind, shape, True)
+        yield from _outers(kind)
+    for shape in dict.fromkeys((*_used(False), *_used(True), *WINDOWS[False], *INNER[False], *INNER[True])):
+        yield from _filter_transforms(shape)
+    rounding = ("*fp32", "*fp16", "*fp32", "i32")
+    yield _configuration("round_spectra", fused.round_spectra, rounding, {"TILE": TILE}, Launch(4))
+
+
+def _convolve(
+    name: str, kind: torch.dtype, shape: Shape, *, gated: bool = False, upper: bool = False, split_rows: bool = False
+) -> Configuration:
+    x, z = _view(kind), _POINTER[kind]
+    signal, results = Signal(x, x if gated else None), Results(x, *([x] if gated else []))
+    if gated:
+        results = results._replace(skip="*fp32", step=1, shift=I32)
+    arguments: tuple[Any, ...] = (signal, _PLACE, results, _PLACE, None, None, _filters(kind), _tables(shape, kind), _ROWS)
+    if split_rows:
+        arguments = (None, _PLACE, None, _PLACE, z, z, _filters(kind), _tables(shape, kind), _PARTS)
+    both = upper or split_rows
+    flags = {"UPPER_IN": both, "UPPER_OUT": both, "CONJ": False, "SWAPPED": False}
+    return _configuration(name, fused.convolve, arguments, {**constants(shape, kind), **flags}, launch(shape, kind))
+
+
+def _correlate(name: str, kind: torch.dtype, shape: Shape, split_rows: bool) -> Configuration:
+    signal, z = Signal(_view(kind)), _POINTER[kind]
+    first: tuple[Any, ...]
+    first, second = ((None, _PLACE, z),) * 2 if split_rows else ((signal, _PLACE, None),) * 2
+    arguments = (*first, *second, "*fp32", _tables(shape, kind), _PARTS if split_rows else _ROWS, "i32", "i32")
+    flags = {"UPPER": split_rows, "UPPER_OTHER": split_rows, "MORE": False}
+    return _configuration(name, fused.correlate, arguments, {**constants(shape, kind), **flags}, launch(shape, kind))
+
+
+def _outers(kind: torch.dtype) -> Iterator[Configuration]:
+    x, z, table = _view(kind), _POINTER[kind], _outer(kind)
+    numbers = (_PARTS._replace(parts=1), "i32", "i32", "i32")
+    for length in (16, *NEXT):
+        flags = outer_constants(length, kind) | {"UPPER": False}
+        arguments: tuple[Any, ...] = (Signal(x), _PLACE, None, z, table, *numbers)
+        yield _configuration(f"outer {length} {z[1:]}", split.outer_forward, arguments, flags, outer_launch(kind))
+        back: tuple[Any, ...] = (z, None, Signal(x), _PLACE, Results(x), _PLACE, _filters(kind), table, *numbers)
+        yield _configuration(f"outer {length} {z[1:]} back", split.outer_backward, back, flags, outer_launch(kind))
+    flags = outer_constants(WIDEST, kind) | {"UPPER": True}
+    arguments = (None, _PLACE, z, z, table, *numbers)
+    yield _configuration(f"outer {WIDEST} {z[1:]} of a part", split.outer_forward, arguments, flags, outer_launch(kind))
+    back = (z, z, None, _PLACE, None, _PLACE, Filters(None, None, 1, 0), table, *numbers)
+    yield _configuration(f"outer {WIDEST} {z[1:]} of a part, back", split.outer_backward, back, flags, outer_launch(kind))
+
+
+def _filter_transforms(shape: Shape) -> Iterator[Configuration]:
+    kind = torch.float32
+    k, table = Signal(View("*fp32", 0, I64, 1)), _tables(shape, kind)
+    flags = constants(shape, kind) | {"UPPER": False}
+    arguments: tuple[Any, ...] = (k, _PLACE, None, Filters("*fp32", None, 1, 0, 0), table, _ROWS)
+    yield _configuration(f"spectra {shape}", fused.analyse, arguments, flags, launch(shape, kind))
+    arguments = ("*fp64", Results(_view(kind)), _PLACE, None, table, _ROWS)
+    yield _configuration(f"filters from spectra {shape}", fused.synthesise, arguments, flags, launch(shape, kind))

@@ -1,0 +1,179 @@
+"""What the engine promises beside values: bits that do not depend on company, rows that do not leak, spectra that keep."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+import pytest
+import torch
+from torch import Tensor
+
+import longwave
+from longwave import backends
+from longwave.backends import triton as engine
+from longwave.backends.triton import configurations, layouts, shapes
+from longwave.bench.tolerances import bound, relative_l2
+from longwave.errors import UnsupportedError
+from longwave.problem import Problem
+
+F16, F32 = torch.float16, torch.float32
+
+
+def _gradients(u: Tensor, k: Tensor, dy: Tensor) -> list[Tensor]:
+    u, k = u.detach().requires_grad_(), k.detach().requires_grad_()
+    y = longwave.long_conv(u, k, backend="triton")
+    return [y.detach(), *torch.autograd.grad(y, (u, k), dy)]
+
+
+@pytest.mark.parametrize(("dtype", "L"), [(F16, 40), (F32, 300)], ids=str)
+def test_bits_of_a_row_do_not_depend_on_its_company(dtype: torch.dtype, L: int, device: str) -> None:
+    u, dy = torch.randn(2, 5, L, dtype=dtype, device=device), torch.randn(2, 5, L, dtype=dtype, device=device)
+    k = torch.randn(5, L, dtype=dtype, device=device)
+    # The interpreter's products are NumPy's, whose bits depend on the column: there the row is the first of its tile.
+    h = 3 if device == "cuda" else 4
+    y, du, dk = _gradients(u, k, dy)
+    y_one, du_one, _ = _gradients(u[1:2, h : h + 1], k[h : h + 1], dy[1:2, h : h + 1])
+    assert torch.equal(y[1:2, h : h + 1], y_one)
+    assert torch.equal(du[1:2, h : h + 1], du_one)
+    _, _, dk_one = _gradients(u[:, h : h + 1], k[h : h + 1], dy[:, h : h + 1])
+    assert torch.equal(dk[h : h + 1], dk_one)
+    assert not torch.equal(y[0, h], y[1, h])
+
+
+def test_a_filters_gradient_has_one_order_however_products_wait(monkeypatch: pytest.MonkeyPatch, device: str) -> None:
+    from longwave.backends.triton import blocks
+
+    u, dy, k = (torch.randn(*shape, device=device) for shape in ((1, 3, 550), (1, 3, 550), (1, 550)))
+    *_, dk = _gradients(u, k, dy)
+    monkeypatch.setattr(blocks, "SCRATCH_BYTES", 1)  # one channel at a time
+    assert torch.equal(_gradients(u, k, dy)[2], dk)
+
+
+@pytest.mark.filterwarnings("ignore:invalid value encountered")  # NumPy, in the interpreter
+@pytest.mark.parametrize("L", [40])
+def test_a_nan_stays_in_its_row_and_channel(L: int, device: str) -> None:
+    u, k = torch.randn(2, 5, L, device=device), torch.randn(5, L, device=device)
+    dy = torch.randn_like(u)
+    clean = _gradients(u, k, dy)
+    u[1, 2, 3], u[0, 4, 5], k[1, 7] = float("nan"), float("inf"), float("nan")
+    y, du, dk = _gradients(u, k, dy)
+    touched = torch.zeros(2, 5, dtype=torch.bool, device=device)
+    touched[1, 2] = touched[0, 4] = touched[:, 1] = True
+    assert torch.equal(y[~touched], clean[0][~touched])
+    assert y[touched].isnan().any(-1).all()
+    assert torch.equal(du[:, [0, 2, 3, 4]], clean[1][:, [0, 2, 3, 4]])
+    assert torch.equal(dk[[0, 1, 3]], clean[2][[0, 1, 3]])
+
+
+@pytest.mark.parametrize("mode", ["causal", "circular", "same"])
+@pytest.mark.parametrize("dtype", [F16, F32], ids=str)
+def test_a_prepared_filter_has_the_bits_of_its_taps(mode: str, dtype: torch.dtype, device: str) -> None:
+    u, k = torch.randn(2, 4, 50, dtype=dtype, device=device), torch.randn(2, 30, dtype=dtype, device=device)
+    prepared = longwave.prepare_filter(k, 50, mode=mode, backend="triton")
+    assert prepared.spectrum is not None
+    want = longwave.long_conv(u, k, mode=mode, backend="triton")
+    k.fill_(float("nan"))
+    assert torch.equal(longwave.long_conv(u, prepared, mode=mode), want)
+    v = u.detach().requires_grad_()
+    longwave.long_conv(v, prepared, mode=mode).sum().backward()
+    assert v.grad is not None
+    assert v.grad.isfinite().all()
+
+
+def test_a_prepared_filter_behind_a_mask(device: str) -> None:
+    u, k = torch.randn(1, 2, 40, device=device), torch.randn(2, 40, device=device)
+    mask = longwave.FrequencyMask.lowpass(0.5, leaks_future=True)
+    want = longwave.long_conv(u, k, frequency_mask=mask, backend="triton")
+    prepared = longwave.prepare_filter(k, 40, frequency_mask=mask, backend="triton")
+    assert torch.equal(longwave.long_conv(u, prepared), want)
+
+
+@pytest.mark.parametrize(("of_u", "of_k"), [(0.01, 1e-3), (1e-3, 1.0), (1.0, 1e-5)])
+def test_small_samples_and_taps_do_not_underflow(of_u: float, of_k: float, device: str) -> None:
+    u, k = (of_u * torch.randn(1, 2, 200, device=device)).half(), of_k * torch.randn(2, 200, device=device) / 200**0.5
+    truth = torch.fft.irfft(torch.fft.rfft(u.double(), n=400) * torch.fft.rfft(k.double(), n=400), n=400)[..., :200]
+    y = longwave.long_conv(u, k, backend="triton")
+    assert relative_l2(y, truth) <= bound(F16, 200, "triton", truth=truth)
+
+
+def test_a_mean_far_from_zero_does_not_overflow(device: str) -> None:
+    u, k = (torch.randn(1, 1, 700, device=device) + 20).half(), torch.randn(1, 700, device=device) / 700**0.5
+    truth = torch.fft.irfft(torch.fft.rfft(u.double(), n=1400) * torch.fft.rfft(k.double(), n=1400), n=1400)[..., :700]
+    assert relative_l2(longwave.long_conv(u, k, backend="triton"), truth) <= bound(F16, 700, "triton", truth=truth)
+
+
+def test_transforms_are_no_longer_than_they_need() -> None:
+    """From 4,096 points on at most a quarter above, and 14,113 samples as one expects."""
+    for wide in (False, True):
+        lengths = [shapes.TRANSFORM_LENGTH[wide](n) for n in range(1, 70_000, 97)]
+        assert lengths == sorted(lengths)
+        for n, N in zip(range(1, 70_000, 97), lengths, strict=True):
+            assert n <= N
+            assert 1.26 * n >= N or n <= 4096 + 1024
+    assert shapes.TRANSFORM_LENGTH[False](14_113) == 14_336
+    assert shapes.TRANSFORM_LENGTH[False](2**24) == 2**24
+
+
+def _problem(**given: object) -> Problem:
+    fields: dict[str, object] = {
+        "batch": 1, "channels": 1, "in_start": 0, "in_len": 100, "out_start": 0, "out_len": 100, "taps": 100, "lag0": 0,
+        "reverse": False, "circular": False, "groups": 1, "per_sample": False, "dtype": "float16", "filter_dtype": "float32",
+        "device": "cuda",
+    }  # fmt: skip
+    return Problem(**(fields | given))  # type: ignore[arg-type]
+
+
+def test_regimes_are_functions_of_lengths() -> None:
+    def regime(L: int, K: int) -> str:
+        return layouts.layout(_problem(in_len=L, out_len=L, taps=K)).regime
+
+    assert [regime(100, 100), regime(4096, 4096), regime(4097, 4097), regime(2**24, 2**24)] == [
+        "fused",
+        "fused",
+        "split",
+        "split",
+    ]
+    assert regime(2**20, 128) == "windows"
+    assert regime(4096, 4000) == "fused"
+
+
+def test_auto_leaves_gpus_to_plain_until_a_run_has_passed(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert not configurations.PASSED
+    reason = engine.passes(_problem())
+    assert reason is not None
+    assert "not been verified on a GPU" in reason
+    monkeypatch.setitem(configurations.PASSED, "fused", "a device, a date, a command")
+    assert engine.passes(_problem()) is None
+    assert engine.passes(_problem(in_len=10_000, out_len=10_000, taps=10_000)) is not None
+
+
+@pytest.mark.parametrize("given", [{"dtype": "float64"}, {"dtype": "complex64"}, {"channels": 70_000}])
+def test_what_the_engine_cannot_do_it_refuses_and_names_who_can(given: dict[str, object]) -> None:
+    reason = engine.refuses(_problem(**given))
+    assert reason is not None
+    assert "backend='plain'" in reason
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="this machine has a GPU")
+def test_without_a_gpu_and_an_interpreter_the_backend_is_missing(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("TRITON_INTERPRET")
+    assert "NVIDIA GPU" in (engine.missing() or "")
+    with pytest.raises(UnsupportedError, match="backend='triton' cannot run this call: it needs an NVIDIA GPU"):
+        longwave.long_conv(torch.randn(1, 1, 77), torch.randn(1, 77), backend="triton")
+
+
+def test_listing_backends_does_not_import_triton() -> None:
+    code = "import sys; from longwave import backends; backends.available(); print('triton' in sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "False"
+    assert "triton" in backends.names()
+
+
+@pytest.mark.parametrize("mode", ["causal", "full"])
+def test_a_plan_prints_what_runs(mode: str) -> None:
+    plan = longwave.plan((2, 8, 20_000), (8, 20_000), mode=mode, dtype=F16, device="cuda", backend="triton")
+    assert "split, right-angle transforms of" in str(plan)
+    assert plan.N >= 20_000
+    assert plan.bytes > plan.result_bytes
+    assert plan.backward_bytes > plan.bytes
