@@ -163,6 +163,16 @@ def _far_apart(shape: tuple[int, ...], dtype: torch.dtype, chance: Random) -> Te
     return torch.empty(0, dtype=dtype).set_(storage, 0, shape, strides)
 
 
+def on_device(x: Tensor, device: str) -> Tensor:
+    """A leaf with the same place, strides and neighbours in its memory; x itself where it is there."""
+    if x.device.type == device:
+        return x
+    storage = x.untyped_storage()
+    moved = torch.UntypedStorage(storage.nbytes(), device=device).copy_(storage)
+    there = torch.empty(0, dtype=x.dtype, device=device).set_(moved, x.storage_offset(), x.shape, x.stride())
+    return there.requires_grad_(x.requires_grad)
+
+
 def floating(kwargs: dict[str, Any]) -> dict[str, Tensor]:
     return {name: x for name, x in kwargs.items() if isinstance(x, Tensor) and x.requires_grad}
 
@@ -176,20 +186,22 @@ def truth_of(kwargs: dict[str, Any]) -> Tensor:
     return long_conv_ref(**kwargs)
 
 
-def compare(case: Case, backend: str) -> None:
+def compare(case: Case, backend: str, device: str = "cpu") -> None:
     """The result and every gradient, within the contract of the backend and of the dtype it gives them in.
 
     Raises UnsupportedError where the backend refuses the case.
     """
     kwargs, dy = arguments(case), result_gradient(case)
-    y = longwave.long_conv(**kwargs, backend=backend)
+    there = {name: on_device(x, device) if isinstance(x, Tensor) else x for name, x in kwargs.items()}
+    y = longwave.long_conv(**there, backend=backend)
     assert y.dtype == case.dtype
     assert y.shape == dy.shape
     assert y.is_contiguous()
-    inputs = floating(kwargs)
-    got = {"y": y.detach()}
+    inputs, leaves = floating(kwargs), floating(there)
+    got = {"y": y.detach().cpu()}
     if inputs:
-        got |= zip(inputs, torch.autograd.grad(y, list(inputs.values()), dy), strict=True)
+        grads = torch.autograd.grad(y, list(leaves.values()), on_device(dy, device))
+        got |= zip(inputs, [grad.cpu() for grad in grads], strict=True)
     for name, x in inputs.items():
         assert got[name].dtype == x.dtype
         assert got[name].shape == x.shape
