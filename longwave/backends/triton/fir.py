@@ -8,12 +8,11 @@ from typing import Protocol
 from torch import Tensor
 
 from longwave import dtypes
+from longwave.backends.triton.cost import MOST_TAPS
 from longwave.backends.triton.fir_launch import Signal, Taps, add_sums, partial_bytes
 from longwave.backends.triton.fir_launch import convolve as sum_up
 from longwave.planner import Plan
 from longwave.problem import Problem
-
-MOST_TAPS = 64
 
 
 class Gradients(Protocol):
