@@ -100,7 +100,10 @@ def _measure_apart(name: str, args: argparse.Namespace) -> int:
     from longwave.bench import record
     from longwave.bench.contestants import runnable_backends
     from longwave.bench.stamp import checkout, make_stamp
+    from longwave.errors import ArgumentError
 
+    if args.device != "cpu":
+        raise ArgumentError(f"--{name} measures on the CPU only, and --device {args.device} was asked; drop one of them")
     table = importlib.import_module(f"longwave.bench.{name}")
     backends = runnable_backends(args.backend)
     stamp = make_stamp()

@@ -161,3 +161,6 @@ def test_without_a_gpu_it_is_one_sentence(capsys: pytest.CaptureFixture[str]) ->
         assert status == 2
         assert "--device cuda is not on this machine" in err
         assert err.count("\n") == 1
+    status, _, err = typed(capsys, "bench", "--device", "cuda", "--short")
+    assert status == 2
+    assert "--short measures on the CPU only" in err

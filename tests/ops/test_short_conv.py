@@ -240,7 +240,7 @@ def test_a_row_has_the_same_bits_in_any_company(K: int, L: int) -> None:
     compare_bits(37, L, K)
 
 
-def compare_bits(H: int, L: int, K: int) -> None:
+def compare_bits(H: int, L: int, K: int, widths: tuple[int, ...] = (1, 2, 3)) -> None:
     """Of a row alone, in a batch, in either layout, through any strides, on any number of threads."""
     x, w, bias = torch.randn(3, H, L), torch.randn(H, K), torch.randn(H)
     dy = torch.randn(3, H, L)
@@ -261,7 +261,7 @@ def compare_bits(H: int, L: int, K: int) -> None:
     whole = run(everything, everything)
     before = torch.get_num_threads()
     try:
-        for threads in (1, 2, 3):
+        for threads in widths:
             torch.set_num_threads(threads)
             for layout in ("BHL", "BLH", "strided"):
                 for a, b in zip(whole, run(everything, everything, layout), strict=True):

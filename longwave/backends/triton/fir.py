@@ -67,9 +67,8 @@ def convolve(
     history: Tensor | None,
 ) -> None:
     """Write y."""
-    sum_up(
-        y, _signal(p, u, pregate, history), _taps(p, k), shift=_shift(p), present=_present(p), times=postgate, skip=D
-    )  # fmt: skip
+    signal = _signal(p, u, pregate, history)
+    sum_up(y, signal, _taps(p, k), shift=_shift(p), present=_present(p), times=postgate, skip=D)
 
 
 def differentiate(

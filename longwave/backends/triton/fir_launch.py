@@ -17,11 +17,14 @@ from longwave.backends.triton import fir_kernels as kernels
 TILE, CHANNELS_SIDE_BY_SIDE = 512, 64
 # Taps that are unrolled, and one chain of fma.
 MOST_AT_ONCE = 8
-# A filter's gradient is summed over spans of so many samples, in so many chains, and its tiles hold so many sums.
-SPAN, CHAINS, TILE_OF_SUMS = 4096, 64, 2048
+# A filter's gradient is summed over spans of so many samples, in so many chains, and its tiles hold so many sums. Spans of long
+# rows are longer, so that there are about so many: what is left of each span waits in memory.
+SPAN, MOST_SPANS, LONGEST_SPAN = 4096, 64, 65536
+CHAINS, TILE_OF_SUMS = 64, 2048
 GATHER_CHAINS, GATHER_ELEMENTS = 32, 32
-# Products are rounded where the kernels round them: fma is written where it is meant.
+# The arithmetic type.
 WIDE = {torch.float32: kernels.FLOAT32, torch.float64: kernels.FLOAT64}
+# Products are rounded where the kernels round them: fma is written where it is meant.
 WARPS, STAGES = 4, 1
 OPTIONS: dict[str, Any] = {"num_warps": WARPS, "num_stages": STAGES, "enable_fp_fusion": False}
 
@@ -109,7 +112,7 @@ def add_sums(
     without a signal the sum of g. `total` has the arithmetic type."""
     B, H, count = g.shape
     K = total.number
-    span = min(SPAN, max(CHAINS, _power(count)))
+    span = span_of(count)
     spans = -(-count // span)
     channels, block = sums_tile(K, side_by_side(g), H)
     partial = torch.empty((B, spans, H, K), dtype=total.k.dtype, device=g.device)
@@ -156,6 +159,13 @@ def sums_tile(K: int, channels_first: bool, H: int) -> tuple[int, int]:
     return channels, min(_power(K), TILE_OF_SUMS // (CHAINS * channels))
 
 
+@lru_cache(maxsize=256)
+def span_of(count: int) -> int:
+    """Samples of a span: of the order of a filter's gradient, and so a function of the length alone."""
+    length = _power(count)
+    return max(CHAINS, min(length, SPAN), min(length // MOST_SPANS, LONGEST_SPAN))
+
+
 def at_once(K: int) -> int:
     """Taps of a chain: as even parts of all as there are."""
     return -(-K // -(-K // MOST_AT_ONCE))
@@ -163,7 +173,7 @@ def at_once(K: int) -> int:
 
 def partial_bytes(B: int, H: int, count: int, K: int, item: int) -> int:
     """What `add_sums` allocates, in an arithmetic type of `item` bytes."""
-    return item * B * -(-count // min(SPAN, max(CHAINS, _power(count)))) * H * K
+    return item * B * -(-count // span_of(count)) * H * K
 
 
 def _power(n: int) -> int:

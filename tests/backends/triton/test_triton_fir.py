@@ -91,7 +91,7 @@ def test_value_and_gradients_of_every_dtype(mode: str, dtype: torch.dtype, devic
 
 
 def test_a_row_has_the_same_bits_in_any_company(device: str) -> None:
-    u, gate, k, D = (torch.randn(*shape, device=device) for shape in ((3, 6, 70), (3, 6, 70), (6, 9), (6,)))
+    u, gate, k, D = (torch.randn(*shape, device=device) for shape in ((2, 5, 70), (2, 5, 70), (5, 5), (5,)))
 
     def run(b: slice, h: slice, layout: str = "BHL") -> list[Tensor]:
         turned = [t[b, h] if layout == "BHL" else t[b, h].transpose(1, 2).contiguous() for t in (u, gate)]
@@ -136,7 +136,7 @@ def test_what_it_does_not_take() -> None:
         assert not fir.takes(dataclasses.replace(problem, **changed))
 
 
-@pytest.mark.parametrize("mode", list(MODES))
+@pytest.mark.parametrize("mode", ["causal", "circular"])
 def test_second_derivatives(mode: str, device: str) -> None:
     """They are sums with their taps stored in falling order, and with windows anywhere."""
     u, k, D, gate = (
