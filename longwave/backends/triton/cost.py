@@ -28,6 +28,8 @@ UNITS, LEVELS = ("tensor16", "tf32", "float32"), ("memory", "l2", "shared")
 TF32_PRODUCTS = 3
 # The longest DFT that is one product.
 WIDEST = 128
+# The most points that stay in registers, by whether operands have 32 bits.
+LONGEST = {False: 4096, True: 2048}
 # Filters of so many taps are summed as they stand (`fir`). Without a GPU nobody knows where a transform becomes faster.
 MOST_TAPS = 64
 SIGNALS = ("float32", "bfloat16", "float16")
@@ -89,10 +91,12 @@ class Stage(NamedTuple):
 
 
 class Transform(NamedTuple):
-    """A row of N points: DFTs through memory, and the sides of the matrices that are multiplied in a multiprocessor."""
+    """A row: DFTs through memory, the sides of the matrices that are multiplied in a multiprocessor, and how many windows it is
+    taken in, each a transform of its own."""
 
     outer: tuple[int, ...]
     inner: tuple[int, ...]
+    windows: int = 1
 
     @property
     def length(self) -> int:
@@ -112,7 +116,7 @@ def stage_seconds(stage: Stage, part: Part) -> float:
 def transform_for(n: int, wide: bool) -> Transform:
     """The least work for at least n points: in registers to 4,096 points (2,048 of 32-bit operands), and beyond that with as
     few DFTs through memory as go. Its engine decides; this is what lengths alone say."""
-    longest = 2048 if wide else 4096
+    longest = LONGEST[wide]
     inner = [(16,), (32,), (64,), (16, 16)]
     found = [Transform((), (16 * -(-n // (16 * math.prod(rest))), *rest)) for rest in inner]
     found = [t for t in found if t.inner[0] <= WIDEST and t.length <= longest]
@@ -157,25 +161,37 @@ def stages(p: Problem, t: Transform | None = None) -> list[Stage]:
     unit, times, operand = ("tf32", TF32_PRODUCTS, 4) if wide else ("tensor16", 1, 2)
     N, z = t.length, 2 * operand  # z: bytes of a complex point
 
-    def products(of: int, ways: int) -> list[Stage]:
+    def products(of: int, ways: int, windows: int) -> list[Stage]:
         """`ways` of the transform of `of` rows: a matrix product with complex operands is 8 flop a point and side; the first
-        sees samples of one real plane, which is half."""
+        sees samples of one real plane, which is half, but in windows, which fill both."""
         found = []
+        planes = 2 if windows > 1 else 1
         for i, side in enumerate((*t.outer, *t.inner)):
-            flop = (4 if i == 0 else 8) * ways * times * _side(side) * of * N
+            flop = (4 * planes if i == 0 else 8) * ways * times * _side(side) * of * N
             through = {"memory": 2.0 * ways * z * of * N} if i < len(t.outer) else {"shared": 2.0 * ways * z * of * N}
             found.append(Stage("DFT through memory" if i < len(t.outer) else "DFT", side, flop, unit, **through))
         weights = len(t.outer) + len(t.inner) - 1
         return [*found, Stage("weights", 0, 6.0 * ways * weights * of * N, "float32")]
 
-    spectra = [s._replace(name=f"filters: {s.name}") for s in products(filters, 1)]
-    kept = Stage("filters: spectra", 0, 6.0 * rows * N, "float32", memory=2.0 * z * filters * N)
-    return [moved[0], *spectra, kept, *products(rows, 2), moved[1]]
+    spectra = [s._replace(name=f"filters: {s.name}") for s in products(filters, 1, 1)]
+    kept = Stage("filters: spectra", 0, 6.0 * rows * t.windows * N, "float32", memory=2.0 * z * filters * N)
+    return [moved[0], *spectra, kept, *products(rows * t.windows, 2, t.windows), moved[1]]
 
 
 def transform_of(p: Problem) -> Transform | None:
-    """That of a problem's rows, or None where its taps are few."""
-    return None if p.taps <= MOST_TAPS else transform_for(points(p), p.dtype == "float32" or p.precision == "high")
+    """That of a problem's rows: one ring, or windows where the lags are so few that this is less work; None where its taps are
+    fewer still."""
+    if p.taps <= MOST_TAPS:
+        return None
+    wide = p.dtype == "float32" or p.precision == "high"
+    low, high = p.lags
+    found = [transform_for(points(p), wide)]
+    samples, lags = max(p.in_len, p.out_len), max(high, 0) - min(low, 0) + 1
+    for n in (256, 512, 1024, 2048, LONGEST[wide]):
+        hop = 2 * n - lags + 1
+        if not p.circular and p.mask is None and lags <= hop < samples / 2:
+            found.append(transform_for(n, wide)._replace(windows=-(-samples // hop)))
+    return min(found, key=lambda t: sum(stage_seconds(s, PARTS["h200"]) for s in stages(p, t)))
 
 
 def plan(p: Problem, name: str) -> Plan:
@@ -217,6 +233,8 @@ def plan(p: Problem, name: str) -> Plan:
 
 def _described(t: Transform) -> str:
     inner = "·".join(map(str, t.inner))
+    if t.windows > 1:
+        return f"windows, {t.windows:,} of {inner}"
     return f"split, {'·'.join(map(str, t.outer))} through memory × {inner}" if t.outer else f"fused, {inner}"
 
 
