@@ -1,8 +1,7 @@
-"""On a GPU where there is one, and in Triton's interpreter elsewhere: the same tests."""
+"""On a GPU these tests run there; elsewhere Triton's interpreter runs the kernels, which must be so when they are defined."""
 
 from __future__ import annotations
 
-import os
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -11,16 +10,21 @@ import numpy as np
 import pytest
 import torch
 
-if not torch.cuda.is_available():  # read where kernels are defined, and so before Triton is imported
-    os.environ.setdefault("TRITON_INTERPRET", "1")
-pytest.importorskip("triton")
-
 sys.path.append(str(Path(__file__).parents[2] / "ops"))
+
+DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
+if DEVICE == "cpu":
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("TRITON_INTERPRET", "1")
+        pytest.importorskip("triton")
+        from longwave.backends.triton import fir, short  # noqa: F401  (define the kernels)
+pytest.importorskip("triton")
 
 
 @pytest.fixture(autouse=True)
-def _nan_filled(nan_filled_memory: None) -> None:
-    """Every test of the engine runs in memory filled with NaN."""
+def _interpreted(monkeypatch: pytest.MonkeyPatch) -> None:
+    if DEVICE == "cpu":
+        monkeypatch.setenv("TRITON_INTERPRET", "1")
 
 
 @pytest.fixture(autouse=True)
@@ -30,6 +34,11 @@ def _as_quiet_as_a_gpu() -> Iterator[None]:
         yield
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(autouse=True)
+def _nan_filled(nan_filled_memory: None) -> None:
+    """Every test of the engine runs in memory filled with NaN."""
+
+
+@pytest.fixture
 def device() -> str:
-    return "cuda" if torch.cuda.is_available() else "cpu"
+    return DEVICE
