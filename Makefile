@@ -29,8 +29,11 @@ test: env        ## all tests but the slow ones and those that need a GPU
 test-slow: env   ## the tests that take minutes each
 	$(PYTEST) -m slow
 
-test-gpu: env    ## the tests that need a CUDA device
-	$(BIN)/python -m pytest -m gpu
+test-gpu: env    ## the GPU kernels on a CUDA device, and once more under compute-sanitizer where it is installed
+	$(BIN)/python -c "import sys, torch; sys.exit(None if torch.cuda.is_available() else 'no CUDA device; make test interprets')"
+	$(BIN)/python -m pytest -m 'not slow' tests/backends/triton
+	! command -v compute-sanitizer || compute-sanitizer --error-exitcode 1 \
+		$(BIN)/python -m pytest -m 'not slow' tests/backends/triton -k 'equal_the_direct_sum'
 
 check: env       ## format, lint and types; edits nothing
 	$(BIN)/ruff format --check --diff .

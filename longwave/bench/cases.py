@@ -17,6 +17,16 @@ LENGTHS = (256, 512, 1_000, 1_024, 2_048, 4_096, 14_113, 16_384, 65_536, 100_000
 QUICK = (1_024, 14_113, 262_144)
 SAMPLES = (22, 24)
 LARGEST_BATCH = 4
+# On a GPU: the published shape, 64 · 768 rows, and as many of them as its memory holds.
+GPU_LENGTHS = (
+    256, 512, 1_024, 2_048, 4_096, 8_192, 14_113, 16_384, 32_768, 65_536, 100_000, 131_072, 262_144, 524_288, 1_048_576,
+    2_097_152, 4_194_304,
+)  # fmt: skip
+GPU_BATCH, GPU_CHANNELS = 64, 768
+# What tensors may take of the memory: the rest is scratch.
+GPU_SHARE = 0.7
+GPU_QUICK = (1_024, 4_096, 65_536)
+GPU_DTYPES = ("float16", "bfloat16", "float32")
 
 
 @dataclass(frozen=True)
@@ -120,6 +130,38 @@ def case_list(samples: Sequence[int] = SAMPLES) -> list[Case]:
     for H, L in ((1, 256), (1, 4_096), (1, 65_536), (1, 1_048_576), (16, 4_096), (16, 65_536)):
         cases.append(Case(B=1, H=H, L=L, K=L, tags=("small",)))
     return cases + [replace(case, direction=BACKWARD) for case in cases]
+
+
+def gpu_case_list(memory_bytes: int, *, batch: int = GPU_BATCH, channels: int = GPU_CHANNELS) -> list[Case]:
+    """Every case for a GPU: lengths, dtypes, plain and gated, forward and forward+backward.
+
+    - `memory_bytes`: of the device. A case whose tensors do not fit has a smaller batch, and its name says so: figures are
+      never scaled.
+
+    Returns a list of Case, forward first; lengths of which not even a batch of one fits are left out.
+    """
+    cases = []
+    for direction in (FORWARD, BACKWARD):
+        for L in GPU_LENGTHS:
+            for dtype in GPU_DTYPES:
+                for gated in (False, True):
+                    tags = ("gpu", "pow2" if L & (L - 1) == 0 else "ugly") + ("gated",) * gated
+                    tags += ("quick",) * (L in GPU_QUICK and dtype == "bfloat16")
+                    case = Case(batch, channels, L, L, dtype=dtype, gated=gated, direction=direction, tags=tags)
+                    while case.B > 1 and _held_bytes(case) > GPU_SHARE * memory_bytes:
+                        case = replace(case, B=case.B // 2)
+                    if _held_bytes(case) <= GPU_SHARE * memory_bytes:
+                        cases.append(case)
+    return cases
+
+
+def _held_bytes(case: Case) -> int:
+    """What a call and its operands hold: signals, their gradients, and one of them while it is drawn in float32."""
+    signals = 2 + 2 * case.gated
+    if case.direction == BACKWARD:
+        signals = 2 * signals
+    parameters = 4 * case.H * case.K * 4
+    return case.samples * (signals * BYTES[case.dtype] + 4) + parameters
 
 
 def select(cases: Iterable[Case], *, words: Sequence[str] = (), directions: Sequence[str] = ()) -> list[Case]:

@@ -17,7 +17,7 @@ from torch import Tensor
 from longwave.bench.cases import BACKWARD, Case
 from longwave.bench.formula import Array, Operands, Transform, forward, forward_backward
 from longwave.bench.truth import TORCH_FFT
-from longwave.errors import ArgumentError
+from longwave.errors import ArgumentError, UnsupportedError
 
 LONGWAVE, RIVAL, FLOOR = "longwave", "rival", "floor"
 # The results of one call by name: `y`, `du`, `dk`, … A floor has none: nothing is convolved.
@@ -42,31 +42,39 @@ class Rival:
     name: str
     module: str
     make: Callable[[], Callable[[Case, Operands], Call]]
-    cpu_only: bool = True
+    devices: tuple[str, ...] = ("cpu",)
+    kind: str = RIVAL
+    backend: str = "plain"
+    install: str = "pip install 'longwave[bench]'"
 
 
 def contestants(backends: Sequence[str], device: str = "cpu") -> tuple[list[Contestant], dict[str, str]]:
     """Everyone who can be measured on `device`, longwave first, and why the others cannot.
 
-    - `backends`: names of longwave's backends; none given means all that can run here.
+    - `backends`: names of longwave's backends; none given means all that take tensors of this device here.
 
     Returns `(contestants, absent)`; `absent` maps a name to one line that says why.
     Raises ArgumentError for a backend that is unknown, or named and not able to run.
     """
+    from longwave.bench.gpu_contestants import GPU_RIVALS
+
     absent: dict[str, str] = {}
-    field = [Contestant(f"longwave:{name}", LONGWAVE, _longwave(name), backend=name) for name in runnable_backends(backends)]
-    for rival in RIVALS:
-        if importlib.util.find_spec(rival.module.partition(".")[0]) is None:
-            absent[rival.name] = "not installed; pip install 'longwave[bench]'"
-        elif rival.cpu_only and device != "cpu":
-            absent[rival.name] = f"runs on the CPU only, not on {device}"
+    kind = device.partition(":")[0]
+    ours = runnable_backends(backends, kind)
+    field = [Contestant(f"longwave:{name}", LONGWAVE, _longwave(name), backend=name) for name in ours]
+    for rival in (*RIVALS, *GPU_RIVALS):
+        if kind not in rival.devices:
+            if "cpu" in rival.devices:
+                absent[rival.name] = f"runs on the CPU only, not on {device}"
+        elif importlib.util.find_spec(rival.module.partition(".")[0]) is None:
+            absent[rival.name] = f"not installed; {rival.install}"
         else:
-            field.append(Contestant(rival.name, RIVAL, rival.make()))
+            field.append(Contestant(rival.name, rival.kind, rival.make(), rival.backend))
     return [*field, Contestant("copy", FLOOR, _copy_to_new), Contestant("copy into", FLOOR, _copy_into)], absent
 
 
-def runnable_backends(asked: Sequence[str] = ()) -> list[str]:
-    """The backends to measure: those asked for, or all that can run on this machine.
+def runnable_backends(asked: Sequence[str] = (), device: str = "cpu") -> list[str]:
+    """The backends to measure: those asked for, or all that run on this machine with tensors on this type of device.
 
     Returns a list of names. Raises ArgumentError for a backend that is unknown, or asked for and not able to run.
     """
@@ -78,7 +86,18 @@ def runnable_backends(asked: Sequence[str] = ()) -> list[str]:
             raise ArgumentError(f"--backend {name} is unknown; choose from {', '.join(reasons)}")
         if reasons[name] is not None:
             raise ArgumentError(f"--backend {name} cannot run here: {reasons[name]}; choose another")
-    return list(dict.fromkeys(asked)) or [name for name, reason in reasons.items() if reason is None]
+    return list(dict.fromkeys(asked)) or [name for name, reason in reasons.items() if reason is None and _takes(name, device)]
+
+
+def _takes(backend: str, device: str) -> bool:
+    """Whether a backend takes an ordinary call with tensors of this device."""
+    from longwave import plan
+
+    try:
+        plan((1, 1, 1024), (1, 1024), device=device, backend=backend)
+    except UnsupportedError:
+        return False
+    return True
 
 
 def longwave_call(backend: str, case: Case, operands: Operands) -> Call:
@@ -93,12 +112,14 @@ def _longwave(backend: str) -> Callable[[Case, Operands], Call]:
         def conv(u: Tensor, k: Tensor, D: Tensor | None, pregate: Tensor | None, postgate: Tensor | None) -> Tensor:
             return long_conv(u, k, D, mode=case.mode, pregate=pregate, postgate=postgate, layout=case.layout, backend=backend)
 
-        return _under_autograd(case, x, conv)
+        return under_autograd(case, x, conv)
 
     return bind
 
 
-def _torch_fft() -> Callable[[Case, Operands], Call]:
+def by_formula(fft: Transform) -> Callable[[Case, Operands], Call]:
+    """The formula with transforms of PyTorch, under autograd."""
+
     def bind(case: Case, x: Operands) -> Call:
         dtype = getattr(torch, case.dtype)
         # torch.fft takes no bfloat16 on any device and no float16 on the CPU: a caller goes through float32.
@@ -107,14 +128,14 @@ def _torch_fft() -> Callable[[Case, Operands], Call]:
         def conv(*operands: Tensor | None) -> Tensor:
             widened = (None if operand is None else operand.to(wide) for operand in operands)
             u, k, D, pregate, postgate = widened
-            return forward(case, Operands(u, k, D, pregate, postgate, None), TORCH_FFT).to(dtype)
+            return forward(case, Operands(u, k, D, pregate, postgate, None), fft).to(dtype)
 
-        return _under_autograd(case, x, conv)
+        return under_autograd(case, x, conv)
 
     return bind
 
 
-def _under_autograd(case: Case, x: Operands, conv: Callable[..., Tensor]) -> Call:
+def under_autograd(case: Case, x: Operands, conv: Callable[..., Tensor]) -> Call:
     """A forward, or a forward and the gradients that autograd finds."""
     if case.direction != BACKWARD:
         return lambda: {"y": conv(*x[:5])}
@@ -198,7 +219,7 @@ def _copy_into(case: Case, x: Operands) -> Call:
 
 
 RIVALS = (
-    Rival("torch.fft", "torch", _torch_fft, cpu_only=False),
+    Rival("torch.fft", "torch", lambda: by_formula(TORCH_FFT), ("cpu", "cuda")),
     Rival("scipy.fft", "scipy", _scipy_fft),
     Rival("ducc0", "ducc0", _ducc0),
 )

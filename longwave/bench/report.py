@@ -15,6 +15,7 @@ LEGEND = (
     "× rival: median over rounds of the fastest rival's time over ours. copies: our time over empty_like(u).copy_(u).",
     "GB/s: arguments read once and results written once, over our time. MiB: peak extra memory of a call, results too.",
     "error: the largest relative L2 of the results against float64; a result above its bound is FAILED and not timed.",
+    "Of more than 2^25 samples some channels are compared. CUDA: times by its events; a cached filter's spectrum is not timed.",
 )
 
 

@@ -5,13 +5,16 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 
+import torch
+
 from longwave.bench.cases import Case
 from longwave.bench.contestants import FLOOR, Call, Contestant
+from longwave.bench.formula import Operands
 from longwave.bench.gate import judge
 from longwave.bench.memory import peak_extra_bytes
 from longwave.bench.record import CaseResult, Entry
 from longwave.bench.timer import MIN_ROUNDS, Timer, alternate
-from longwave.bench.truth import exact, make_operands
+from longwave.bench.truth import checked_channels, exact, make_operands, of_channels
 from longwave.errors import UnsupportedError
 
 
@@ -31,21 +34,28 @@ def measure(
     Returns a CaseResult; an entry that failed the gate has no times. Raises ArithmeticError when the truth is wrong.
     """
     operands = make_operands(case, device=device)
-    truth = exact(case, operands)
+    channels = checked_channels(case)
+    part = case if channels is None else replace(case, H=len(channels))
+    given = {name: x for name, x in operands._asdict().items() if x is not None}
+    chosen = Operands(**dict.fromkeys(Operands._fields) | of_channels(case, given, channels))
+    truth = exact(part, chosen)
     entries: dict[str, Entry] = {}
     calls: dict[str, Call] = {}
     for contestant in field:
-        call = contestant.bind(case, operands)
         entry = Entry(contestant.name, contestant.kind)
-        if contestant.kind != FLOOR:
-            try:
-                verdict = judge(case, call(), truth, contestant.backend)
+        try:
+            call = contestant.bind(case, operands)
+            results = of_channels(case, call(), channels)
+            if contestant.kind != FLOOR:
+                verdict = judge(part, results, truth, contestant.backend)
                 entry = replace(entry, errors=verdict.errors, bounds=verdict.bounds, failure=verdict.failure)
-            except UnsupportedError as error:
-                entry = replace(entry, failure=str(error), refused=True)
+            if not entry.failure:
+                calls[contestant.name] = call
+        except UnsupportedError as error:
+            entry = replace(entry, failure=str(error), refused=True)
+        except torch.OutOfMemoryError:
+            entry = replace(entry, failure=f"needs more memory than {device} has at this shape", refused=True)
         entries[contestant.name] = entry
-        if not entry.failure:
-            calls[contestant.name] = call
     del truth  # hundreds of megabytes that the peak of memory would otherwise be measured on top of
     for name, readings in alternate(calls, timer, rounds=rounds, seconds=seconds).items():
         entries[name] = replace(entries[name], seconds=readings)

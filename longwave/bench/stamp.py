@@ -70,7 +70,7 @@ class Stamp:
     @property
     def file_name(self) -> str:
         """`<date>-<machine>-<commit>.json`."""
-        machine = re.sub(r"[^a-z0-9]+", "-", self.cpu.lower()).strip("-")
+        machine = re.sub(r"[^a-z0-9]+", "-", (self.cpu if self.device == "cpu" else self.device).lower()).strip("-")
         day = re.sub(r"[-:]|\..*", "", self.date_utc.removesuffix("Z")).replace("T", "-")
         return f"{day}-{machine}-{self.cores}-cores-{self.commit[:10] or 'v' + self.versions['longwave']}.json"
 

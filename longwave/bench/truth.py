@@ -12,6 +12,8 @@ TORCH_FFT = Transform(
     rfft=lambda x, n, axis: torch.fft.rfft(x, n, dim=axis),
     irfft=lambda x, n, axis: torch.fft.irfft(x, n, dim=axis),
 )
+# Of larger cases the results of some channels are compared.
+MOST_CHECKED_SAMPLES = 2**25
 # Channels go through in pieces of about this many samples, so that the truth of 2^24 samples needs no gigabytes.
 _CHUNK_SAMPLES = 2**21
 _SPOTS = 4
@@ -22,13 +24,13 @@ def make_operands(case: Case, *, device: str = "cpu", seed: int = 0) -> Operands
 
     Returns Operands of contiguous tensors on `device`; `dy` is None for a forward case.
     """
-    generator = torch.Generator().manual_seed(seed)
+    generator = torch.Generator(device).manual_seed(seed)  # what a large GPU holds would take a CPU minutes to draw
     dtype, parameters = getattr(torch, case.dtype), getattr(torch, case.parameter_dtype)
 
     def normal(*shape: int, dtype: torch.dtype, scale: float = 1.0) -> Tensor:
         # Drawn in one dtype: float32 and bfloat16 cases then see the same numbers.
         draw = torch.float64 if dtype == torch.float64 else torch.float32
-        return torch.randn(*shape, generator=generator, dtype=draw).mul_(scale).to(dtype).to(device)
+        return torch.randn(*shape, generator=generator, dtype=draw, device=device).mul_(scale).to(dtype)
 
     def signal(length: int) -> Tensor:
         shape = (case.B, length, case.H) if case.layout == "BLH" else (case.B, case.H, length)
@@ -56,6 +58,25 @@ def exact(case: Case, operands: Operands) -> dict[str, Tensor]:
     results = {name: torch.cat([piece[name] for piece in pieces], dim=_channel_axis(case, name)) for name in pieces[0]}
     _check_by_direct_sums(case, wide, results)
     return results
+
+
+def checked_channels(case: Case) -> list[int] | None:
+    """The channels whose results are compared with the truth, the first and the last among them; None for all."""
+    if case.samples <= MOST_CHECKED_SAMPLES:
+        return None
+    count = min(case.H, max(2, MOST_CHECKED_SAMPLES // (case.B * case.L)))
+    return sorted({i * (case.H - 1) // max(1, count - 1) for i in range(count)})
+
+
+def of_channels(case: Case, tensors: dict[str, Tensor], channels: list[int] | None) -> dict[str, Tensor]:
+    """The part of operands or results, by name, that belongs to these channels."""
+    if channels is None:
+        return tensors
+    found = {}
+    for name, x in tensors.items():
+        axis = 0 if name.removeprefix("d") in ("k", "D") else _channel_axis(case, name)
+        found[name] = x.detach().index_select(axis, torch.tensor(channels, device=x.device))
+    return found
 
 
 def _channel_axis(case: Case, name: str) -> int:

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 # Options that measure something else, with a table of its own.
 APART = ("short", "partial", "packed")
-HELP = "time long_conv against torch.fft, scipy.fft and ducc0; every shape is checked for correctness first"
+HELP = "time long_conv against torch.fft, scipy.fft and ducc0, or GPU rivals; every shape is checked for correctness first"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -35,7 +35,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         default=["forward", "backward"],
         help="`backward` is forward and backward together (both)",
     )
-    what.add_argument("--device", default="cpu", help="cpu or cuda (cpu)")
+    what.add_argument(
+        "--device", default="cpu", help="cpu, or cuda: there 64 · 768 rows of 256 … 4M samples unless --samples is given (cpu)"
+    )
     apart = what.add_mutually_exclusive_group()
     apart.add_argument("--short", action="store_true", help="short_conv against F.conv1d instead")
     apart.add_argument("--partial", action="store_true", help="a million samples under filters from short to long instead")
@@ -98,8 +100,11 @@ def _measure_apart(name: str, args: argparse.Namespace) -> int:
     from longwave.bench import record
     from longwave.bench.contestants import runnable_backends
     from longwave.bench.stamp import checkout, make_stamp
+    from longwave.errors import ArgumentError
 
     _refuse_beside(name, args)
+    if args.device != "cpu":
+        raise ArgumentError(f"--{name} measures on the CPU only, and --device {args.device} was asked; drop one of them")
     seconds = _time_of(args, 0.0)
     table = importlib.import_module(f"longwave.bench.{name}")
     backends = runnable_backends(args.backend)
@@ -189,15 +194,27 @@ def _directions(args: argparse.Namespace) -> list[str]:
 
 
 def _chosen(args: argparse.Namespace) -> list[Case]:
-    from longwave.bench.cases import SAMPLES, case_list, select
+    from longwave.bench.cases import SAMPLES, case_list, gpu_case_list, select
     from longwave.errors import ArgumentError
 
+    if args.device != "cpu" and not args.samples:
+        words = args.cases or (["quick"] if args.quick else [])
+        return select(gpu_case_list(_memory_bytes(args.device)), words=words, directions=_directions(args))
     samples = args.samples or ([20] if args.quick else SAMPLES)
     for exponent in samples:
         if not 8 <= exponent <= 32:
             raise ArgumentError(f"--samples {exponent} means 2^{exponent} samples; use exponents from 8 to 32")
     words = args.cases or (["quick"] if args.quick else [])
     return select(case_list(samples), words=words, directions=_directions(args))
+
+
+def _memory_bytes(device: str) -> int:
+    import torch
+
+    from longwave.bench.timer import timer_for
+
+    timer_for(device)  # raises where the device is not here
+    return int(torch.cuda.get_device_properties(device).total_memory)
 
 
 def _measure(args: argparse.Namespace) -> tuple[Run, int]:

@@ -19,6 +19,7 @@ OPTIONAL = {
     "tomli-w": "train",
     "scipy": "bench",
     "ducc0": "bench",
+    "triton": "gpu",
 }
 
 
@@ -46,9 +47,14 @@ def run(args: argparse.Namespace) -> int:
     if torch.cuda.is_available():
         for index in range(torch.cuda.device_count()):
             properties = torch.cuda.get_device_properties(index)
-            print(f"cuda:{index}       {properties.name}, {properties.total_memory / 2**30:.0f} GiB")
+            print(
+                f"cuda:{index}       {properties.name}, {properties.total_memory / 2**30:.0f} GiB, "
+                f"sm_{properties.major}{properties.minor}, {properties.multi_processor_count} multiprocessors"
+            )
     else:
         print(f"cuda         none ({'this PyTorch was built without it' if torch.version.cuda is None else 'no device found'})")
+    if os.environ.get("TRITON_INTERPRET", "0") != "0":
+        print("interpreter  TRITON_INTERPRET is set: Triton's kernels run in Python, for tests")
     for name, reason in backends.available().items():
         print(f"backend      {name}: {'ready' if reason is None else f'cannot run: {reason}'}{_cache_of(name)}")
     return 0

@@ -29,7 +29,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--skip", action="store_true", help="with D")
     parser.add_argument("--pregate", action="store_true")
     parser.add_argument("--postgate", action="store_true")
-    parser.add_argument("--device", default="cpu", help="cpu or cuda; none need be present")
+    parser.add_argument("--device", default="cpu", help="cpu, cuda, h200, h100, a100 or 4090; none need be present")
     parser.add_argument("--backend", default="auto", help="auto, or a backend by name")
 
 

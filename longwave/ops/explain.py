@@ -10,13 +10,14 @@ from typing import Any
 import torch
 
 from longwave import backends
+from longwave.backends.triton import cost
 from longwave.errors import ArgumentError
 from longwave.masks import FrequencyMask
 from longwave.ops.long_conv import Call, problem_of
 from longwave.planner import Plan
 from longwave.problem import lower
 
-DEVICES = ("cpu", "cuda")
+DEVICES = ("cpu", "cuda", *cost.PARTS)
 
 
 def plan(
@@ -45,7 +46,9 @@ def plan(
         D, pregate, postgate: whether they are given.
         history: P, the number of samples before u.
         cu_seqlens: the boundaries of packed documents.
-        dtype, filter_dtype, mode, frequency_mask, layout, precision, backend: as in `long_conv`; device: "cpu" or "cuda".
+        dtype, filter_dtype, mode, frequency_mask, layout, precision, backend: as in `long_conv`.
+        device: "cpu" or "cuda"; or a GPU that need not be here ("h200", "h100", "a100", "4090"), of which the time is modelled
+            from its published rates.
 
     Returns:
         A Plan: backend and why, algorithm, sizes, `bytes` (result and scratch), predicted time in ms.
@@ -90,6 +93,10 @@ def plan(
     mask = None if frequency_mask is None else frequency_mask.text
     call = Call(a.lag0, a.out_len, a.circular, a.channels_last, precision, backend, mask, a.rev_taps)
     problem = problem_of(call, (a.u, a.k, a.D, a.pregate, a.postgate, a.history), bounds)
+    if device in cost.PARTS:
+        if backend not in ("auto", "triton"):
+            raise ArgumentError(f"device={device!r} is a model of backend='triton', not of {backend!r}; use backend='auto'")
+        return cost.plan(dataclasses.replace(problem, device="cuda"), device)
     problem = dataclasses.replace(problem, device=device)
     engine, why = backends.choose(problem, backend)
     chosen = engine.plan(problem)

@@ -26,7 +26,16 @@ def test_every_command_has_help(capsys: pytest.CaptureFixture[str]) -> None:
 def test_doctor_names_versions_and_backends(capsys: pytest.CaptureFixture[str]) -> None:
     status, out, _ = typed(capsys, "doctor")
     assert status == 0
-    for part in ("longwave ", "python ", "torch ", "threads ", "cuda", "backend      plain: ready"):
+    for part in (
+        "longwave ",
+        "python ",
+        "torch ",
+        "triton ",
+        "threads ",
+        "cuda",
+        "backend      plain: ready",
+        "backend      triton: ",
+    ):
         assert part in out
 
 

@@ -166,6 +166,16 @@ def _far_apart(shape: tuple[int, ...], dtype: torch.dtype, chance: Random) -> Te
     return torch.empty(0, dtype=dtype).set_(storage, 0, shape, strides)
 
 
+def on_device(x: Tensor, device: str) -> Tensor:
+    """A leaf with the same place, strides and neighbours in its memory; x itself where it is there."""
+    if x.device.type == device:
+        return x
+    storage = x.untyped_storage()
+    moved = torch.UntypedStorage(storage.nbytes(), device=device).copy_(storage)
+    there = torch.empty(0, dtype=x.dtype, device=device).set_(moved, x.storage_offset(), x.shape, x.stride())
+    return there.requires_grad_(x.requires_grad)
+
+
 def floating(kwargs: dict[str, Any]) -> dict[str, Tensor]:
     return {name: x for name, x in kwargs.items() if isinstance(x, Tensor) and x.requires_grad}
 
@@ -185,16 +195,16 @@ def compare(case: Case, backend: str, device: str = "cpu") -> None:
     Raises UnsupportedError where the backend refuses the case.
     """
     kwargs, dy = arguments(case), result_gradient(case)
-    there = {name: _moved(x, device) if isinstance(x, Tensor) and name != "cu_seqlens" else x for name, x in kwargs.items()}
+    there = {name: on_device(x, device) if isinstance(x, Tensor) and name != "cu_seqlens" else x for name, x in kwargs.items()}
     y = longwave.long_conv(**there, backend=backend)
     assert y.dtype == case.dtype
     assert y.shape == dy.shape
     assert y.is_contiguous()
-    inputs = floating(kwargs)
+    inputs, leaves = floating(kwargs), floating(there)
     got = {"y": y.detach().cpu()}
     if inputs:
-        grads = torch.autograd.grad(y, [there[name] for name in inputs], _moved(dy, device))
-        got |= zip(inputs, (grad.cpu() for grad in grads), strict=True)
+        grads = torch.autograd.grad(y, list(leaves.values()), on_device(dy, device))
+        got |= zip(inputs, [grad.cpu() for grad in grads], strict=True)
     for name, x in inputs.items():
         assert got[name].dtype == x.dtype
         assert got[name].shape == x.shape
@@ -254,14 +264,6 @@ def _sizes(kwargs: dict[str, Any], dy: Tensor) -> dict[str, float]:
 def check(got: Tensor, truth: Tensor, case: Case, what: str, backend: str = "plain") -> None:
     error, allowed = _error(got, truth), _allowed(case, got, truth, backend)
     assert error <= allowed, f"{what}: relative error {error:.2e} above {allowed:.2e} in {case!r}"
-
-
-def _moved(x: Tensor, device: str) -> Tensor:
-    """A leaf on the device with x's strides and whatever lies between its samples; x itself where it is there."""
-    if x.device.type == device:
-        return x
-    storage = torch.empty(0, dtype=x.dtype).set_(x.detach().untyped_storage()).to(device)
-    return storage.as_strided(x.shape, x.stride(), x.storage_offset()).requires_grad_(x.requires_grad)
 
 
 def _exact(x: Tensor) -> Tensor:

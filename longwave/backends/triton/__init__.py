@@ -10,7 +10,8 @@
 precision="high" by three products of TF32. The files from the bottom up: moves (how samples enter and leave the ring), fused
 (the kernels), shapes (which matrices a length is), tables (what they hold), layouts (where a Problem stands in its
 transforms), windows (when), blocks (which rows are in flight), plans, configurations (how kernels are launched, and which a
-GPU has passed), launches, engine (from a Problem to results).
+GPU has passed), launches, engine (from a Problem to results). Few taps are summed as they stand: fir_kernels, fir_launch, fir,
+and short for `short_conv`; ahead (kernels compiled without a GPU), cost (what a call should take on one).
 """
 
 from __future__ import annotations
@@ -22,11 +23,11 @@ import torch
 from torch import Tensor
 
 from longwave import masked
-from longwave.errors import UnsupportedError
 from longwave.planner import Plan
 from longwave.problem import Problem, ShortCall
 
 PRIORITY = 20
+# Types of device whose short convolutions come here: none before a stamped run on a GPU has passed.
 SHORT_DEVICES: tuple[str, ...] = ()
 
 SIGNALS = ("float32", "bfloat16", "float16")
@@ -59,11 +60,14 @@ def refuses(problem: Problem) -> str | None:
 
 
 def passes(problem: Problem) -> str | None:
+    from longwave.backends.triton import fir
     from longwave.backends.triton.configurations import PASSED
     from longwave.backends.triton.layouts import layout
 
-    if problem.mask is None and problem.segments is None and layout(problem).regime in PASSED:
-        return None
+    if problem.mask is None and problem.segments is None:
+        regime = "direct" if fir.takes(problem) else layout(problem).regime
+        if regime in PASSED:
+            return None
     return "its kernels have not been verified on a GPU yet; name backend='triton' to use it"
 
 
@@ -129,8 +133,12 @@ def spectrum_tag(problem: Problem) -> str:
 
 
 def short_forward(call: ShortCall) -> Tensor:
-    raise UnsupportedError("backend 'triton' has no short convolutions; backend 'plain' runs them on GPUs")
+    from longwave.backends.triton import short
+
+    return short.forward(call)
 
 
 def short_backward(needs: tuple[bool, ...], dy: Tensor, call: ShortCall) -> list[Tensor]:
-    raise UnsupportedError("backend 'triton' has no short convolutions; backend 'plain' runs them on GPUs")
+    from longwave.backends.triton import short
+
+    return short.backward(needs, dy, call)

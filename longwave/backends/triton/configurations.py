@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
@@ -88,7 +89,8 @@ class Configuration:
 
 
 def shipped() -> list[Configuration]:
-    """All that are compiled ahead of time, the most common first."""
-    from longwave.backends.triton import shipped
+    """All that are compiled ahead of time, the most common first: transforms and direct sums in turns."""
+    from longwave.backends.triton import fir_configurations, shipped
 
-    return list(shipped.shipped())
+    pairs = itertools.zip_longest(shipped.shipped(), fir_configurations.shipped())
+    return [one for pair in pairs for one in pair if one is not None]

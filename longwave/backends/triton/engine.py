@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from longwave import dtypes
+from longwave.backends.triton import fir
 from longwave.backends.triton.launches import (
     Side,
     convolve,
@@ -43,16 +44,34 @@ def forward(
         y.zero_()
     with _on(u.device):
         for alone, inputs, outputs in found:
-            at = layout(alone)
-            if at.empty:
-                y[..., outputs].zero_()
-                continue
-            signal = Signal(view(_cut(u, inputs)), view(_cut(pregate, inputs)), view(history if alone.history else None))
-            results = Results(view(_cut(y, outputs)), view(_cut(postgate, outputs)), **_skip(D, at.shift))
-            source, target = Side(signal, at.source, at.source_upper), Side(results, at.target, at.target_upper)
-            filters = unpacked(p, at, spectrum) if p.segments is None else None
-            convolve(alone, at, source, target, filters or in_order(alone, at, k), False)
+            past = history if alone.history else None
+            tensors = (_cut(u, inputs), k, D, _cut(pregate, inputs), _cut(postgate, outputs), past)
+            if fir.takes(alone):
+                fir.convolve(alone, _cut(y, outputs), *tensors)
+            else:
+                _convolve(alone, _cut(y, outputs), *tensors, spectrum if p.segments is None else None)
     return y
+
+
+def _convolve(
+    p: Problem,
+    y: Tensor,
+    u: Tensor,
+    k: Tensor,
+    D: Tensor | None,
+    pregate: Tensor | None,
+    postgate: Tensor | None,
+    history: Tensor | None,
+    spectrum: Tensor | None,
+) -> None:
+    at = layout(p)
+    if at.empty:
+        y.zero_()
+        return
+    signal = Signal(view(u), view(pregate), view(history))
+    results = Results(view(y), view(postgate), **_skip(D, at.shift))
+    source, target = Side(signal, at.source, at.source_upper), Side(results, at.target, at.target_upper)
+    convolve(p, at, source, target, unpacked(p, at, spectrum) or in_order(p, at, k), False)
 
 
 def backward(
@@ -89,6 +108,10 @@ def backward(
             grads = (_cut(du, inputs), _cut(dpregate, inputs), _cut(dpostgate, outputs), dhistory if alone.history else None)
             past = history if alone.history else None
             tensors = (_cut(dy, outputs), _cut(u, inputs), k, D, _cut(pregate, inputs), _cut(postgate, outputs), past)
+            if fir.takes(alone):
+                of_u, of_pregate, of_postgate, of_history = grads
+                fir.differentiate(alone, fir.Gradients(of_u, dk, None, of_pregate, of_postgate, of_history), *tensors)
+                continue
             _differentiate(alone, grads, dk, *tensors, spectrum if p.segments is None else None)
     dk = None if dk is None else dk.to(dtypes.named(p.filter_dtype))
     dD = None if dD is None or D is None else dD.to(D.dtype)
@@ -136,15 +159,18 @@ def _differentiate(
 
 
 def spectrum_tag(p: Problem) -> str:
-    """Everything that spectra depend on, but the taps."""
+    """Everything that spectra depend on, but the taps; "" where there are none."""
+    if fir.takes(p):
+        return ""
     at = layout(p)
     places = f"{at.outer} {at.shape} taps {at.first_tap} to {at.first_tap + at.taps} at {tuple(at.filter)}"
     return f"triton {at.N} of {places} {dtypes.name(operand(p))}"
 
 
 def prepare(p: Problem, k: Tensor) -> Tensor | None:
-    """The filters' spectra, for calls to come with `spectrum`; None where they are one a sample, or documents'."""
-    if p.per_sample or p.segments is not None:
+    """The filters' spectra, for calls to come with `spectrum`; None where they are one a sample, or documents', or taps are
+    summed as they stand."""
+    if p.per_sample or p.segments is not None or fir.takes(p):
         return None
     at = layout(p)
     with _on(k.device):

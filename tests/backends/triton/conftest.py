@@ -6,10 +6,10 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 
-pytest.importorskip("triton" if torch.cuda.is_available() else "numpy")
 sys.path.append(str(Path(__file__).parents[2] / "ops"))
 
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
@@ -17,13 +17,21 @@ if DEVICE == "cpu":
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("TRITON_INTERPRET", "1")
         pytest.importorskip("triton")
-        from longwave.backends.triton import engine  # noqa: F401  (defines the kernels)
+        from longwave.backends.triton import engine, fir, short  # noqa: F401  (define the kernels)
+pytest.importorskip("triton")
 
 
 @pytest.fixture(autouse=True)
 def _interpreted(monkeypatch: pytest.MonkeyPatch) -> None:
     if DEVICE == "cpu":
         monkeypatch.setenv("TRITON_INTERPRET", "1")
+
+
+@pytest.fixture(autouse=True)
+def _as_quiet_as_a_gpu() -> Iterator[None]:
+    """The interpreter computes in NumPy, which warns of infinities."""
+    with np.errstate(all="ignore"):
+        yield
 
 
 @pytest.fixture(autouse=True)
@@ -41,6 +49,18 @@ def _forget() -> None:
 
     for cached in (layouts.layout, plans.plan, shapes.fused_shape, shapes.split_shape, windows.length):
         cached.cache_clear()
+
+
+@pytest.fixture
+def by_transforms(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Few taps are transformed like many."""
+    from longwave.backends.triton import fir
+
+    monkeypatch.setattr(fir, "MOST_TAPS", 0)
+    _forget()
+    yield
+    monkeypatch.undo()
+    _forget()
 
 
 @pytest.fixture

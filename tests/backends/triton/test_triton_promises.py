@@ -17,6 +17,8 @@ from longwave.bench.tolerances import bound, relative_l2
 from longwave.errors import UnsupportedError
 from longwave.problem import Problem
 
+pytestmark = pytest.mark.usefixtures("by_transforms")
+
 F16, F32 = torch.float16, torch.float32
 
 

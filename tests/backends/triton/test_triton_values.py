@@ -13,6 +13,8 @@ from test_long_conv_values import CASES
 from longwave.masks import FrequencyMask
 
 HALF = FrequencyMask.lowpass(0.5, leaks_future=True)
+pytestmark = pytest.mark.usefixtures("by_transforms")
+
 F16, F32 = torch.float16, torch.float32
 ALL: dict[str, Any] = {"D": True, "pregate": True, "postgate": True}
 

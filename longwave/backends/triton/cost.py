@@ -1,0 +1,249 @@
+"""What a convolution should take on a GPU that need not be here: a model, from published rates and nothing measured.
+
+In the form of equation 2 of Fu et al. 2023 (arXiv 2311.05908), every stage i of a transform takes the time of its arithmetic
+and that of its traffic, one after the other:
+
+    seconds = Σ_i ( flop_i / γ(unit_i) + Σ_level bytes_i(level) / ω(level) )
+
+with γ the rate of the unit that does the arithmetic and ω the bandwidth of the memory that the traffic meets. Launches are left
+out: on small problems they take longer than everything here.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import NamedTuple
+
+from longwave import dtypes
+from longwave.errors import UnsupportedError
+from longwave.planner import Plan
+from longwave.problem import Problem
+
+# Arithmetic: tensor cores on 16-bit operands, on TF32, and everything else in float32. Memory: the part's own, its L2 cache,
+# and what is in a multiprocessor.
+UNITS, LEVELS = ("tensor16", "tf32", "float32"), ("memory", "l2", "shared")
+# float32 goes as three products of TF32.
+TF32_PRODUCTS = 3
+# The longest DFT that is one product.
+WIDEST = 128
+# The most points that stay in registers, by whether operands have 32 bits.
+LONGEST = {False: 4096, True: 2048}
+# Filters of so many taps are summed as they stand (`fir`). Without a GPU nobody knows where a transform becomes faster.
+MOST_TAPS = 64
+SIGNALS = ("float32", "bfloat16", "float16")
+
+
+@dataclass(frozen=True)
+class Part:
+    """A GPU: dense rates in flop/s, bandwidths in bytes/s, and where they come from."""
+
+    title: str
+    architecture: str
+    tensor16: float
+    tf32: float
+    float32: float
+    memory: float
+    l2: float
+    shared: float
+    source: str
+
+
+def _shared(multiprocessors: int, hertz: float) -> float:
+    """128 bytes a clock and multiprocessor: CUDA C++ Programming Guide, "Shared Memory" of compute capability 5.x and later."""
+    return 128 * multiprocessors * hertz
+
+
+# The L2 of A100 reads 5,120 bytes a clock (NVIDIA A100 whitepaper, 2020); for GH100 the same width at 1.755 GHz is the 9.0 TB/s
+# of doi:10.1016/j.ultsonch.2023.106546, table 3. No figure was found for Ada: its L2 counts as memory.
+PARTS = {
+    "h200": Part(
+        "NVIDIA H200 SXM", "sm_90", 989.4e12, 494.7e12, 66.9e12, 4.8e12, 8.99e12, _shared(132, 1.83e9),
+        "NVIDIA H100 whitepaper, and H200 datasheet for its memory",
+    ),
+    "h100": Part(
+        "NVIDIA H100 SXM", "sm_90", 989.4e12, 494.7e12, 66.9e12, 3.35e12, 8.99e12, _shared(132, 1.83e9),
+        "NVIDIA H100 datasheet and whitepaper",
+    ),
+    "a100": Part(
+        "NVIDIA A100 SXM 80 GB", "sm_80", 312e12, 156e12, 19.5e12, 2.039e12, 7.22e12, _shared(108, 1.41e9),
+        "NVIDIA A100 datasheet and whitepaper",
+    ),
+    "4090": Part(
+        "NVIDIA GeForce RTX 4090", "sm_89", 165.2e12, 82.6e12, 82.6e12, 1.008e12, 1.008e12, _shared(128, 2.52e9),
+        "NVIDIA Ada whitepaper, float32 accumulation",
+    ),
+}  # fmt: skip
+
+
+class Stage(NamedTuple):
+    """A step of everything that a call does: its arithmetic, on which unit, and its traffic at each level in bytes. `factor` is
+    the side of its matrices, or 0."""
+
+    name: str
+    factor: int
+    flop: float
+    unit: str
+    memory: float = 0
+    l2: float = 0
+    shared: float = 0
+
+
+class Transform(NamedTuple):
+    """A row: DFTs through memory, the sides of the matrices that are multiplied in a multiprocessor, and how many windows it is
+    taken in, each a transform of its own."""
+
+    outer: tuple[int, ...]
+    inner: tuple[int, ...]
+    windows: int = 1
+
+    @property
+    def length(self) -> int:
+        return math.prod(self.outer) * math.prod(self.inner)
+
+
+def seconds(stages: Iterable[Stage], part: Part) -> float:
+    return sum(stage_seconds(stage, part) for stage in stages)
+
+
+def stage_seconds(stage: Stage, part: Part) -> float:
+    traffic = sum(getattr(stage, level) / getattr(part, level) for level in LEVELS)
+    rate: float = getattr(part, stage.unit)
+    return stage.flop / rate + traffic
+
+
+def transform_for(n: int, wide: bool) -> Transform:
+    """The least work for at least n points: in registers to 4,096 points (2,048 of 32-bit operands), and beyond that with as
+    few DFTs through memory as go. Its engine decides; this is what lengths alone say."""
+    longest = LONGEST[wide]
+    inner = [(16,), (32,), (64,), (16, 16)]
+    found = [Transform((), (16 * -(-n // (16 * math.prod(rest))), *rest)) for rest in inner]
+    found = [t for t in found if t.inner[0] <= WIDEST and t.length <= longest]
+    later: tuple[int, ...] = ()
+    while not found:
+        for rest in [(32, 32), (64, 32), *([] if wide else [(16, 16, 16)])]:
+            first = max(2, -(-n // (math.prod(later) * math.prod(rest))))
+            found += [Transform((first, *later), rest)] * (first <= WIDEST)
+        later = (64, *later)
+    return min(found, key=lambda t: (t.length * sum(map(_side, (*t.outer, *t.inner))), t))
+
+
+def _side(length: int) -> float:
+    """Of a DFT's matrix, which has whole blocks of 16: products a point."""
+    return (16 * -(-length // 16)) ** 2 / length
+
+
+def points(p: Problem) -> int:
+    """Of the smallest ring that holds a problem: half of the real samples that must not meet."""
+    low, high = p.lags
+    if p.circular:
+        return p.in_len
+    in_end, out_end = p.in_start + p.in_len, p.out_start + p.out_len
+    nearest, farthest = p.out_start - in_end + 1, out_end - 1 - p.in_start
+    low, high = max(low, nearest), min(high, farthest)
+    extent = max(in_end, out_end) - min(p.in_start, p.out_start)
+    return (max(farthest - low + 1, high - nearest + 1, extent) + 1) // 2
+
+
+def stages(p: Problem, t: Transform | None = None) -> list[Stage]:
+    """Of a forward, by the transform t of its rows; by sums where few taps are summed as they stand."""
+    rows, filters = p.batch * p.channels, p.groups * (p.batch if p.per_sample else 1)
+    item, tap_item = dtypes.named(p.dtype).itemsize, dtypes.named(p.filter_dtype).itemsize
+    u = p.in_len - p.history
+    read = rows * item * (u * (1 + p.pregate) + p.history + p.out_len * p.postgate)
+    written, taps = rows * item * p.out_len, filters * p.taps * tap_item
+    moved = [Stage("read", 0, 0, "float32", memory=read + taps), Stage("write", 0, 0, "float32", memory=written)]
+    if t is None:
+        sums = Stage("sums", p.taps, 2.0 * rows * p.out_len * p.taps, "float32", shared=float(rows * item * p.out_len * p.taps))
+        return [moved[0], sums, moved[1]]
+    wide = p.dtype == "float32" or p.precision == "high"
+    unit, times, operand = ("tf32", TF32_PRODUCTS, 4) if wide else ("tensor16", 1, 2)
+    N, z = t.length, 2 * operand  # z: bytes of a complex point
+
+    def products(of: int, ways: int, windows: int) -> list[Stage]:
+        """`ways` of the transform of `of` rows: a matrix product with complex operands is 8 flop a point and side; the first
+        sees samples of one real plane, which is half, but in windows, which fill both."""
+        found = []
+        planes = 2 if windows > 1 else 1
+        for i, side in enumerate((*t.outer, *t.inner)):
+            flop = (4 * planes if i == 0 else 8) * ways * times * _side(side) * of * N
+            through = {"memory": 2.0 * ways * z * of * N} if i < len(t.outer) else {"shared": 2.0 * ways * z * of * N}
+            found.append(Stage("DFT through memory" if i < len(t.outer) else "DFT", side, flop, unit, **through))
+        weights = len(t.outer) + len(t.inner) - 1
+        return [*found, Stage("weights", 0, 6.0 * ways * weights * of * N, "float32")]
+
+    spectra = [s._replace(name=f"filters: {s.name}") for s in products(filters, 1, 1)]
+    kept = Stage("filters: spectra", 0, 6.0 * rows * t.windows * N, "float32", memory=2.0 * z * filters * N)
+    return [moved[0], *spectra, kept, *products(rows * t.windows, 2, t.windows), moved[1]]
+
+
+def transform_of(p: Problem) -> Transform | None:
+    """That of a problem's rows: one ring, or windows where the lags are so few that this is less work; None where its taps are
+    fewer still."""
+    if p.taps <= MOST_TAPS:
+        return None
+    wide = p.dtype == "float32" or p.precision == "high"
+    low, high = p.lags
+    found = [transform_for(points(p), wide)]
+    samples, lags = max(p.in_len, p.out_len), max(high, 0) - min(low, 0) + 1
+    for n in (256, 512, 1024, 2048, LONGEST[wide]):
+        hop = 2 * n - lags + 1
+        if not p.circular and p.mask is None and lags <= hop < samples / 2:
+            found.append(transform_for(n, wide)._replace(windows=-(-samples // hop)))
+    return min(found, key=lambda t: sum(stage_seconds(s, PARTS["h200"]) for s in stages(p, t)))
+
+
+def plan(p: Problem, name: str) -> Plan:
+    """What the backend would do on a part, as far as lengths tell, and the time that the model predicts.
+
+    Raises UnsupportedError for a dtype that it leaves to others, and for packed documents.
+    """
+    part = PARTS[name]
+    if p.dtype not in SIGNALS or p.filter_dtype not in SIGNALS:
+        raise UnsupportedError(
+            f"there is no cost model of {p.dtype} with filters of {p.filter_dtype} on device={name!r}; use "
+            f"{', '.join(SIGNALS)}, or device='cuda' with backend='plain'"
+        )
+    if p.segments is not None:
+        raise UnsupportedError(f"there is no cost model of packed documents on device={name!r}; plan one document")
+    t, item = transform_of(p), dtypes.named(p.dtype).itemsize
+    found = stages(p, t)
+    filters = p.groups * (p.batch if p.per_sample else 1)
+    operand = 4 if p.dtype == "float32" or p.precision == "high" else 2
+    spectra = 0 if t is None else 2 * operand * t.length * filters
+    signals = (1 + p.pregate) * (p.in_len - p.history) + p.postgate * p.out_len + p.history
+    gradients = p.batch * p.channels * signals * item + 4 * (filters * p.taps + p.skip * p.channels)
+    return Plan(
+        backend="triton",
+        algorithm=f"direct, sums over {p.taps} taps" if t is None else _described(t),
+        N=0 if t is None else t.length,
+        samples_in_flight=p.batch,
+        channels_in_flight=p.channels,
+        scratch_bytes=spectra,
+        result_bytes=p.batch * p.channels * p.out_len * item,
+        backward_bytes=gradients + 2 * spectra,
+        flop=sum(stage.flop for stage in found),
+        predicted_ms=1e3 * seconds(found, part),
+        predicted_for=f"a model of the {part.title} from published rates; not measured",
+        problem=p,
+        why=("modelled from the lengths alone", *table(found, part)),
+    )
+
+
+def _described(t: Transform) -> str:
+    inner = "·".join(map(str, t.inner))
+    if t.windows > 1:
+        return f"windows, {t.windows:,} of {inner}"
+    return f"split, {'·'.join(map(str, t.outer))} through memory × {inner}" if t.outer else f"fused, {inner}"
+
+
+def table(stages: Iterable[Stage], part: Part) -> tuple[str, ...]:
+    """A line a stage: side of its matrices, Gflop, unit, MB at each level, and ms."""
+    lines = [f"{'stage':<28}{'side':>5}{'Gflop':>9} {'unit':<9}{'MB memory':>11}{'l2':>8}{'shared':>9}{'ms':>9}"]
+    for s in stages:
+        lines.append(
+            f"{s.name:<28}{s.factor or '':>5}{s.flop / 1e9:>9.3g} {s.unit if s.flop else '':<9}{s.memory / 1e6:>11.4g}"
+            f"{s.l2 / 1e6:>8.4g}{s.shared / 1e6:>9.4g}{1e3 * stage_seconds(s, part):>9.3g}"
+        )
+    return tuple(lines)

@@ -1,0 +1,121 @@
+"""The regime `direct` of `long_conv`: few taps are summed as they stand, in one pass, by the kernels of `short_conv`."""
+
+from __future__ import annotations
+
+import math
+from typing import NamedTuple
+
+from torch import Tensor
+
+from longwave import dtypes
+from longwave.backends.triton.cost import MOST_TAPS
+from longwave.backends.triton.fir_launch import Signal, Taps, add_sums, partial_bytes
+from longwave.backends.triton.fir_launch import convolve as sum_up
+from longwave.planner import Plan
+from longwave.problem import Problem
+
+
+class Gradients(NamedTuple):
+    """Where gradients go, or None: those of k and D have the arithmetic type and are added to, the others are written."""
+
+    u: Tensor | None = None
+    k: Tensor | None = None
+    D: Tensor | None = None
+    pregate: Tensor | None = None
+    postgate: Tensor | None = None
+    history: Tensor | None = None
+
+
+def takes(p: Problem) -> bool:
+    """Whether this regime runs a problem: a function of its lags and its lengths alone."""
+    if p.circular and (p.taps > p.in_len or (p.in_start, p.in_len) != (p.out_start, p.out_len)):
+        return False
+    return p.taps <= MOST_TAPS and p.mask is None and p.segments is None
+
+
+def plan(p: Problem) -> Plan:
+    item, B, H = dtypes.named(p.dtype).itemsize, p.batch, p.channels
+    taps = math.prod((B, p.groups, p.taps) if p.per_sample else (p.groups, p.taps))
+    signals = (1 + p.pregate) * (p.in_len - p.history) + p.postgate * p.out_len + p.history
+    wide = dtypes.arithmetic(dtypes.named(p.dtype))
+    partials = partial_bytes(B, H, p.out_len, p.taps, wide.itemsize)
+    sums = wide.itemsize * (taps + p.skip * H)
+    return Plan(
+        backend="triton",
+        algorithm=f"direct, sums over {p.taps} taps in {dtypes.name(wide)}",
+        N=0,
+        samples_in_flight=B,
+        channels_in_flight=H,
+        scratch_bytes=0,
+        result_bytes=B * H * p.out_len * item,
+        backward_bytes=B * H * signals * item + sums + partials,
+        flop=2.0 * p.taps * B * H * p.out_len,
+        predicted_ms=None,
+        predicted_for="",
+        problem=p,
+    )
+
+
+def convolve(
+    p: Problem,
+    y: Tensor,
+    u: Tensor,
+    k: Tensor,
+    D: Tensor | None,
+    pregate: Tensor | None,
+    postgate: Tensor | None,
+    history: Tensor | None,
+) -> None:
+    """Write y."""
+    signal = _signal(p, u, pregate, history)
+    sum_up(y, signal, _taps(p, k), shift=_shift(p), present=_present(p), times=postgate, skip=D)
+
+
+def differentiate(
+    p: Problem,
+    into: Gradients,
+    dy: Tensor,
+    u: Tensor,
+    k: Tensor | None,
+    D: Tensor | None,
+    pregate: Tensor | None,
+    postgate: Tensor | None,
+    history: Tensor | None,
+) -> None:
+    """Write the gradients, and add those of k and D."""
+    signal, dz = _signal(p, u, pregate, history), Signal(dy, postgate, circular=p.circular)
+    if into.postgate is not None and k is not None:
+        sum_up(into.postgate, signal, _taps(p, k), shift=_shift(p), present=_present(p), times=dy, skip=D)
+    # The result's sample of time t is dz[t - out_start]; taps turned begin with the largest lag.
+    if k is not None and (into.u is not None or into.pregate is not None):
+        turned, start = _taps(p, k).turned(), p.in_start + p.history
+        shift, present = start - p.out_start + p.lags[1], start - p.out_start
+        if into.u is not None:
+            second = None if into.pregate is None else (into.pregate, u)
+            sum_up(into.u, dz, turned, shift=shift, present=present, times=pregate, second=second, skip=D)
+        elif into.pregate is not None:
+            sum_up(into.pregate, dz, turned, shift=shift, present=present, times=u, skip=D)
+    if k is not None and into.history is not None:
+        sum_up(into.history, dz, _taps(p, k).turned(), shift=p.in_start - p.out_start + p.lags[1])
+    if into.k is not None:
+        add_sums(_taps(p, into.k), dy, postgate, signal, shift=_shift(p))
+    if into.D is not None:
+        add_sums(Taps(into.D.unsqueeze(1)), dy, postgate, signal._replace(past=None), shift=_present(p))
+
+
+def _signal(p: Problem, u: Tensor, pregate: Tensor | None, history: Tensor | None) -> Signal:
+    return Signal(u, pregate, history, p.circular)
+
+
+def _taps(p: Problem, k: Tensor) -> Taps:
+    return Taps(k, falling=p.reverse)
+
+
+def _present(p: Problem) -> int:
+    """The index in u of what has the time of the first result."""
+    return p.out_start - p.in_start - p.history
+
+
+def _shift(p: Problem) -> int:
+    """The index in u that the tap with the smallest lag reads for the first result."""
+    return _present(p) - p.lags[0]

@@ -1,0 +1,66 @@
+"""The kernels as they are shipped, compiled for GPUs that are not here."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import os
+import subprocess
+import sys
+
+import pytest
+
+ARCHITECTURES = ("sm_80", "sm_89", "sm_90")
+ORDINARY = 16  # configurations that are compiled in every run of the tests
+
+
+def _kernels(*arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
+    """In a process of its own: this one interprets."""
+    kept = {name: value for name, value in os.environ.items() if name != "TRITON_INTERPRET"}
+    command = [sys.executable, "-W", "error", "-m", "longwave.cli", "kernels", *arguments]
+    return subprocess.run(command, capture_output=True, text=True, env=kept | environment, check=False)
+
+
+@pytest.mark.parametrize("first", [ORDINARY, pytest.param(None, marks=pytest.mark.slow)])
+def test_no_kernel_spills_or_needs_more_than_there_is(first: int | None) -> None:
+    done = _kernels("--json", "--arch", *ARCHITECTURES, *(["--first", str(first)] if first else []))
+    assert done.returncode in (0, 1), done.stderr
+    found = json.loads(done.stdout)
+    assert found["complaints"] == []
+    kernels = found["kernels"]
+    assert {kernel["architecture"] for kernel in kernels} == set(ARCHITECTURES)
+    assert len(kernels) == len({(kernel["name"], kernel["architecture"]) for kernel in kernels})
+    for kernel in kernels:  # the tools were understood
+        assert 16 <= kernel["registers"] <= 255
+        assert kernel["instructions"] > 50
+
+
+def test_a_kernel_that_must_not_be_is_complained_of() -> None:
+    from longwave.backends.triton.ahead import Compiled
+
+    good = Compiled("k", "sm_89", 255, 0, 99 * 1024, dots=1, mma=1, wgmma=0, local_loads=0, local_stores=0, instructions=100)
+    assert good.complaints == []
+    for wrong, word in (
+        ({"stack_bytes": 8}, "spills: 8 bytes"),
+        ({"local_loads": 1}, "1 loads"),
+        ({"shared_bytes": 99 * 1024 + 1}, "shared memory"),
+        ({"mma": 0}, "no instruction of tensor cores"),
+    ):
+        (complaint,) = dataclasses.replace(good, **wrong).complaints
+        assert word in complaint
+    assert dataclasses.replace(good, architecture="sm_90", shared_bytes=227 * 1024).complaints == []
+
+
+@pytest.mark.parametrize(
+    ("arguments", "environment", "sentence"),
+    [
+        (["--arch", "sm_75"], {}, "architecture 'sm_75' is unknown; choose from sm_80, sm_86, sm_89, sm_90"),
+        (["--first", "0"], {}, "--first 0 is too few; use 1 or more"),
+        ([], {"TRITON_INTERPRET": "1"}, "TRITON_INTERPRET is set"),
+    ],
+)
+def test_what_cannot_be_compiled_is_refused(arguments: list[str], environment: dict[str, str], sentence: str) -> None:
+    done = _kernels(*arguments, **environment)
+    assert done.returncode == 2
+    assert sentence in done.stderr
+    assert len(done.stderr.strip().splitlines()) == 1

@@ -1,0 +1,109 @@
+"""The model of a GPU that is not here: its arithmetic by hand, and that it needs neither Triton nor CUDA."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+import pytest
+import torch
+
+import longwave
+from longwave.backends.triton import cost
+from longwave.backends.triton.cost import PARTS, Stage, Transform
+from longwave.errors import ArgumentError, UnsupportedError
+from longwave.planner import Plan
+
+H200 = PARTS["h200"]
+
+
+def _plan(L: int, K: int | None = None, *, B: int = 64, H: int = 768, **options: object) -> Plan:
+    given = {"dtype": torch.bfloat16, "device": "h200", **options}
+    return longwave.plan((B, H, L), (H, L if K is None else K), **given)  # type: ignore[arg-type]
+
+
+def test_a_stage_takes_its_arithmetic_and_its_traffic() -> None:
+    assert cost.seconds([Stage("a", 16, 989.4e12, "tensor16")], H200) == pytest.approx(1)
+    assert cost.seconds([Stage("a", 0, 0, "float32", memory=4.8e12, l2=8.99e12)], H200) == pytest.approx(2)
+    assert cost.seconds([Stage("a", 0, 66.9e12, "float32"), Stage("b", 16, 494.7e12, "tf32")], H200) == pytest.approx(2)
+
+
+def test_work_and_traffic_of_4096_samples_by_hand() -> None:
+    """N·(8·N1 + 16·(N2 + N3)) flop a row in tensor cores, and every sample moved once each way."""
+    p = _plan(4096)
+    found = cost.stages(p.problem, Transform((), (16, 16, 16)))
+    rows, N = 64 * 768, 4096
+    dots = [s for s in found if s.unit == "tensor16" and not s.name.startswith("filters")]
+    assert sum(s.flop for s in dots) == rows * N * (8 * 16 + 16 * (16 + 16))
+    moved = [s.memory for s in found if s.name in ("read", "write")]
+    assert moved == [rows * N * 2 + 768 * N * 4, rows * N * 2]
+    assert p.N == N
+    assert p.predicted_ms is not None
+    assert p.predicted_ms == pytest.approx(1e3 * cost.seconds(found, H200))
+    assert p.predicted_ms > 1e3 * sum(moved) / 4.8e12
+
+
+@pytest.mark.parametrize("wide", [False, True])
+def test_a_transform_holds_what_is_asked_and_little_more(wide: bool) -> None:
+    for n in [*range(1, 300), 1000, 4095, 4097, 14_113, 65_536, 100_003, 2**20, 2**22, 2**24, 10**8]:
+        t = cost.transform_for(n, wide)
+        assert t.length >= n
+        assert n < 512 or t.length <= 1.25 * n, (n, t)
+        assert all(2 <= side <= 128 for side in (*t.outer, *t.inner))
+
+
+@pytest.mark.parametrize("mode", ["causal", "same", "full", "circular"])
+def test_the_ring_is_the_smallest_that_is_exact(mode: str) -> None:
+    """By trying: no lag that occurs equals, modulo 2N, another difference between an output and an input."""
+    for L, K, P in ((7, 3, 0), (7, 7, 0), (5, 12, 0), (6, 4, 5 if mode == "causal" else 0)):
+        p = longwave.plan((1, 1, L), (1, K), mode=mode, history=P, backend="plain").problem
+        inputs, outputs = range(p.in_start, p.in_start + p.in_len), range(p.out_start, p.out_start + p.out_len)
+        differences = {t - s for t in outputs for s in inputs}
+        low, high = (1 - L, L - 1) if mode == "circular" else p.lags
+        lags = [lag for lag in range(low, high + 1) if lag in differences]
+
+        def exact(
+            n: int, lags: list[int] = lags, differences: set[int] = differences, wide: int = len({*inputs, *outputs})
+        ) -> bool:
+            return 2 * n >= wide and not any(d != lag and (d - lag) % (2 * n) == 0 for lag in lags for d in differences)
+
+        found = cost.points(p)
+        assert exact(found), (mode, L, K)
+        assert not exact(found - 1), (mode, L, K)
+
+
+def test_plans_of_many_kinds() -> None:
+    assert _plan(4096).algorithm.startswith("fused")
+    assert _plan(2**20, B=1).algorithm.startswith("split")
+    assert _plan(4096, 64).algorithm.startswith("direct")
+    assert _plan(2**20, 1000, B=1).algorithm.startswith("windows")
+    assert (_plan(2**20, 1000, B=1).predicted_ms or 0) < (_plan(2**20, B=1).predicted_ms or 0)
+    assert _plan(2**20, 1000, B=1, mode="circular").algorithm.startswith("split")
+    assert "not measured" in str(_plan(4096))
+    times = [_plan(L).predicted_ms or 0 for L in (256, 1024, 4096, 16_384, 65_536, 2**20)]
+    assert times == sorted(times)
+    assert (_plan(4096, dtype=torch.float32).predicted_ms or 0) > 2 * (_plan(4096).predicted_ms or 0)
+    assert (_plan(4096, pregate=True, postgate=True).predicted_ms or 0) > (_plan(4096).predicted_ms or 0)
+    slow, fast = _plan(4096, device="a100").predicted_ms or 0, _plan(4096).predicted_ms or 0
+    assert 2 < slow / fast < 4
+
+
+def test_what_has_no_model_is_refused() -> None:
+    with pytest.raises(UnsupportedError, match="no cost model of float64"):
+        _plan(4096, dtype=torch.float64, filter_dtype=torch.float64)
+    with pytest.raises(UnsupportedError, match="no cost model of packed documents"):
+        _plan(4096, B=1, cu_seqlens=[0, 5, 4096])
+    with pytest.raises(ArgumentError, match="is a model of backend='triton', not of 'cpu'"):
+        _plan(4096, backend="cpu")
+    with pytest.raises(ArgumentError, match="device='v100' is unknown; choose one of 'cpu', 'cuda', 'h200'"):
+        _plan(4096, device="v100")
+
+
+def test_it_needs_no_triton() -> None:
+    code = (
+        "import sys; sys.modules['triton'] = None; from longwave.cli import main; "
+        "sys.exit(main(['plan', '--device', 'h200', '-L', '65536', '--dtype', 'float16']))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert "predicted" in done.stdout
+    assert "DFT through memory" in done.stdout

@@ -1,0 +1,152 @@
+"""The regime `direct` of the Triton backend against direct sums in float64: every option, values and all gradients."""
+
+from __future__ import annotations
+
+import dataclasses
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+import torch
+from arguments import Case, compare
+from torch import Tensor
+
+import longwave
+from longwave import backends, dtypes
+from longwave.backends.triton import fir
+from longwave.ops.long_conv import Call, problem_of
+from longwave.problem import MODES, Problem
+
+EVERYTHING = {"D": True, "pregate": True, "postgate": True}
+
+
+class Direct:
+    """A backend that has this regime alone."""
+
+    @staticmethod
+    def forward(p: Problem, u: Tensor, *arguments: Any, spectrum: None = None) -> Tensor:
+        y = _empty(p, p.out_len, u)
+        fir.convolve(p, y, u, *arguments)
+        return y
+
+    @staticmethod
+    def backward(p: Problem, needs: tuple[bool, ...], dy: Tensor, *given: Any, spectrum: None = None) -> list[Tensor]:
+        u, _, *signals = given
+        wide = dtypes.arithmetic(u.dtype)
+        sums = (p.batch, p.groups, p.taps) if p.per_sample else (p.groups, p.taps)
+        into = {
+            "u": _empty(p, u.shape[2], u) if needs[0] else None,
+            "k": u.new_zeros(sums, dtype=wide) if needs[1] else None,
+            "D": u.new_zeros(p.channels, dtype=wide) if needs[2] else None,
+        }
+        for name, x, need in zip(("pregate", "postgate", "history"), signals[1:], needs[3:], strict=True):
+            into[name] = _empty(p, x.shape[2], x) if need else None
+        fir.differentiate(p, SimpleNamespace(**into), dy, *given)
+        found = {"k": dtypes.named(p.filter_dtype), "D": None if signals[0] is None else signals[0].dtype}
+        return [grad.to(found.get(name, grad.dtype)) for name, grad in into.items() if grad is not None]
+
+
+def _empty(p: Problem, length: int, like: Tensor) -> Tensor:
+    if p.channels_last:
+        return like.new_empty(p.batch, length, p.channels).transpose(1, 2)
+    return like.new_empty(p.batch, p.channels, length)
+
+
+@pytest.fixture(autouse=True)
+def _direct_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    def choose(p: Problem, name: str) -> tuple[Any, tuple[str, ...]]:
+        assert fir.takes(p)
+        return Direct, ()
+
+    monkeypatch.setattr(backends, "choose", choose)
+
+
+CASES = [
+    Case(L=40, K=5),
+    Case(L=1, K=1, **EVERYTHING),
+    Case(L=33, K=9, K_rev=4, P=6, **EVERYTHING),
+    Case(L=33, K=64, P=20, layout="BLH", **EVERYTHING),
+    Case(L=33, K=8, mode="same", strides="cut", **EVERYTHING),
+    Case(L=33, K=11, mode="full", layout="BLH", filters="group", **EVERYTHING),
+    Case(L=33, K=11, mode="circular", **EVERYTHING),
+    Case(L=20, K=9, K_rev=7, mode="circular", layout="BLH", **EVERYTHING),
+    Case(L=33, K=3, filters="sample", strides="reversed_axes", **EVERYTHING),
+    Case(L=33, K=3, filters="shared", strides="any", pregate=True),
+    Case(L=33, K=3, frozen=("u", "k"), **EVERYTHING),
+    Case(L=33, K=3, frozen=("u",), **EVERYTHING),
+    Case(L=530, K=2, H=2, B=1, postgate=True),
+]
+
+
+@pytest.mark.parametrize("case", CASES, ids=str)
+def test_value_and_gradients_equal_the_direct_sum(case: Case, device: str) -> None:
+    compare(dataclasses.replace(case, dtype=torch.float32), "triton", device)
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float64], ids=str)
+@pytest.mark.parametrize("mode", list(MODES))
+def test_value_and_gradients_of_every_dtype(mode: str, dtype: torch.dtype, device: str) -> None:
+    taps = None if dtype == torch.float64 else torch.float32
+    compare(Case(L=30, K=5, H=4, mode=mode, dtype=dtype, filter_dtype=taps, **EVERYTHING), "triton", device)
+
+
+def test_a_row_has_the_same_bits_in_any_company(device: str) -> None:
+    u, gate, k, D = (torch.randn(*shape, device=device) for shape in ((2, 5, 70), (2, 5, 70), (5, 5), (5,)))
+
+    def run(b: slice, h: slice, layout: str = "BHL") -> list[Tensor]:
+        turned = [t[b, h] if layout == "BHL" else t[b, h].transpose(1, 2).contiguous() for t in (u, gate)]
+        leaves = [turned[0].requires_grad_(), k[h].clone().requires_grad_(), D[h].clone().requires_grad_()]
+        y = longwave.long_conv(*leaves, pregate=turned[1], layout=layout)
+        du, dk, dD = torch.autograd.grad(y, leaves, turned[1])
+        return [*(t if layout == "BHL" else t.transpose(1, 2) for t in (y.detach(), du)), dk, dD]
+
+    every = slice(None)
+    whole = run(every, every)
+    for a, b in zip(whole, run(every, every, "BLH"), strict=True):
+        assert torch.equal(a, b)
+    y, du, *_ = run(slice(1, 2), slice(4, 5))
+    assert torch.equal(y[0, 0], whole[0][1, 4])
+    assert torch.equal(du[0, 0], whole[1][1, 4])
+    for a, b in zip(run(every, slice(4, 5))[2:], whole[2:], strict=True):
+        assert torch.equal(a[0], b[4])
+    assert not torch.equal(whole[0], whole[0].roll(1, -1))  # equal() can fail
+
+
+def test_what_is_not_finite_stays_where_the_taps_take_it(device: str) -> None:
+    u, k = (
+        torch.randn(2, 3, 40, device=device),
+        torch.randn(3, 9, device=device),
+    )  # in two chains, the last tap of which is none
+    clean = longwave.long_conv(u, k)
+    u[1, 2, 20] = float("nan")
+    dirty = longwave.long_conv(u, k)
+    assert dirty[1, 2, 20:29].isnan().all()
+    dirty[1, 2, 20:29] = clean[1, 2, 20:29]
+    assert torch.equal(clean, dirty)
+
+
+def test_what_it_does_not_take() -> None:
+    u, k = torch.empty(1, 4, 100), torch.empty(4, 64)
+    call = Call(0, 100, False, False, None, "triton")
+    problem = problem_of(call, (u, k, None, None, None, None), None)
+    assert fir.takes(problem)
+    for changed in (
+        {"taps": 65},
+        {"circular": True, "in_len": 63, "out_len": 63},
+        {"segments": (0, 50, 100)},
+        {"mask": longwave.FrequencyMask.lowpass(0.5, leaks_future=True)},
+    ):
+        assert not fir.takes(dataclasses.replace(problem, **changed))
+
+
+@pytest.mark.parametrize("mode", ["causal", "circular"])
+def test_second_derivatives(mode: str, device: str) -> None:
+    """They are sums with their taps stored in falling order, and with windows anywhere."""
+    u, k, D, gate = (
+        torch.randn(*shape, dtype=torch.float64, device=device, requires_grad=True)
+        for shape in ((1, 2, 6), (2, 3), (2,), (1, 2, 6))
+    )
+    options = {"history": torch.randn(1, 2, 2, dtype=torch.float64, device=device)} if mode == "causal" else {}
+    assert torch.autograd.gradgradcheck(
+        lambda u, k, D, gate: longwave.long_conv(u, k, D, pregate=gate, mode=mode, **options), (u, k, D, gate), fast_mode=True
+    )
