@@ -24,21 +24,21 @@ CHAIN = tl.constexpr(configurations.CHAIN)
 
 
 @triton.jit
-def _tile_row(R: tl.constexpr, M: tl.constexpr):
+def _tile_row(tile, R: tl.constexpr, M: tl.constexpr):
     """The row that each column of X belongs to."""
     if R == 1:
-        return tl.program_id(1)
+        return tile
     else:
-        return (tl.program_id(1) * R + tl.arange(0, R * M) // M)[None, :]
+        return (tile * R + tl.arange(0, R * M) // M)[None, :]
 
 
 @triton.jit
-def _spectral_row(R: tl.constexpr, ROWS: tl.constexpr):
+def _spectral_row(tile, R: tl.constexpr, ROWS: tl.constexpr):
     """The row that each row of a matrix of frequencies belongs to."""
     if R == 1:
-        return tl.program_id(1)
+        return tile
     else:
-        return (tl.program_id(1) * R + tl.arange(0, ROWS) % R)[:, None]
+        return (tile * R + tl.arange(0, ROWS) % R)[:, None]
 
 
 @triton.jit
@@ -55,7 +55,7 @@ def _frequencies(i, P: tl.constexpr, R: tl.constexpr, N2: tl.constexpr, N3: tl.c
 
 @triton.jit
 def _analyse(
-    i, turn, signal, source, z, tables, rows, P: tl.constexpr, BLOCKS: tl.constexpr, R: tl.constexpr, N2: tl.constexpr,
+    i, tile, turn, signal, source, z, tables, rows, P: tl.constexpr, BLOCKS: tl.constexpr, R: tl.constexpr, N2: tl.constexpr,
     N3: tl.constexpr, UPPER: tl.constexpr, SWAPPED: tl.constexpr, DT: tl.constexpr, PRECISION: tl.constexpr,
 ):  # fmt: skip
     """Block i of the first product, twiddled."""
@@ -63,7 +63,7 @@ def _analyse(
     N: tl.constexpr = P * BLOCKS * M
     column = tl.arange(0, R * M) % M
     row = tl.arange(0, P)
-    b, h, window, part, exists, line = row_of(_tile_row(R, M), turn, rows, SWAPPED)
+    b, h, window, part, exists, line = row_of(_tile_row(tile, R, M), turn, rows, SWAPPED)
     ar = tl.zeros((P, R * M), tl.float32)
     ai = tl.zeros((P, R * M), tl.float32)
     for j in tl.static_range(BLOCKS):
@@ -195,43 +195,55 @@ def _finish(
 
 
 @triton.jit
+def convolve_row(
+    tile, turn, signal, source, results, target, z_in, z_out, filters, tables, rows, P: tl.constexpr, BLOCKS: tl.constexpr,
+    R: tl.constexpr, N2: tl.constexpr, N3: tl.constexpr, UPPER_IN: tl.constexpr, UPPER_OUT: tl.constexpr, CONJ: tl.constexpr,
+    SWAPPED: tl.constexpr, DT: tl.constexpr, PRECISION: tl.constexpr,
+):  # fmt: skip
+    """A tile of rows of `signal` through their filters, or, with CONJ, through the filters' adjoints."""
+    M: tl.constexpr = N2 * N3
+    N: tl.constexpr = P * BLOCKS * M
+    b, h, window, part, exists, line = row_of(_tile_row(tile, R, M), turn, rows, SWAPPED)
+    real = _zeros(BLOCKS, P, R * M)
+    upper = _zeros(BLOCKS if UPPER_OUT else 0, P, R * M)
+    for i in range(BLOCKS):
+        br, bi = _analyse(
+            i, tile, turn, signal, source, z_in, tables, rows, P, BLOCKS, R, N2, N3, UPPER_IN, SWAPPED, DT, PRECISION
+        )  # fmt: skip
+        sr, si = _forward(br, bi, tables, P, R, N2, N3, DT, PRECISION)
+        sb, sh, _w, spart, _e, _l = row_of(_spectral_row(tile, R, N2 * P * R if N3 > 1 else P * R), turn, rows, SWAPPED)
+        k = filters.pointer + (sh // filters.repeats + sb * filters.step - filters.first) * (2 * N * rows.parts) + spart * N
+        k = k + _frequencies(i, P, R, N2, N3)
+        kr = tl.load(k).to(tl.float32)
+        ki = tl.load(k + N * rows.parts).to(tl.float32)
+        if CONJ:
+            ki = -ki
+        pr, pi = (sr * kr - si * ki).to(DT), (sr * ki + si * kr).to(DT)
+        dr, di = _backward(i, pr, pi, tables, P, R, N2, N3, DT, PRECISION)
+        real = _add_real(i, real, dr, di, tables, P, BLOCKS, PRECISION)
+        if UPPER_OUT:
+            upper = _add_upper(i, upper, dr, di, tables, P, BLOCKS, PRECISION)
+    factor = 1.0
+    if filters.scale is not None:
+        factor = tl.load(filters.scale + h // filters.repeats + b * filters.step - filters.first)
+    _finish(
+        real, upper, factor, signal, source, results, target, z_out, b, h, window, part, exists, line, rows.parts, P,
+        BLOCKS, R, M, UPPER_OUT,
+    )  # fmt: skip
+
+
+@triton.jit
 def convolve(
     signal, source, results, target, z_in, z_out, filters, tables, rows, P: tl.constexpr, BLOCKS: tl.constexpr,
     R: tl.constexpr, N2: tl.constexpr, N3: tl.constexpr, UPPER_IN: tl.constexpr, UPPER_OUT: tl.constexpr, CONJ: tl.constexpr,
     SWAPPED: tl.constexpr, DT: tl.constexpr, PRECISION: tl.constexpr,
 ):  # fmt: skip
-    """Rows of `signal` through their filters, or, with CONJ, through the filters' adjoints."""
-    M: tl.constexpr = N2 * N3
-    N: tl.constexpr = P * BLOCKS * M
+    """All rows: program (chunk of turns, tile)."""
     first = tl.program_id(0) * rows.chunk
     for step in range(tl.minimum(rows.chunk, rows.turns - first)):
-        turn = first + step
-        b, h, window, part, exists, line = row_of(_tile_row(R, M), turn, rows, SWAPPED)
-        real = _zeros(BLOCKS, P, R * M)
-        upper = _zeros(BLOCKS if UPPER_OUT else 0, P, R * M)
-        for i in range(BLOCKS):
-            br, bi = _analyse(
-                i, turn, signal, source, z_in, tables, rows, P, BLOCKS, R, N2, N3, UPPER_IN, SWAPPED, DT, PRECISION
-            )  # fmt: skip
-            sr, si = _forward(br, bi, tables, P, R, N2, N3, DT, PRECISION)
-            sb, sh, _w, spart, _e, _l = row_of(_spectral_row(R, N2 * P * R if N3 > 1 else P * R), turn, rows, SWAPPED)
-            k = filters.pointer + (sh // filters.repeats + sb * filters.step - filters.first) * (2 * N * rows.parts) + spart * N
-            k = k + _frequencies(i, P, R, N2, N3)
-            kr = tl.load(k).to(tl.float32)
-            ki = tl.load(k + N * rows.parts).to(tl.float32)
-            if CONJ:
-                ki = -ki
-            pr, pi = (sr * kr - si * ki).to(DT), (sr * ki + si * kr).to(DT)
-            dr, di = _backward(i, pr, pi, tables, P, R, N2, N3, DT, PRECISION)
-            real = _add_real(i, real, dr, di, tables, P, BLOCKS, PRECISION)
-            if UPPER_OUT:
-                upper = _add_upper(i, upper, dr, di, tables, P, BLOCKS, PRECISION)
-        factor = 1.0
-        if filters.scale is not None:
-            factor = tl.load(filters.scale + h // filters.repeats + b * filters.step - filters.first)
-        _finish(
-            real, upper, factor, signal, source, results, target, z_out, b, h, window, part, exists, line, rows.parts, P,
-            BLOCKS, R, M, UPPER_OUT,
+        convolve_row(
+            tl.program_id(1), first + step, signal, source, results, target, z_in, z_out, filters, tables, rows, P, BLOCKS, R,
+            N2, N3, UPPER_IN, UPPER_OUT, CONJ, SWAPPED, DT, PRECISION,
         )  # fmt: skip
 
 
@@ -242,10 +254,10 @@ def analyse(
 ):  # fmt: skip
     """The spectra of rows, in float32: program (turn, row tile, block)."""
     N: tl.constexpr = P * BLOCKS * N2 * N3
-    i, turn = tl.program_id(2), tl.program_id(0)
-    br, bi = _analyse(i, turn, signal, source, z_in, tables, rows, P, BLOCKS, R, N2, N3, UPPER, False, DT, PRECISION)
+    i, tile, turn = tl.program_id(2), tl.program_id(1), tl.program_id(0)
+    br, bi = _analyse(i, tile, turn, signal, source, z_in, tables, rows, P, BLOCKS, R, N2, N3, UPPER, False, DT, PRECISION)
     sr, si = _forward(br, bi, tables, P, R, N2, N3, DT, PRECISION)
-    b, h, _w, part, exists, _l = row_of(_spectral_row(R, N2 * P * R if N3 > 1 else P * R), turn, rows, False)
+    b, h, _w, part, exists, _l = row_of(_spectral_row(tile, R, N2 * P * R if N3 > 1 else P * R), turn, rows, False)
     k = spectra.pointer + (h + b * spectra.step - spectra.first) * (2 * N * rows.parts) + part * N
     o = _frequencies(i, P, R, N2, N3)
     tl.store(k + o, sr, exists & (o < N))
@@ -264,9 +276,9 @@ def correlate(
     """
     N: tl.constexpr = P * BLOCKS * N2 * N3
     ROWS: tl.constexpr = N2 * P * R if N3 > 1 else P * R
-    q, i = tl.program_id(0), tl.program_id(2)
+    q, tile, i = tl.program_id(0), tl.program_id(1), tl.program_id(2)
     first = (q // chains) * span + (q % chains) * CHAIN
-    _b, _h, _w, part, exists, line = row_of(_spectral_row(R, ROWS), q, rows, False)
+    _b, _h, _w, part, exists, line = row_of(_spectral_row(tile, R, ROWS), q, rows, False)
     o = _frequencies(i, P, R, N2, N3)
     w, there = products + line * (2 * N * rows.parts) + part * N + o, exists & (o < N)
     if MORE:
@@ -276,9 +288,11 @@ def correlate(
         wi = tl.zeros((ROWS, N3 if N3 > 1 else N2), tl.float32)
     for step in range(tl.minimum(CHAIN, (q // chains + 1) * span - first)):
         turn = first + step
-        br, bi = _analyse(i, turn, signal, source, z_in, tables, rows, P, BLOCKS, R, N2, N3, UPPER, False, DT, PRECISION)
+        br, bi = _analyse(i, tile, turn, signal, source, z_in, tables, rows, P, BLOCKS, R, N2, N3, UPPER, False, DT, PRECISION)
         ur, ui = _forward(br, bi, tables, P, R, N2, N3, DT, PRECISION)
-        br, bi = _analyse(i, turn, other, place, z_other, tables, rows, P, BLOCKS, R, N2, N3, UPPER_OTHER, False, DT, PRECISION)
+        br, bi = _analyse(
+            i, tile, turn, other, place, z_other, tables, rows, P, BLOCKS, R, N2, N3, UPPER_OTHER, False, DT, PRECISION
+        )
         yr, yi = _forward(br, bi, tables, P, R, N2, N3, DT, PRECISION)
         wr += ur * yr + ui * yi
         wi += ur * yi - ui * yr
@@ -310,9 +324,9 @@ def synthesise(
     """The rows with the spectra `totals`: program (turn, row tile)."""
     M: tl.constexpr = N2 * N3
     N: tl.constexpr = P * BLOCKS * M
-    turn = tl.program_id(0)
-    b, h, window, part, exists, line = row_of(_tile_row(R, M), turn, rows, False)
-    _b, _h, _w, spart, _e, sline = row_of(_spectral_row(R, N2 * P * R if N3 > 1 else P * R), turn, rows, False)
+    turn, tile = tl.program_id(0), tl.program_id(1)
+    b, h, window, part, exists, line = row_of(_tile_row(tile, R, M), turn, rows, False)
+    _b, _h, _w, spart, _e, sline = row_of(_spectral_row(tile, R, N2 * P * R if N3 > 1 else P * R), turn, rows, False)
     real = _zeros(BLOCKS, P, R * M)
     upper = _zeros(BLOCKS if UPPER else 0, P, R * M)
     for i in range(BLOCKS):

@@ -23,6 +23,8 @@ from longwave.problem import Problem
 
 # Programs that keep a large GPU busy, and the most turns that one takes.
 PROGRAMS, TURNS = 2048, 16
+# Those of `fused_l2`: two for each of the multiprocessors of the largest part.
+L2_PROGRAMS = 264
 
 
 NO_FILTERS = Filters(None, None, 1, 0)
@@ -107,6 +109,19 @@ class Transform:
             )  # fmt: skip
             z, length = into, length * bins
 
+    def in_l2(self, source: Side, target: Side, rows: Rows, filters: Filters, conj: bool) -> None:
+        """All of them, through scratch memory that stays in the second-level cache."""
+        (bins,), (table,), tile, shape = self.at.outer, self.outer, columns(self.kind), self.at.shape
+        programs = min(rows.across * rows.turns, L2_PROGRAMS)
+        z, z_back = self.scratch(programs), self.scratch(programs)
+        chosen = launch(shape, self.kind)
+        split.convolve_in_l2[(programs,)](
+            source.of, source.place, target.of, target.place, z, z_back, filters, table, self.tables, rows,
+            rows._replace(across=rows.across * bins, parts=bins), self.at.N, shape.N // tile, UPPER_IN=source.upper,
+            UPPER_OUT=target.upper, CONJ=conj, **(outer_constants(bins, self.kind) | constants(shape, self.kind)),
+            **chosen._asdict(), enable_fp_fusion=True,
+        )  # fmt: skip
+
 
 def spectra(p: Problem, at: Layout, k: Tensor, block: Block | None = None) -> Filters:
     """Of the filters of some channels and samples, or of all, in the order of `fused`; with powers of two for 16 bits."""
@@ -186,6 +201,9 @@ def convolve(p: Problem, at: Layout, source: Side, target: Side, filters: Filter
 def _convolve_split(transform: Transform, source: Side, target: Side, filters: Filters, block: Block, conj: bool) -> None:
     at = transform.at
     rows = Rows(block.channels, block.samples, 1, block.sample, block.channel, 1)
+    if at.regime == "fused_l2":
+        transform.in_l2(source, target, rows, filters, conj)
+        return
     z = transform.apart(source, rows)
     into = transform.scratch(block.channels * block.samples)
     count = block.channels * at.parts

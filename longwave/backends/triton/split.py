@@ -10,6 +10,7 @@ from __future__ import annotations
 import triton
 import triton.language as tl
 
+from longwave.backends.triton.fused import convolve_row
 from longwave.backends.triton.moves import load_ring, row_of, store_ring
 
 
@@ -25,18 +26,18 @@ def _twiddle(table, k, tile, tiles, LENGTH: tl.constexpr, COLUMNS: tl.constexpr)
 
 
 @triton.jit
-def outer_forward(
-    signal, source, z_in, z_out, table, rows, above, points, tiles, LENGTH: tl.constexpr, COLUMNS: tl.constexpr,
-    UPPER: tl.constexpr, K: tl.constexpr, DT: tl.constexpr, PRECISION: tl.constexpr,
+def _forward_tile(
+    tile, matrix, block, signal, source, z_in, z_out, table, rows, above, points, tiles, LENGTH: tl.constexpr,
+    COLUMNS: tl.constexpr, UPPER: tl.constexpr, K: tl.constexpr, DT: tl.constexpr, PRECISION: tl.constexpr,
 ):  # fmt: skip
-    """Z of the `above` matrices (LENGTH, tiles · COLUMNS) that a row of `points` is: program (columns, matrix, bins)."""
-    tile, matrix = tl.program_id(0), tl.program_id(1)
+    """A tile of columns, and a block of K bins, of one of the `above` matrices (LENGTH, tiles · COLUMNS) that each row of
+    `points` is."""
     columns = tiles * COLUMNS
     row = matrix // above
     side = rows.across
     b, h, window, _p, _e, line = row_of(row % side, row // side, rows, False)
     base = line * 2 * points + (matrix % above) * (LENGTH * columns)
-    k = tl.program_id(2) * K + tl.arange(0, K)
+    k = block * K + tl.arange(0, K)
     c = tile * COLUMNS + tl.arange(0, COLUMNS)
     ar = tl.zeros((K, COLUMNS), tl.float32)
     ai = tl.zeros((K, COLUMNS), tl.float32)
@@ -67,18 +68,18 @@ def outer_forward(
 
 
 @triton.jit
-def outer_backward(
-    z_in, z_out, signal, source, results, target, filters, table, rows, above, points, tiles, LENGTH: tl.constexpr,
-    COLUMNS: tl.constexpr, UPPER: tl.constexpr, K: tl.constexpr, DT: tl.constexpr, PRECISION: tl.constexpr,
+def _backward_tile(
+    tile, matrix, block, z_in, z_out, signal, source, results, target, filters, table, rows, above, points, tiles,
+    LENGTH: tl.constexpr, COLUMNS: tl.constexpr, UPPER: tl.constexpr, K: tl.constexpr, DT: tl.constexpr,
+    PRECISION: tl.constexpr,
 ):  # fmt: skip
-    """The inverse: program (tile of columns, matrix, K points)."""
-    tile, matrix = tl.program_id(0), tl.program_id(1)
+    """The inverse, and a block of K points."""
     columns = tiles * COLUMNS
     row = matrix // above
     side = rows.across
     b, h, window, _p, _e, line = row_of(row % side, row // side, rows, False)
     base = line * 2 * points + (matrix % above) * (LENGTH * columns)
-    n = tl.program_id(2) * K + tl.arange(0, K)
+    n = block * K + tl.arange(0, K)
     c = tile * COLUMNS + tl.arange(0, COLUMNS)
     real = tl.zeros((K, COLUMNS), tl.float32)
     upper = tl.zeros((K, COLUMNS), tl.float32)
@@ -108,3 +109,63 @@ def outer_backward(
         store_ring(real * factor, results, target, signal, source, p, b, h, window, inside)
         if UPPER:
             store_ring(upper * factor, results, target, signal, source, p + LENGTH * columns, b, h, window, inside)
+
+
+@triton.jit
+def outer_forward(
+    signal, source, z_in, z_out, table, rows, above, points, tiles, LENGTH: tl.constexpr, COLUMNS: tl.constexpr,
+    UPPER: tl.constexpr, K: tl.constexpr, DT: tl.constexpr, PRECISION: tl.constexpr,
+):  # fmt: skip
+    """Z of all rows: program (tile of columns, matrix, block of bins)."""
+    _forward_tile(
+        tl.program_id(0), tl.program_id(1), tl.program_id(2), signal, source, z_in, z_out, table, rows, above, points, tiles,
+        LENGTH, COLUMNS, UPPER, K, DT, PRECISION,
+    )  # fmt: skip
+
+
+@triton.jit
+def outer_backward(
+    z_in, z_out, signal, source, results, target, filters, table, rows, above, points, tiles, LENGTH: tl.constexpr,
+    COLUMNS: tl.constexpr, UPPER: tl.constexpr, K: tl.constexpr, DT: tl.constexpr, PRECISION: tl.constexpr,
+):  # fmt: skip
+    """The inverse: program (tile of columns, matrix, block of points)."""
+    _backward_tile(
+        tl.program_id(0), tl.program_id(1), tl.program_id(2), z_in, z_out, signal, source, results, target, filters, table,
+        rows, above, points, tiles, LENGTH, COLUMNS, UPPER, K, DT, PRECISION,
+    )  # fmt: skip
+
+
+@triton.jit
+def convolve_in_l2(
+    signal, source, results, target, z, z_back, filters, table, tables, rows, parts, points, tiles, LENGTH: tl.constexpr,
+    COLUMNS: tl.constexpr, UPPER_IN: tl.constexpr, UPPER_OUT: tl.constexpr, K: tl.constexpr, CONJ: tl.constexpr,
+    P: tl.constexpr, BLOCKS: tl.constexpr, R: tl.constexpr, N2: tl.constexpr, N3: tl.constexpr, DT: tl.constexpr,
+    PRECISION: tl.constexpr,
+):  # fmt: skip
+    """Whole rows, one after the other, through scratch memory of the program's own (programs, 2 planes, N), twice: so little
+    that it stays in the second-level cache. `parts`: the same rows, each LENGTH of them."""
+    BINS: tl.constexpr = (LENGTH + K - 1) // K
+    mine = tl.program_id(0)
+    for round in range((rows.across * rows.turns - mine + tl.num_programs(0) - 1) // tl.num_programs(0)):
+        row = mine + round * tl.num_programs(0)
+        turn, channel = row % rows.turns, row // rows.turns
+        matrix = turn * rows.across + channel
+        own = (mine - matrix).to(tl.int64) * 2 * points
+        for tile in range(tiles * BINS):
+            _forward_tile(
+                tile // BINS, matrix, tile % BINS, signal, source, None, z + own, table, rows, 1, points, tiles, LENGTH,
+                COLUMNS, UPPER_IN, K, DT, PRECISION,
+            )  # fmt: skip
+        tl.debug_barrier()
+        for part in range(LENGTH):
+            convolve_row(
+                channel * LENGTH + part, turn, None, source, None, target, z + own, z_back + own, filters, tables, parts, P,
+                BLOCKS, R, N2, N3, True, True, CONJ, False, DT, PRECISION,
+            )  # fmt: skip
+        tl.debug_barrier()
+        for tile in range(tiles * BINS):
+            _backward_tile(
+                tile // BINS, matrix, tile % BINS, z_back + own, None, signal, source, results, target, filters, table, rows, 1,
+                points, tiles, LENGTH, COLUMNS, UPPER_OUT, K, DT, PRECISION,
+            )  # fmt: skip
+        tl.debug_barrier()

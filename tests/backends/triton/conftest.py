@@ -71,6 +71,7 @@ def short_shapes(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     for wide in (False, True):
         monkeypatch.setitem(shapes.FUSED, wide, ())
         monkeypatch.setitem(shapes.INNER, wide, (shapes.Shape(16, 16),))
+        monkeypatch.setitem(shapes.WINDOWS, wide, ())
     _forget()
     yield
     monkeypatch.undo()
@@ -83,7 +84,7 @@ def in_windows(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     from longwave.backends.triton import shapes, windows
 
     for wide in (False, True):
-        monkeypatch.setitem(shapes.FUSED, wide, (shapes.Shape(16, 16), shapes.Shape(32, 16)))
+        monkeypatch.setitem(shapes.WINDOWS, wide, (shapes.Shape(16, 16), shapes.Shape(32, 16)))
     monkeypatch.setattr(windows, "GAIN", 1e9)
     _forget()
     yield

@@ -10,6 +10,7 @@ import torch
 from arguments import Case, compare
 from test_long_conv_values import CASES
 
+from longwave.backends.triton import configurations, launches, shapes
 from longwave.masks import FrequencyMask
 
 HALF = FrequencyMask.lowpass(0.5, leaks_future=True)
@@ -91,3 +92,16 @@ WINDOWS = [
 @pytest.mark.usefixtures("in_windows")
 def test_value_and_gradients_in_windows(case: Case, device: str) -> None:
     compare(case, "triton", device)
+
+
+@pytest.mark.usefixtures("short_shapes")
+def test_value_and_gradients_through_the_second_level_cache(device: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its arithmetic: no interpreter shows a missing barrier. One program takes both rows."""
+    monkeypatch.setitem(shapes.INNER, True, (shapes.Shape(48, 16),))
+    monkeypatch.setitem(configurations.PASSED, "fused_l2", "this test")
+    monkeypatch.setattr(launches, "L2_PROGRAMS", 1)
+    ran: list[str] = []
+    in_l2 = launches.Transform.in_l2
+    monkeypatch.setattr(launches.Transform, "in_l2", lambda *a: (ran.append("fused_l2"), in_l2(*a))[1])
+    compare(Case(H=2, B=1, L=1000, K=80, dtype=F32, pregate=True, D=True, frozen=("k", "D")), "triton", device)
+    assert ran
