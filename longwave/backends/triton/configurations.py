@@ -32,7 +32,7 @@ OPERANDS = (torch.float16, torch.bfloat16, torch.float32)
 
 def launch(shape: Shape, operand: torch.dtype) -> Launch:
     """For the kernels of `fused`; no GPU has timed them."""
-    return Launch(8 if operand == torch.float32 or shape.N * shape.rows > 1536 else 4)
+    return Launch(8 if operand == torch.float32 or shape.N2 == 16 or shape.N * shape.rows > 1536 else 4)
 
 
 def columns(operand: torch.dtype) -> int:

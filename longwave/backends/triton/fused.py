@@ -303,9 +303,9 @@ def correlate(
 @triton.jit
 def add_products(products, totals, filters, apart, repeats, chains, count, TILE: tl.constexpr):
     """Add products (sums · chains, filters · repeats, count) to totals (sums, `apart`, count), one after the other: program
-    (tile of numbers, filter of a sum)."""
-    f = tl.program_id(1).to(tl.int64)
-    o = tl.program_id(0) * TILE + tl.arange(0, TILE)
+    (filter of a sum, tile of numbers)."""
+    f = tl.program_id(0).to(tl.int64)
+    o = tl.program_id(1) * TILE + tl.arange(0, TILE)
     s, g = f // filters, f % filters
     at = totals + (s * apart + g) * count + o
     total = tl.load(at, o < count, 0.0)

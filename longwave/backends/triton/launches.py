@@ -81,7 +81,7 @@ class Transform:
         for bins, table in zip(self.at.outer, self.outer, strict=True):
             length //= bins
             into, tile = self.scratch(count), columns(self.kind)
-            grid = (length // tile, count * above, -(-bins // outer_constants(bins, self.kind)["K"]))
+            grid = (count * above, length // tile, -(-bins // outer_constants(bins, self.kind)["K"]))
             split.outer_forward[grid](
                 side.of, side.place, z, into, table, rows, above, self.at.N, length // tile,
                 UPPER=side.upper or z is not None, **outer_constants(bins, self.kind), **outer_launch(self.kind)._asdict(),
@@ -101,7 +101,7 @@ class Transform:
             into: Any = self.scratch(count) if above > 1 else None
             tile = columns(self.kind)
             signal, source = (None, side.place) if beside is None else beside[:2]
-            grid = (length // tile, count * above, -(-bins // outer_constants(bins, self.kind)["K"]))
+            grid = (count * above, length // tile, -(-bins // outer_constants(bins, self.kind)["K"]))
             split.outer_backward[grid](
                 z, into, signal, source, side.of, side.place, filters, table, rows, above, self.at.N, length // tile,
                 UPPER=side.upper or above > 1, **outer_constants(bins, self.kind), **outer_launch(self.kind)._asdict(),
@@ -275,7 +275,7 @@ def _add_products(p: Problem, at: Layout, totals: Tensor, block: Block, source: 
 
 def _sum_up(products: Tensor, totals: Tensor, repeats: int, rows: int, filters: int, chains: int, apart: int) -> None:
     count = products.shape[-1]
-    fused.add_products[(-(-count // TILE), rows)](
+    fused.add_products[(rows, -(-count // TILE))](
         products, totals, filters, apart, repeats, chains, count, TILE=TILE, num_warps=4
     )  # fmt: skip
 

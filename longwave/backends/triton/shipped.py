@@ -89,6 +89,8 @@ def shipped() -> Iterator[Configuration]:
             yield _convolve(f"split rows {shape} {name}", kind, shape, split_rows=True)
             yield _correlate(f"filter gradient of split rows {shape} {name}", kind, shape, True)
         yield from _outers(kind)
+        if not wide:
+            yield from (_in_l2(f"fused_l2 {bins}·{INNER[wide][0]} {name}", kind, bins, INNER[wide][0]) for bins in (16, 32))
     for shape in dict.fromkeys((*_used(False), *_used(True), *WINDOWS[False], *INNER[False], *INNER[True])):
         yield from _filter_transforms(shape)
     rounding = ("*fp32", "*fp16", "*fp32", "i32")
@@ -108,6 +110,17 @@ def _convolve(
     both = upper or split_rows
     flags = {"UPPER_IN": both, "UPPER_OUT": both, "CONJ": False, "SWAPPED": False}
     return _configuration(name, fused.convolve, arguments, {**constants(shape, kind), **flags}, launch(shape, kind))
+
+
+def _in_l2(name: str, kind: torch.dtype, bins: int, shape: Shape) -> Configuration:
+    x, z = _view(kind), _POINTER[kind]
+    arguments = (
+        Signal(x), _PLACE, Results(x), _PLACE, z, z, _filters(kind), _outer(kind), _tables(shape, kind),
+        _PARTS._replace(parts=1), _PARTS, I32, I32,
+    )  # fmt: skip
+    flags = {"UPPER_IN": False, "UPPER_OUT": False, "CONJ": False}
+    constexprs = outer_constants(bins, kind) | constants(shape, kind) | flags
+    return _configuration(name, split.convolve_in_l2, arguments, constexprs, launch(shape, kind))
 
 
 def _correlate(name: str, kind: torch.dtype, shape: Shape, split_rows: bool) -> Configuration:

@@ -116,9 +116,9 @@ def outer_forward(
     signal, source, z_in, z_out, table, rows, above, points, tiles, LENGTH: tl.constexpr, COLUMNS: tl.constexpr,
     UPPER: tl.constexpr, K: tl.constexpr, DT: tl.constexpr, PRECISION: tl.constexpr,
 ):  # fmt: skip
-    """Z of all rows: program (tile of columns, matrix, block of bins)."""
+    """Z of all rows: program (matrix, tile of columns, block of bins)."""
     _forward_tile(
-        tl.program_id(0), tl.program_id(1), tl.program_id(2), signal, source, z_in, z_out, table, rows, above, points, tiles,
+        tl.program_id(1), tl.program_id(0), tl.program_id(2), signal, source, z_in, z_out, table, rows, above, points, tiles,
         LENGTH, COLUMNS, UPPER, K, DT, PRECISION,
     )  # fmt: skip
 
@@ -128,9 +128,9 @@ def outer_backward(
     z_in, z_out, signal, source, results, target, filters, table, rows, above, points, tiles, LENGTH: tl.constexpr,
     COLUMNS: tl.constexpr, UPPER: tl.constexpr, K: tl.constexpr, DT: tl.constexpr, PRECISION: tl.constexpr,
 ):  # fmt: skip
-    """The inverse: program (tile of columns, matrix, block of points)."""
+    """The inverse: program (matrix, tile of columns, block of points)."""
     _backward_tile(
-        tl.program_id(0), tl.program_id(1), tl.program_id(2), z_in, z_out, signal, source, results, target, filters, table,
+        tl.program_id(1), tl.program_id(0), tl.program_id(2), z_in, z_out, signal, source, results, target, filters, table,
         rows, above, points, tiles, LENGTH, COLUMNS, UPPER, K, DT, PRECISION,
     )  # fmt: skip
 

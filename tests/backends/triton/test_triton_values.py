@@ -8,7 +8,6 @@ from typing import Any
 import pytest
 import torch
 from arguments import Case, compare
-from test_long_conv_values import CASES
 
 from longwave.backends.triton import configurations, launches, shapes
 from longwave.masks import FrequencyMask
@@ -55,13 +54,6 @@ def _typed(case: Case, dtype: torch.dtype) -> Case:
 @pytest.mark.parametrize("case", [_typed(c, (F32, F16)[i % 2]) for i, c in enumerate(FUSED)], ids=str)
 def test_value_and_gradients_equal_the_direct_sum(case: Case, device: str) -> None:
     compare(case, "triton", device)
-
-
-@pytest.mark.gpu
-@pytest.mark.parametrize("dtype", [F32, F16, torch.bfloat16], ids=str)
-@pytest.mark.parametrize("case", [case for case in CASES if not case.dtype.is_complex], ids=str)
-def test_value_and_gradients_of_every_case(case: Case, dtype: torch.dtype, device: str) -> None:
-    compare(replace(case, dtype=dtype), "triton", device)
 
 
 SPLIT = [
