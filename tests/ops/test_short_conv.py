@@ -212,6 +212,18 @@ def test_boundaries_are_checked_in_a_traced_call_too(bounds: list[int]) -> None:
         compiled(x, torch.tensor(bounds, dtype=torch.int32))
 
 
+@pytest.mark.parametrize("layout", ["BHL", "BLH"])
+def test_packed_documents_compile_where_a_default_device_is_set(layout: str) -> None:
+    torch._dynamo.reset()
+    x, w, cu_seqlens = torch.randn(1, 9, 9), torch.randn(9, 4), torch.tensor([0, 2, 2, 7, 9], dtype=torch.int32)
+
+    def call(x: torch.Tensor) -> torch.Tensor:
+        return longwave.short_conv(x, w, layout=layout, cu_seqlens=cu_seqlens)
+
+    with torch.device("cpu"):
+        assert torch.equal(torch.compile(call, fullgraph=True, backend="aot_eager")(x), call(x))
+
+
 @pytest.mark.parametrize(
     ("shape", "bounds", "words"),
     [
