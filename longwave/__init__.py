@@ -6,5 +6,16 @@ from longwave.ops.explain import plan
 from longwave.ops.long_conv import long_conv
 from longwave.ops.prepared import PreparedFilter, prepare_filter
 from longwave.ops.short_conv import short_conv
+from longwave.ops.stream import Stream, StreamState
 
-__all__ = ["FrequencyMask", "PreparedFilter", "__version__", "long_conv", "plan", "prepare_filter", "short_conv"]
+__all__ = [
+    "FrequencyMask",
+    "PreparedFilter",
+    "Stream",
+    "StreamState",
+    "__version__",
+    "long_conv",
+    "plan",
+    "prepare_filter",
+    "short_conv",
+]

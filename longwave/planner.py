@@ -151,3 +151,67 @@ def _size(count: int) -> str:
             return f"{value:.4g} {unit}"
         value /= 1024
     return f"{value:.4g} TiB"
+
+
+# Streams: samples that come one by one, or some at a time, under a filter that is longer than they are.
+
+# The block of the first level, and how many times larger each level's is than the one before. Powers of two.
+FIRST_BLOCK, RATIO = 64, 4
+# The largest block: what is done for one tile of channels at a time must be short beside a step.
+LARGEST_BLOCK = 16_384
+# Parts of the filter that the last level may have before there is another: reading their spectra costs memory traffic.
+MOST_PARTS = 16
+
+
+@dataclass(frozen=True, slots=True)
+class Level:
+    """Blocks of `n` samples, and `parts` of n taps each, from lag 0 on, whose spectra are kept.
+
+    Step by step it serves the lags from 2n on, since n steps pass between the end of a block and the first output that
+    needs it; a whole block of inputs at a time may use all of its parts.
+    """
+
+    n: int
+    parts: int
+
+    @property
+    def slots(self) -> int:
+        """Spectra of blocks that are kept: those that some part reaches, and one for a step back over a boundary."""
+        return self.parts + 1
+
+
+@dataclass(frozen=True, slots=True)
+class Schedule:
+    """Which lags of a filter of `taps` are served how: those below `direct` by a sum at each step, level i those from 2n of
+    its own to 2n of the next one, the last one all that remain."""
+
+    taps: int
+    direct: int
+    levels: tuple[Level, ...]
+
+    @property
+    def grain(self) -> int:
+        """Every block boundary of every level is also one at multiples of this."""
+        return self.levels[-1].n if self.levels else 1
+
+    def kept(self, max_rollback: int) -> int:
+        """Past inputs on which later outputs depend."""
+        return self.taps - 1 + max_rollback
+
+    def ring(self, max_rollback: int) -> int:
+        """Inputs that are held: what is kept, to whole blocks, and the blocks that are being worked on."""
+        samples = self.kept(max_rollback) + max(3 * self.grain, FIRST_BLOCK)
+        return -(-samples // self.grain) * self.grain
+
+
+@lru_cache(maxsize=1024)
+def schedule(taps: int) -> Schedule:
+    """Of a causal filter. Source: Gardner 1995, "Efficient convolution without input-output delay", in blocks that grow."""
+    direct = min(taps, 2 * FIRST_BLOCK)
+    if taps <= direct:
+        return Schedule(taps, direct, ())
+    levels, n = [], FIRST_BLOCK
+    while taps > MOST_PARTS * n and n < LARGEST_BLOCK:
+        levels.append(Level(n, 2 * RATIO))
+        n *= RATIO
+    return Schedule(taps, direct, (*levels, Level(n, -(-taps // n))))

@@ -23,15 +23,20 @@ again where the tags are equal. For `short_conv`
     short_forward(call) -> y
     short_backward(needs, dy, call) -> [gradients]
 
-with contiguous results, and gradients in the order x, w, bias, state.
+with contiguous results, and gradients in the order x, w, bias, state. A backend may also offer
+
+    open_stream(k, D, batch, channels, schedule, ring, dtype) -> StreamMemory
+
+for `Stream`, with k (G, K) or (B, H, K) in arithmetic precision: what a stream holds, and the work on it (`StreamMemory`).
 """
 
 from __future__ import annotations
 
 import importlib
 import pkgutil
+from collections.abc import Callable
 from functools import lru_cache
-from typing import Protocol, cast
+from typing import Any, Protocol, cast
 
 from torch import Tensor
 
@@ -86,6 +91,53 @@ class Backend(Protocol):
     def short_forward(self, call: ShortCall) -> Tensor: ...
 
     def short_backward(self, needs: tuple[bool, ...], dy: Tensor, call: ShortCall) -> list[Tensor]: ...
+
+
+class StreamMemory(Protocol):
+    """Inputs, spectra and pending outputs of a stream. The clock counts samples, at multiples of `planner.Schedule.grain`
+    block boundaries of all levels; nothing is asked at a clock that was not reserved.
+
+    In block b of a level the spectrum of block b-1 falls due, and the outputs of block b+1; `due_from[i]`: for level i not in
+    blocks before this one, where it has been done.
+    """
+
+    due_from: Any
+
+    @property
+    def nbytes(self) -> int: ...
+
+    def reserve(self, clock: int) -> int:
+        """Make memory for inputs before `clock`; until when what there is lasts."""
+        ...
+
+    def load(self, clock: int, u: Tensor) -> None:
+        """Inputs (B, H, ·) that end at `clock`, after zeros."""
+        ...
+
+    def read(self, begin: int, end: int) -> Tensor:
+        """(B, H, end - begin) in arithmetic precision, zeros before clock 0."""
+        ...
+
+    def step(self, clock: int, u: Tensor, y: Tensor) -> None:
+        """One sample, (B, H), whatever the strides."""
+        ...
+
+    def advance(self, clock: int, u: Tensor, y: Tensor) -> None:
+        """Samples (B, H, d) by sums over the first lags and the outputs that all levels have pending; not over a boundary of
+        the first level."""
+        ...
+
+    def block(self, number: int, clock: int, u: Tensor, y: Tensor) -> None:
+        """A whole block (B, H, n) of a level, by all of its parts and what larger levels have pending."""
+        ...
+
+    def rebuild(self, number: int, clock: int, transform: bool) -> None:
+        """Pending outputs of a level for a stream that stands at `clock`, and its delay line if `transform`, from inputs."""
+        ...
+
+    def reorder(self, clock: int, rows: Tensor) -> None:
+        """Take row rows[b] of the batch for row b, in a stream that stands at `clock`."""
+        ...
 
 
 @lru_cache(maxsize=1)
@@ -143,3 +195,16 @@ def for_short_conv(device: str) -> Backend:
     """The backend that runs short convolutions on this type of device, here."""
     able = [b for b in map(load, names()) if b.missing() is None and (b.SHORT_DEVICES is None or device in b.SHORT_DEVICES)]
     return max(able, key=lambda backend: backend.PRIORITY)
+
+
+def for_stream(problem: Problem, name: str) -> tuple[Backend, Callable[..., StreamMemory]]:
+    """The backend that holds a stream whose calls are like `problem`, and its `open_stream`. Raises as `choose`."""
+    if name != "auto":
+        backend, _ = choose(problem, name)
+        if not hasattr(backend, "open_stream"):
+            raise UnsupportedError(f"backend={name!r} has no streams; use backend='auto' or another")
+        return backend, backend.open_stream
+    able = [load(name) for name in names() if hasattr(load(name), "open_stream")]
+    able = [b for b in able if (b.missing() or b.refuses(problem)) is None]
+    best = max(able, key=lambda backend: backend.PRIORITY)
+    return best, best.open_stream  # type: ignore[attr-defined]

@@ -22,12 +22,17 @@ from __future__ import annotations
 import importlib.util
 from functools import lru_cache
 from pathlib import Path
+from typing import TYPE_CHECKING
 
+import torch
 from torch import Tensor
 
 from longwave import masked
-from longwave.planner import Plan
+from longwave.planner import Plan, Schedule
 from longwave.problem import Problem, ShortCall
+
+if TYPE_CHECKING:
+    from longwave.backends import StreamMemory
 
 PRIORITY = 10
 SHORT_DEVICES = ("cpu",)
@@ -133,9 +138,17 @@ def short_backward(needs: tuple[bool, ...], dy: Tensor, call: ShortCall) -> list
     return short.backward(needs, dy, call)
 
 
+def open_stream(
+    k: Tensor, D: Tensor | None, batch: int, channels: int, schedule: Schedule, ring: int, dtype: torch.dtype
+) -> StreamMemory:
+    from longwave.backends.cpu import stream
+
+    return stream.Memory(k, D, batch, channels, schedule, ring, dtype)
+
+
 def warm() -> int:
     """Compile everything, for `longwave warm`; the number of kernels."""
-    from longwave.backends.cpu import engine, jit, short  # noqa: F401  (what they import defines the kernels)
+    from longwave.backends.cpu import engine, jit, short, stream  # noqa: F401  (what they import defines the kernels)
 
     return jit.warm()
 

@@ -23,6 +23,7 @@ from longwave.backends.plain.short import short_backward as short_backward
 from longwave.backends.plain.short import short_forward as short_forward
 from longwave.backends.plain.short import short_sums as short_sums
 from longwave.backends.plain.spectra import FilterGradient, Spectra, span
+from longwave.backends.plain.stream import Memory as open_stream  # noqa: F401  (named by the backends' contract)
 from longwave.dtypes import cast, conj
 from longwave.planner import Piece, Plan
 from longwave.problem import Problem

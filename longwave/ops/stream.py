@@ -1,0 +1,469 @@
+"""`Stream`: a causal long convolution of samples that come one by one, or some at a time."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor
+
+from longwave import backends, dtypes
+from longwave.backends import StreamMemory
+from longwave.dtypes import resolved
+from longwave.errors import ArgumentError
+from longwave.ops.long_conv import long_conv
+from longwave.planner import schedule
+from longwave.problem import Filters, Problem, lower
+
+# A chunk of at least this share of the filter is one convolution of itself and its history, and not blocks of levels.
+WHOLE_SHARE = 0.5
+# Under a filter of few taps fewer samples than this are summed directly.
+FEW_SAMPLES = 16
+
+
+@dataclass(frozen=True)
+class StreamState:
+    """Where a stream stands: all that later outputs depend on. Plain tensors and values, on any device.
+
+    Attributes:
+        inputs: (B, H, kept), the last inputs, K - 1 + max_rollback of them or as many as there were; in arithmetic precision.
+        position: samples that the stream has taken.
+        filter: what names the filter, its D and the dtype of the stream.
+
+    Raises:
+        ArgumentError: `from_tensors` was given something else.
+    """
+
+    inputs: Tensor
+    position: int
+    filter: str
+
+    def to(self, device: torch.device | str) -> StreamState:
+        """The same on another device."""
+        return replace(self, inputs=self.inputs.to(device))
+
+    def tensors(self) -> dict[str, Tensor]:
+        """As tensors alone, for safetensors or `torch.save`."""
+        return {
+            "inputs": self.inputs,
+            "position": torch.tensor(self.position),
+            "filter": torch.tensor(list(self.filter.encode()), dtype=torch.uint8),
+        }
+
+    @classmethod
+    def from_tensors(cls, tensors: dict[str, Tensor]) -> StreamState:
+        """What `tensors` made tensors of. Raises ArgumentError for anything else."""
+        try:
+            name = bytes(tensors["filter"].tolist()).decode()
+            return cls(tensors["inputs"], int(tensors["position"]), name)
+        except (AttributeError, KeyError, TypeError, ValueError, RuntimeError) as error:
+            raise ArgumentError(
+                f"these are not the tensors of a stream's state ({error!r}); give what StreamState.tensors() returned"
+            ) from None
+
+
+class Stream:
+    """A causal convolution whose input comes in pieces: any mixture of them gives what one `long_conv` of the whole gives.
+
+        y[t] = Σ_{s=0..K-1} k[s] u[t-s] + D u[t]
+
+    T steps cost O(T log² T) a channel in all, spread over the steps, for any K; a chunk costs what its length allows. For
+    inference: inputs, k and D get no gradients. Not for several threads at a time.
+
+    Args:
+        k: filters, float32 or the stream's dtype: (H, K), (1, K), (G, K), or (B, H, K) one a row of the batch. Copied.
+        D: (H,), float32 or the stream's dtype: a skip connection.
+        batch_size: B.
+        channels: H, where k does not say it: (1, K) and (G, K).
+        dtype: of inputs and results, any dtype of `long_conv`; k's own when not given. 16-bit samples are convolved in float32
+            and rounded once.
+        max_length: samples that are ever taken; taps beyond are never met and not kept. All memory is then allocated here, and
+            no step waits for more. Without it memory grows by doubling, to a bound that depends on K alone.
+        max_rollback: samples that `rollback` may take back.
+        backend: "auto", or a backend by name.
+
+    Memory, in numbers of the arithmetic type: for each filter about 2·K (spectra), for each row and channel about 3·K + 3·n +
+    max_rollback with n <= 16,384, the largest block; `nbytes` says how much there is.
+
+    Raises:
+        ArgumentError: a wrong shape, dtype or value; a filter that requires a gradient.
+        UnsupportedError: the named backend has no streams.
+
+    Source: Gardner 1995 for the schedule; Oncescu et al. 2024 (arXiv 2410.12982) for its use in generation.
+    """
+
+    def __init__(
+        self,
+        k: Tensor,
+        D: Tensor | None = None,
+        *,
+        batch_size: int,
+        channels: int | None = None,
+        dtype: torch.dtype | None = None,
+        max_length: int | None = None,
+        max_rollback: int = 0,
+        backend: str = "auto",
+    ) -> None:
+        for name, value, least in (("batch_size", batch_size, 1), ("max_rollback", max_rollback, 0)):
+            _check_count(name, value, least)
+        for name, optional in (("channels", channels), ("max_length", max_length)):
+            if optional is not None:
+                _check_count(name, optional, 1)
+        for name, x in (("k", k), ("D", D)):
+            if x is not None and not isinstance(x, Tensor):
+                raise ArgumentError(f"{name} is of type {type(x).__name__}; give a torch.Tensor")
+            if x is not None and x.requires_grad and torch.is_grad_enabled():
+                raise ArgumentError(f"{name} requires a gradient, and a stream gives none; give {name}.detach()")
+        if k.dim() not in (2, 3):
+            raise ArgumentError(f"k has shape {tuple(k.shape)}; allowed are (H, K), (1, K), (G, K) and (B, H, K)")
+        if dtype is not None and not isinstance(dtype, torch.dtype):
+            raise ArgumentError(f"dtype is {dtype!r}; give a torch.dtype, as torch.float32")
+        self.dtype = k.dtype if dtype is None else dtype
+        self.device = k.device
+        H = channels or (D.shape[0] if D is not None and D.dim() == 1 else k.shape[-2])
+        # An input that takes no memory, for the checks of a call.
+        u = torch.empty((), dtype=self.dtype, device=k.device).expand(batch_size, H, 1)
+        lower(
+            u, k, D, mode="causal", k_rev=None, pregate=None, postgate=None, history=None, cu_seqlens=None, layout="BHL",
+            precision=None,
+        )  # fmt: skip
+        self._k = resolved(k.detach())[..., :max_length].clone(memory_format=torch.contiguous_format)
+        self._D = None if D is None else resolved(D.detach()).clone()
+        self.batch_size, self.channels, self.taps = batch_size, H, self._k.shape[-1]
+        self.max_length, self.max_rollback = max_length, max_rollback
+        self.schedule = schedule(self.taps)
+        problem = Problem.of(
+            u, Filters.of(self._k), in_start=0, in_len=1, out_start=0, out_len=1, lag0=0, reverse=False, circular=False
+        )
+        engine, open_stream = backends.for_stream(problem, backend)
+        self.backend = engine.__name__.rpartition(".")[2]
+        wide = dtypes.filter_arithmetic(self.dtype, self._k.dtype)
+        self._memory: StreamMemory = open_stream(
+            self._k.to(wide),
+            None if D is None else self._D.to(wide),  # type: ignore[union-attr]
+            batch_size,
+            H,
+            self.schedule,
+            self.schedule.ring(max_rollback),
+            self.dtype,
+        )
+        self._step_shape = torch.Size((batch_size, H))
+        self._fingerprint = ""
+        # Of each level: whether its delay line, and its pending outputs, are those of `_clock`; the block it was made for.
+        self._has_spectra: list[bool] = []
+        self._has_outputs: list[bool] = []
+        self._since: list[int] = []
+        # The memory's clock, what it shows at position 0, the furthest it has shown, and until when a step needs nothing more;
+        # the furthest position.
+        self._clock = self._zero = self._high = self._ready = 0
+        self._furthest = 0
+        self._reset(0, 0)
+        if max_length is not None:
+            self._memory.reserve(self._clock + max_length + self.schedule.grain)
+
+    @property
+    def position(self) -> int:
+        """Samples taken so far."""
+        return self._clock - self._zero
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes held for inputs, spectra and pending outputs, and for the filter."""
+        return self._memory.nbytes + self._k.nbytes + (0 if self._D is None else self._D.nbytes)
+
+    def __repr__(self) -> str:
+        levels = ", ".join(f"{level.parts} × {level.n:,}" for level in self.schedule.levels)
+        return (
+            f"Stream({self.batch_size} × {self.channels:,} channels under {self.taps:,} taps, {dtypes.name(self.dtype)}, "
+            f"backend={self.backend!r}, at {self.position:,}: lags below {self.schedule.direct} summed, "
+            f"then parts of {levels or 'none'})"
+        )
+
+    # Samples.
+
+    def prefill(self, u: Tensor, lengths: Sequence[int] | Tensor | None = None) -> Tensor:
+        """Begin anew with a prompt: whatever the stream has taken before is forgotten.
+
+        Args:
+            u: (B, H, T), the stream's dtype; any strides.
+            lengths: (B,), each row's own number of samples: its last ones. What stands before them counts as silence, and
+                its results are zero; so rows of different lengths go on together.
+
+        Returns:
+            (B, H, T), as `long_conv`.
+
+        Raises:
+            ArgumentError: a wrong width, batch, dtype or device, more than `max_length` samples, or lengths that do not fit.
+        """
+        self._check(u)
+        T = u.shape[-1]
+        self._refuse_beyond(T, T)
+        if lengths is not None:
+            given = torch.as_tensor(lengths, device=self.device)
+            if given.shape != (self.batch_size,) or given.is_floating_point() or bool(((given < 0) | (given > T)).any()):
+                raise ArgumentError(f"lengths is {lengths}; give {self.batch_size} integers from 0 to the {T:,} samples of u")
+            silent = torch.arange(T, device=self.device) < (T - given).view(-1, 1, 1)
+            u = torch.where(silent, u.new_zeros(()), u)
+        self._reset(0, 0)
+        self._furthest = 0
+        y = self._whole(u)
+        return y if lengths is None else y.masked_fill_(silent, 0)
+
+    def extend(self, u: Tensor) -> Tensor:
+        """The next samples, (B, H, T) of the stream's dtype in any strides, to as many results.
+
+        Chunks whose lengths are multiples of 64, 256, 1,024 …, each at a position that its length divides (counted from the
+        end of the prompt), cost least.
+
+        Raises:
+            ArgumentError: a wrong width, batch, dtype or device, or samples beyond `max_length`.
+        """
+        self._check(u)
+        T = u.shape[-1]
+        self._refuse_beyond(self.position + T, T)
+        if self._is_whole(T):
+            return self._whole(u)
+        y = u.new_empty(u.shape)
+        for begin, end, level in self._pieces(T):
+            self._piece(u[..., begin:end], y[..., begin:end], level)
+        return y
+
+    def step(self, u_t: Tensor) -> Tensor:
+        """The next sample of every row and channel, (B, H) of the stream's dtype, to its result.
+
+        Raises:
+            ArgumentError: a wrong width, batch, dtype or device, or a sample beyond `max_length`.
+        """
+        if (
+            not isinstance(u_t, Tensor)
+            or u_t.shape != self._step_shape
+            or u_t.dtype is not self.dtype
+            or u_t.device != self.device
+            or (u_t.requires_grad and torch.is_grad_enabled())
+        ):
+            self._check(u_t, ("B", "H"))
+        clock = self._clock
+        if clock >= self._ready:
+            self._prepare_step()
+            clock = self._clock
+        y = torch.empty_like(u_t, memory_format=torch.contiguous_format)
+        self._memory.step(clock, u_t, y)
+        self._clock = clock + 1
+        return y
+
+    # State.
+
+    def snapshot(self) -> StreamState:
+        """Where the stream stands: a copy of the last inputs. It may be restored any number of times."""
+        kept = self._known(self.position)
+        return StreamState(self._memory.read(self._clock - kept, self._clock).clone(), self.position, self._name())
+
+    def restore(self, state: StreamState) -> None:
+        """Stand where `snapshot` was taken, by this stream or another one of an equal filter, here or on another device.
+
+        What is not in the state (spectra, pending outputs) is made again when it is needed.
+
+        Raises:
+            ArgumentError: the state of another filter, batch or `max_length`, or on another device.
+        """
+        if not isinstance(state, StreamState):
+            raise ArgumentError(f"the state is of type {type(state).__name__}; give what Stream.snapshot() returned")
+        if state.filter != self._name():
+            raise ArgumentError(
+                f"the state belongs to another filter ({state.filter}) than this stream's ({self._name()}); restore it into a "
+                "stream of its own k, D and dtype"
+            )
+        rows = (self.batch_size, self.channels)
+        if state.inputs.dim() != 3 or tuple(state.inputs.shape[:2]) != rows or state.inputs.device != self.device:
+            raise ArgumentError(
+                f"the state has inputs of shape {tuple(state.inputs.shape)} on {state.inputs.device}; this stream wants "
+                f"{rows} rows and channels on {self.device}: open a stream of that size, or move the state with .to()"
+            )
+        kept = state.inputs.shape[-1]
+        if kept < min(state.position, self.taps - 1):
+            raise ArgumentError(f"the state has {kept:,} inputs of the {self.taps - 1:,} that the filter reaches; take another")
+        self._refuse_beyond(state.position, state.position)
+        spare = self.max_rollback if kept >= state.position else min(self.max_rollback, kept - (self.taps - 1))
+        self._fill(state.inputs[..., kept - min(kept, self.schedule.kept(self.max_rollback)) :], state.position)
+        self._furthest = state.position + self.max_rollback - spare
+
+    def rollback(self, n: int) -> None:
+        """Take the last n samples back, for example those that a verifying model has refused.
+
+        Raises:
+            ArgumentError: more samples than `max_rollback` (counted from the furthest that the stream has been), or than
+                there are.
+        """
+        _check_count("n", n, 0)
+        furthest, high = max(self._furthest, self.position), max(self._high, self._clock)
+        most = min(self.max_rollback - (furthest - self.position), self.position)
+        if n > most:
+            raise ArgumentError(
+                f"a rollback of {n:,} samples was asked for, and {max(0, most):,} are allowed (max_rollback="
+                f"{self.max_rollback:,}, {self.position:,} taken); give Stream a larger max_rollback, or restore a snapshot"
+            )
+        self._furthest, self._high = furthest, high
+        self._clock -= n
+        for i, level in enumerate(self.schedule.levels):
+            here, there = self._clock // level.n, high // level.n
+            if here == there:
+                continue
+            # Outputs of the block before are still there, and its delay line; the work of the later block is to be done again.
+            self._has_spectra[i] = self._has_spectra[i] and here == there - 1
+            self._has_outputs[i] = self._has_outputs[i] and here == there - 1 and here >= self._since[i]
+            self._memory.due_from[i] = there
+        self._ready = -1
+
+    def reorder(self, rows: Tensor) -> None:
+        """Let row b of the batch go on from where row rows[b] stands, (B,) integers: the survivors of a beam search.
+
+        Raises:
+            ArgumentError: not B row numbers, or one filter a row of the batch.
+        """
+        if not isinstance(rows, Tensor) or rows.dtype not in (torch.int64, torch.int32) or rows.shape != (self.batch_size,):
+            raise ArgumentError(f"rows must be an integer tensor of shape ({self.batch_size},); give one row number a row")
+        if bool(((rows < 0) | (rows >= self.batch_size)).any()):
+            raise ArgumentError(f"rows has numbers outside of 0 to {self.batch_size - 1}; give rows of the batch")
+        if self._k.dim() == 3:
+            raise ArgumentError(
+                "rows with a filter each cannot be reordered; open a stream with the filters in their new order"
+            )
+        self._memory.reorder(self._clock, rows.to(self.device, torch.int64))
+
+    # Inside.
+
+    def _reset(self, position: int, kept: int) -> None:
+        """An empty stream; the clock then stands at a boundary of all blocks."""
+        grain = self.schedule.grain
+        self._clock = -(-kept // grain) * grain
+        self._zero = self._clock - position
+        self._high = self._clock
+        fresh = self._clock == 0
+        count = len(self.schedule.levels)
+        self._has_spectra, self._has_outputs = [fresh] * count, [fresh] * count
+        self._since = [0] * count
+        self._memory.due_from[:] = [0] * count
+        self._ready = -1
+
+    def _fill(self, inputs: Tensor, position: int) -> None:
+        """Stand at `position` after these last inputs."""
+        self._reset(position, inputs.shape[-1])
+        self._memory.reserve(self._clock)
+        self._memory.load(self._clock, inputs)
+
+    def _whole(self, u: Tensor) -> Tensor:
+        """A chunk as one convolution with its history."""
+        position, T = self.position, u.shape[-1]
+        before = min(position, self.taps - 1)
+        history = self._memory.read(self._clock - before, self._clock) if before else None
+        y = long_conv(u, self._k, self._D, history=history, backend=self.backend)
+        kept = self._known(position + T)
+        last = u[..., max(0, T - kept) :]
+        if kept > T:
+            earlier = self._memory.read(self._clock - (kept - T), self._clock)
+            last = torch.cat([earlier, u.to(earlier.dtype)], dim=-1)
+        self._fill(last, position + T)
+        return y
+
+    def _known(self, position: int) -> int:
+        """Inputs before `position` that are kept: fewer after a rollback, which has used some of what it may use."""
+        return min(position, self.schedule.kept(self.max_rollback) - max(0, self._furthest - position))
+
+    def _is_whole(self, T: int) -> bool:
+        """Whether T samples at once are best convolved with their history."""
+        if not self.schedule.levels:
+            return T >= FEW_SAMPLES
+        least = self.taps * WHOLE_SHARE if self.position else self.schedule.direct
+        return least <= T
+
+    def _pieces(self, T: int) -> list[tuple[int, int, int]]:
+        """(begin, end, level) of a chunk's pieces: whole blocks of the largest level that fit where they begin, or, with level
+        -1, some samples inside a block of the first one."""
+        found, a = [], 0
+        first = self.schedule.levels[0].n if self.schedule.levels else T
+        while a < T:
+            clock = self._clock + a
+            number = -1
+            for i, level in enumerate(self.schedule.levels):
+                if clock % level.n == 0 and level.n <= T - a:
+                    number = i
+            end = a + (self.schedule.levels[number].n if number >= 0 else min(T - a, first - clock % first))
+            found.append((a, end, number))
+            a = end
+        return found
+
+    def _piece(self, u: Tensor, y: Tensor, level: int) -> None:
+        self._ready = -1
+        d = u.shape[-1]
+        self._memory.reserve(self._clock + d)
+        self._refresh(max(level, 0), level < 0)
+        if level < 0:
+            self._memory.advance(self._clock, u, y)
+        else:
+            self._memory.block(level, self._clock, u, y)
+            for i in range(level):
+                self._has_spectra[i] = self._has_outputs[i] = False
+            self._has_outputs[level] = False
+        self._clock += d
+
+    def _prepare_step(self) -> None:
+        """Whatever a step needs beside its own work, and until when nothing more is needed."""
+        self._refuse_beyond(self.position + 1, 1)
+        self._ready = self._memory.reserve(self._clock + 1)
+        if self.max_length is not None:
+            self._ready = min(self._ready, self._zero + self.max_length)
+        self._refresh(0, True)
+
+    def _refresh(self, first: int, outputs: bool) -> None:
+        """Make what levels from `first` on lack: the delay line of each, pending outputs of all but, without `outputs`, the
+        first of them."""
+        for i in range(first, len(self.schedule.levels)):
+            wants_outputs = outputs or i > first
+            if self._has_spectra[i] and (self._has_outputs[i] or not wants_outputs):
+                continue
+            block = self._clock // self.schedule.levels[i].n
+            if block:
+                self._memory.rebuild(i, self._clock, not self._has_spectra[i])
+            else:
+                self._memory.due_from[i] = 0
+            self._has_spectra[i] = self._has_outputs[i] = True
+            self._since[i] = block
+
+    def _name(self) -> str:
+        if not self._fingerprint:
+            digest = hashlib.sha256()
+            for x in (self._k, self._D):
+                if x is not None:
+                    digest.update(x.cpu().reshape(-1).view(torch.uint8).numpy().tobytes())
+            taps = " × ".join(map(str, self._k.shape))
+            self._fingerprint = (
+                f"{taps} taps, {dtypes.name(self._k.dtype)} for {dtypes.name(self.dtype)}, {digest.hexdigest()[:16]}"
+            )
+        return self._fingerprint
+
+    def _refuse_beyond(self, position: int, more: int) -> None:
+        if self.max_length is not None and position > self.max_length:
+            raise ArgumentError(
+                f"{more:,} samples more would be {position:,} in all, and the stream was opened for "
+                f"max_length={self.max_length:,}; open a longer one, or prefill again"
+            )
+
+    def _check(self, u: Tensor, shape: tuple[str, ...] = ("B", "H", "T")) -> None:
+        """That samples are what the stream takes. Raises ArgumentError in one sentence."""
+        if not isinstance(u, Tensor):
+            raise ArgumentError(f"u is of type {type(u).__name__}; give a torch.Tensor")
+        if u.dim() != len(shape) or u.shape[:2] != self._step_shape or 0 in u.shape:
+            wanted = (self.batch_size, self.channels, *(shape[2:]))
+            raise ArgumentError(f"u has shape {tuple(u.shape)}; this stream takes ({', '.join(map(str, wanted))})")
+        for what, mine, given in (("", dtypes.name(self.dtype), dtypes.name(u.dtype)), ("tensors on ", self.device, u.device)):
+            if mine != given:
+                raise ArgumentError(f"this stream takes {what}{mine}, and u has {given}; convert it with .to()")
+        if u.requires_grad and torch.is_grad_enabled():
+            raise ArgumentError("u requires a gradient, and a stream gives none; call it under torch.no_grad(), or detach u")
+
+
+def _check_count(name: str, value: int, least: int) -> None:
+    if isinstance(value, bool) or not isinstance(value, int) or value < least:
+        raise ArgumentError(f"{name} is {value!r}; give an integer from {least} on")

@@ -1,0 +1,271 @@
+"""`Stream`: any mixture of prefill, extend, step and rollback is one convolution of the whole."""
+
+from __future__ import annotations
+
+import copy
+import random
+from typing import Any
+
+import pytest
+import torch
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from torch import Tensor
+
+import longwave
+from longwave import backends, dtypes
+from longwave.bench.tolerances import bound, relative_l2
+from longwave.errors import ArgumentError
+from longwave.reference import long_conv_ref
+
+BACKENDS = [
+    name for name, reason in backends.available().items() if reason is None and hasattr(backends.load(name), "open_stream")
+]
+EVERY_BACKEND = pytest.mark.parametrize("backend", BACKENDS)
+
+
+def make(B: int, H: int, K: int, L: int, shape: str, dtype: torch.dtype) -> tuple[Tensor, Tensor, Tensor]:
+    kd = torch.float32 if dtype.itemsize == 2 else dtype
+    rows = {"each": (H, K), "shared": (1, K), "groups": (H // 2 or 1, K), "sample": (B, H, K)}[shape]
+    u = torch.randn(B, H, L, dtype=torch.complex128 if dtype.is_complex else torch.float64).to(dtype)
+    return u, torch.randn(*rows, dtype=kd), torch.randn(H, dtype=kd)
+
+
+def check(y: Tensor, u: Tensor, k: Tensor, D: Tensor | None, backend: str) -> None:
+    truth = long_conv_ref(u, k, D)
+    real = torch.view_as_real(truth) if truth.is_complex() else truth
+    assert relative_l2(y, truth) <= bound(y.dtype, max(2, u.shape[-1]), backend, truth=real)
+
+
+@EVERY_BACKEND
+@settings(max_examples=40, deadline=None, suppress_health_check=list(HealthCheck))
+@given(data=st.data())
+def test_any_mixture_equals_one_convolution(backend: str, data: st.DataObject) -> None:
+    draw = data.draw
+    kinds = [torch.float32, torch.float64, torch.bfloat16, torch.float16] + [torch.complex64] * (backend == "plain")
+    B, H, dtype = draw(st.sampled_from([1, 2, 3])), draw(st.sampled_from([1, 2, 6, 8, 20])), draw(st.sampled_from(kinds))
+    K, L = draw(st.sampled_from([1, 2, 100, 128, 129, 300, 1024, 1025, 2500])), draw(st.sampled_from([300, 900, 1700]))
+    back, limit = draw(st.sampled_from([0, 3, 70, 500])), draw(st.booleans())
+    u, k, D = make(B, H, K, L, draw(st.sampled_from(["each", "shared", "groups", "sample"])), dtype)
+    options: dict[str, Any] = {
+        "batch_size": B, "channels": H, "dtype": dtype, "max_rollback": back, "max_length": L if limit else None,
+        "backend": backend,
+    }  # fmt: skip
+    stream = longwave.Stream(k, D, **options)
+    chance = random.Random(draw(st.integers(0, 10**6)))
+    y, t, furthest, saved = torch.zeros_like(u), 0, 0, None
+    while t < L:
+        what = chance.choice(["prefill", "step", "steps", "extend", "blocks", "rollback", "snapshot", "restore"])
+        T = min(L - t, chance.choice([1, 5, 63, 200, 400]) if what != "blocks" else chance.choice([64, 128, 256, 512]))
+        if what == "prefill" and t == 0:
+            y[..., :T] = stream.prefill(u[..., :T])
+            t = T
+        elif what in ("extend", "blocks"):
+            y[..., t : t + T] = stream.extend(u[..., t : t + T])
+            t += T
+        elif what in ("step", "steps"):
+            for _ in range(1 if what == "step" else T):
+                y[..., t] = stream.step(u[..., t])
+                t += 1
+        elif what == "rollback" and back:
+            n = chance.randint(0, max(0, min(t, back) - (furthest - t)))
+            stream.rollback(n)
+            t -= n
+        elif what == "snapshot":
+            saved = stream.snapshot(), furthest
+        elif what == "restore" and saved is not None:
+            stream = longwave.Stream(k, D, **options) if chance.random() < 0.5 else stream
+            stream.restore(saved[0])
+            t, furthest = saved[0].position, saved[1]
+        furthest = max(furthest, t)
+        assert stream.position == t
+    check(y, u, k, D, backend)
+
+
+@EVERY_BACKEND
+def test_steps_alone_where_every_level_is_at_work(backend: str) -> None:
+    u, k, D = make(1, 9, 3000, 4000, "each", torch.float32)
+    stream = longwave.Stream(k, D, batch_size=1, backend=backend)
+    y = torch.stack([stream.step(u[..., t]) for t in range(4000)], dim=-1)
+    check(y, u, k, D, backend)
+    for start in (0, 128, 512, 2048, 3800):  # each stretch by itself: a level that is missing is not averaged away
+        part = slice(start, start + 200)
+        assert relative_l2(y[..., part], long_conv_ref(u, k, D)[..., part]) < 1e-6
+
+
+@EVERY_BACKEND
+@pytest.mark.parametrize("chunk", [64, 100, 256, 1024])
+def test_chunks_of_one_length(backend: str, chunk: int) -> None:
+    u, k, D = make(2, 10, 3000, 64 * 64, "each", torch.float32)
+    stream = longwave.Stream(k, D, batch_size=2, backend=backend)
+    check(torch.cat([stream.extend(x) for x in u.split(chunk, dim=-1)], dim=-1), u, k, D, backend)
+
+
+@EVERY_BACKEND
+def test_a_rollback_changes_nothing_that_follows(backend: str) -> None:
+    u, k, D = make(1, 8, 1500, 1400, "each", torch.float32)
+    one, other = (longwave.Stream(k, D, batch_size=1, max_rollback=40, backend=backend) for _ in range(2))
+    chance = random.Random(3)
+    t = 0
+    while t < 1400 - 40:
+        n = chance.randint(1, 40)
+        wrong = chance.randint(0, 40)
+        expected = torch.stack([one.step(u[..., t + i]) for i in range(n)], dim=-1)
+        got = torch.stack([other.step(u[..., t + i]) for i in range(n)], dim=-1)
+        assert torch.equal(got, expected) or relative_l2(got, expected) < 1e-6
+        t += n
+        for _ in range(wrong):
+            other.step(torch.full((1, 8), 1e3))
+        other.rollback(wrong)
+    assert other.position == t
+
+
+@EVERY_BACKEND
+def test_rows_of_different_lengths_go_on_together(backend: str) -> None:
+    u, k, D = make(3, 4, 700, 600, "each", torch.float32)
+    lengths = [500, 130, 0]
+    stream = longwave.Stream(k, D, batch_size=3, backend=backend)
+    prompt = stream.prefill(u[..., :500], lengths=torch.tensor(lengths))
+    rest = torch.stack([stream.step(u[..., t]) for t in range(500, 600)], dim=-1)
+    for b, n in enumerate(lengths):
+        alone = u[b : b + 1, :, 500 - n :]
+        assert relative_l2(torch.cat([prompt, rest], dim=-1)[b : b + 1, :, 500 - n :], long_conv_ref(alone, k, D)) < 4e-7
+        assert not prompt[b, :, : 500 - n].any()
+
+
+@EVERY_BACKEND
+@pytest.mark.parametrize("H", [3, 16])
+def test_rows_can_be_reordered(backend: str, H: int) -> None:
+    """At any place in a block, when the work of some tiles is done and that of others is not."""
+    u, k, D = make(4, H, 900, 1000, "each", torch.float32)
+    chance, heard = random.Random(5), u.clone()
+    stream = longwave.Stream(k, D, batch_size=4, backend=backend, max_rollback=5)
+    y = torch.zeros_like(u)
+    for t in range(1000):
+        if chance.random() < 0.02:
+            rows = torch.tensor([chance.randrange(4) for _ in range(4)])
+            stream.reorder(rows)
+            heard, y = torch.cat([heard[rows][..., :t], u[..., t:]], dim=-1), y[rows]
+        y[..., t] = stream.step(u[..., t])
+    check(y, heard, k, D, backend)
+
+
+@EVERY_BACKEND
+def test_a_state_goes_through_a_file_and_another_stream(backend: str, tmp_path: Any) -> None:
+    safetensors = pytest.importorskip("safetensors.torch")
+    u, k, D = make(2, 5, 300, 800, "each", torch.bfloat16)
+    one = longwave.Stream(k, D, batch_size=2, dtype=u.dtype, backend=backend)
+    head = one.extend(u[..., :500])
+    safetensors.save_file(one.snapshot().tensors(), tmp_path / "state.safetensors")
+    other = longwave.Stream(k, D, batch_size=2, dtype=u.dtype, backend="plain")
+    other.restore(longwave.StreamState.from_tensors(safetensors.load_file(tmp_path / "state.safetensors")).to("cpu"))
+    check(torch.cat([head, other.extend(u[..., 500:])], dim=-1), u, k, D, backend)
+
+
+@EVERY_BACKEND
+def test_strides_of_inputs_do_not_matter(backend: str) -> None:
+    u, k, D = make(2, 8, 400, 500, "each", torch.float32)
+    turned = u.permute(2, 0, 1).contiguous().permute(1, 2, 0)  # (B, H, T) with time outermost
+    wide = torch.randn(2, 16, 1000)[:, ::2, ::2]
+    wide.copy_(u)
+    for x in (turned, wide):
+        stream = longwave.Stream(k, D, batch_size=2, backend=backend)
+        y = [stream.extend(x[..., :256]), stream.extend(x[..., 256:400])]
+        y += [stream.step(x[..., t]).unsqueeze(-1) for t in range(400, 500)]
+        check(torch.cat(y, dim=-1), u, k, D, backend)
+
+
+@EVERY_BACKEND
+def test_memory_grows_by_doubling_to_a_bound(backend: str) -> None:
+    k = torch.randn(4, 2000)
+    stream = longwave.Stream(k, batch_size=1, backend=backend)
+    sizes = {stream.nbytes}
+    for _ in range(200):
+        stream.extend(torch.randn(1, 4, 100))
+        sizes.add(stream.nbytes)
+    assert 2 < len(sizes) < 12
+    limited = longwave.Stream(k, batch_size=1, max_length=20_000, backend=backend)
+    before = limited.nbytes
+    for _ in range(200):
+        limited.extend(torch.randn(1, 4, 100))
+    assert limited.nbytes == before
+
+
+def refusals() -> list[tuple[str, Any, str]]:
+    k = torch.randn(4, 300)
+
+    def stream(**options: Any) -> longwave.Stream:
+        return longwave.Stream(k, **({"batch_size": 2, "max_rollback": 5, "max_length": 50} | options))
+
+    def advanced(count: int) -> longwave.Stream:
+        s = stream()
+        s.extend(torch.randn(2, 4, count))
+        return s
+
+    return [
+        ("width", lambda: stream().step(torch.randn(2, 5)), "takes (2, 4)"),
+        ("batch", lambda: stream().extend(torch.randn(1, 4, 3)), "takes (2, 4, T)"),
+        ("dtype", lambda: stream().step(torch.randn(2, 4).double()), "takes float32"),
+        ("type", lambda: stream().step([1.0]), "list"),
+        ("gradient", lambda: stream().step(torch.randn(2, 4, requires_grad=True)), "no_grad"),
+        ("filter gradient", lambda: longwave.Stream(k.clone().requires_grad_(), batch_size=1), "k.detach()"),
+        ("max_length", lambda: stream().extend(torch.randn(2, 4, 51)), "max_length=50"),
+        ("max_length of a step", lambda: advanced(50).step(torch.randn(2, 4)), "max_length=50"),
+        ("max_length of a prompt", lambda: stream().prefill(torch.randn(2, 4, 51)), "max_length=50"),
+        ("rollback", lambda: advanced(20).rollback(6), "max_rollback"),
+        ("rollback past the start", lambda: advanced(3).rollback(4), "3 taken"),
+        ("another filter", lambda: stream().restore(longwave.Stream(k + 1, batch_size=2).snapshot()), "another filter"),
+        ("another batch", lambda: stream().restore(stream(batch_size=3).snapshot()), "open a stream of that size"),
+        ("no state", lambda: stream().restore({}), "Stream.snapshot()"),
+        ("no tensors", lambda: longwave.StreamState.from_tensors({"inputs": k}), "StreamState.tensors()"),
+        ("lengths", lambda: stream().prefill(torch.randn(2, 4, 9), lengths=[3, 10]), "0 to the 9"),
+        ("rows", lambda: stream().reorder(torch.tensor([0, 2])), "0 to 1"),
+        ("count of rows", lambda: stream().reorder(torch.tensor([0])), "(2,)"),
+        ("batch size", lambda: stream(batch_size=0), "batch_size is 0"),
+        ("channels", lambda: stream(channels=6), "must divide"),
+        ("backend", lambda: stream(backend="nowhere"), "nowhere"),
+    ]
+
+
+@pytest.mark.parametrize(("call", "words"), [pytest.param(*rest, id=name) for name, *rest in refusals()])
+def test_what_is_wrong_is_refused_in_a_sentence(call: Any, words: str) -> None:
+    with pytest.raises(ArgumentError, match=r"^[^\n]+$") as caught:
+        call()
+    assert words in str(caught.value)
+
+
+def test_a_refused_step_changes_nothing() -> None:
+    u, k, D = make(1, 3, 50, 60, "each", torch.float32)
+    stream = longwave.Stream(k, D, batch_size=1, max_length=60)
+    y = []
+    for t in range(60):
+        if t % 7 == 0:
+            with pytest.raises(ArgumentError):
+                stream.step(torch.randn(1, 2))
+        y.append(stream.step(u[..., t]))
+    check(torch.stack(y, dim=-1), u, k, D, stream.backend)
+
+
+def test_the_schedule_serves_every_lag_once() -> None:
+    from longwave.planner import schedule
+
+    for K in (1, 127, 128, 129, 1024, 1025, 5000, 70_000, 1_000_000, 5_000_000):
+        plan, lag = schedule(K), min(K, 128)
+        assert plan.direct == lag
+        for level, larger in zip(plan.levels, [*plan.levels[1:], None][: len(plan.levels)], strict=True):
+            assert lag == 2 * level.n
+            lag = 2 * larger.n if larger else K
+            assert lag <= level.parts * level.n < lag + level.n
+
+
+def test_a_filter_is_copied() -> None:
+    u, k, D = make(1, 3, 200, 300, "each", torch.float32)
+    stream, truth = longwave.Stream(k, D, batch_size=1), copy.deepcopy(k)
+    k.zero_()
+    check(stream.extend(u), u, truth, D, stream.backend)
+
+
+def test_names_of_dtypes_are_in_the_print() -> None:
+    text = repr(longwave.Stream(torch.randn(2, 9000), batch_size=3, dtype=torch.bfloat16))
+    assert "3 × 2 channels" in text
+    assert dtypes.name(torch.bfloat16) in text
