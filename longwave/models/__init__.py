@@ -9,6 +9,7 @@ from __future__ import annotations
 import functools
 import importlib
 import pkgutil
+from collections.abc import Sequence
 from types import ModuleType
 from typing import Any
 
@@ -29,6 +30,40 @@ class LanguageModel(nn.Module):
 
     def head_weight(self) -> Tensor:
         """(V, d), float32: the rows that turn hidden states into logits of the tokens that can be predicted."""
+        raise NotImplementedError
+
+    def stream(
+        self, batch_size: int, *, max_length: int | None = None, max_rollback: int = 0, backend: str | None = None
+    ) -> LanguageStream:
+        """The model for tokens that come one by one; `longwave.Stream` says what the options mean."""
+        raise NotImplementedError
+
+
+class LanguageStream:
+    """A `LanguageModel` for generation, without gradients: any mixture of the calls gives what one forward of all tokens gives.
+
+    Hidden states are (B, L, d) for tokens (B, L), and (B, d) for the tokens (B,) of one position. Raises ArgumentError as
+    `longwave.Stream` does.
+    """
+
+    def prefill(self, tokens: Tensor, lengths: Sequence[int] | Tensor | None = None) -> Tensor:
+        """Begin anew with a prompt; with `lengths` row b's own tokens are its last lengths[b] ones."""
+        raise NotImplementedError
+
+    def extend(self, tokens: Tensor) -> Tensor:
+        """The next tokens."""
+        raise NotImplementedError
+
+    def step(self, tokens: Tensor) -> Tensor:
+        """The next token of every row."""
+        raise NotImplementedError
+
+    def rollback(self, n: int) -> None:
+        """Take the last n tokens back."""
+        raise NotImplementedError
+
+    def reorder(self, rows: Tensor) -> None:
+        """Let row b go on from where row rows[b] stands."""
         raise NotImplementedError
 
 

@@ -13,6 +13,7 @@ cannot be loaded.
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, cast
 
@@ -22,11 +23,13 @@ from torch.nn import functional as F
 from torch.utils.checkpoint import checkpoint
 
 from longwave.errors import ArgumentError
-from longwave.models import LanguageModel
+from longwave.models import LanguageModel, LanguageStream
+from longwave.nn.decode import HyenaStream
 from longwave.nn.filters import HyenaFilter
 from longwave.nn.hyena import HyenaOperator
 from longwave.nn.long_conv import LongConvOp
 from longwave.ops.long_conv import long_conv
+from longwave.ops.stream import StreamState
 
 
 @dataclass(frozen=True)
@@ -233,9 +236,62 @@ class HyenaLM(LanguageModel):
                 x = block(x, cu_seqlens)
         return self.norm(x)
 
+    def stream(
+        self, batch_size: int, *, max_length: int | None = None, max_rollback: int = 0, backend: str | None = None
+    ) -> HyenaLMStream:
+        """This model for tokens that come one by one; `longwave.Stream` says what the options mean."""
+        return HyenaLMStream(self, batch_size, max_length, max_rollback, backend)
+
     def logits(self, tokens: Tensor, *, cu_seqlens: Tensor | None = None) -> Tensor:
         """(B, L, predicted) logits of the token after each position; `forward` says what may be asked."""
         return F.linear(self(tokens, cu_seqlens=cu_seqlens), self.head_weight())
+
+
+class HyenaLMStream(LanguageStream):
+    """What `HyenaLM.stream` opens: a `HyenaStream` a block, with the filters as they were then."""
+
+    def __init__(self, model: HyenaLM, batch_size: int, max_length: int | None, max_rollback: int, backend: str | None) -> None:
+        self.model = model
+        self.mixers = [
+            cast(_Block, block).mixer.stream(batch_size, max_length=max_length, max_rollback=max_rollback, backend=backend)
+            for block in model.blocks
+        ]
+
+    @torch.no_grad()
+    def prefill(self, tokens: Tensor, lengths: Sequence[int] | Tensor | None = None) -> Tensor:
+        return self._run(tokens, lambda mixer, x: mixer.prefill(x, lengths))
+
+    @torch.no_grad()
+    def extend(self, tokens: Tensor) -> Tensor:
+        return self._run(tokens, lambda mixer, x: mixer.extend(x))
+
+    @torch.no_grad()
+    def step(self, tokens: Tensor) -> Tensor:
+        return self._run(tokens, lambda mixer, x: mixer.step(x))
+
+    def rollback(self, n: int) -> None:
+        for mixer in self.mixers:
+            mixer.rollback(n)
+
+    def reorder(self, rows: Tensor) -> None:
+        for mixer in self.mixers:
+            mixer.reorder(rows)
+
+    def snapshot(self) -> list[list[StreamState]]:
+        return [mixer.snapshot() for mixer in self.mixers]
+
+    def restore(self, states: Sequence[Sequence[StreamState]]) -> None:
+        for mixer, state in zip(self.mixers, states, strict=True):
+            mixer.restore(state)
+
+    def _run(self, tokens: Tensor, mix: Callable[[HyenaStream, Tensor], Tensor]) -> Tensor:
+        x = self.model.embedding(tokens)
+        for module, mixer in zip(self.model.blocks, self.mixers, strict=True):
+            block = cast(_Block, module)
+            x = x + mix(mixer, block.mixer_norm(x))
+            # Wide inside: a long prompt goes by parts.
+            x = torch.cat([block.feed(part) for part in x.split(PART, dim=1)], dim=1) if x.dim() == 3 else block.feed(x)
+        return self.model.norm(x)
 
 
 Config, Model = HyenaConfig, HyenaLM

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from longwave.errors import ArgumentError
 from longwave.masks import FrequencyMask
+from longwave.nn.decode import HyenaStream
 from longwave.nn.filters import HyenaFilter
 from longwave.nn.long_conv import LongConvOp
 from longwave.nn.short_conv import ShortConv1d
@@ -78,6 +79,20 @@ class HyenaOperator(nn.Module):
         if u.ndim != 3 or u.shape[-1] != self.d_model:
             raise ArgumentError(f"HyenaOperator takes (B, L, {self.d_model}), but got {tuple(u.shape)}")
         return self.out_proj(self.convolve(self.short(self.in_proj(u), cu_seqlens=cu_seqlens), cu_seqlens))
+
+    def stream(
+        self, batch_size: int, *, max_length: int | None = None, max_rollback: int = 0, backend: str | None = None
+    ) -> HyenaStream:
+        """This layer for positions that come one by one: `prefill`, `extend` and `step` give what `forward` gives of the whole.
+
+        Args:
+            batch_size, max_length, max_rollback: as in `longwave.Stream`.
+            backend: of the streams; the layer's own when not given.
+
+        Raises:
+            ArgumentError: there is a frequency mask, or a size is out of range.
+        """
+        return HyenaStream(self, batch_size, max_length, max_rollback, backend)
 
     def convolve(self, projected: Tensor, cu_seqlens: Tensor | None = None, *, layout: str = "BLH") -> Tensor:
         """The long convolutions and their gates alone: (B, L, (order + 1) d_model), as `short` gives them, to
