@@ -17,6 +17,7 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 from longwave import dtypes
+from longwave.backends.triton.fir_plan import MOST_TAPS
 from longwave.errors import UnsupportedError
 from longwave.planner import Plan
 from longwave.problem import Problem
@@ -30,8 +31,6 @@ TF32_PRODUCTS = 3
 WIDEST = 128
 # The most points that stay in registers, by whether operands have 32 bits.
 LONGEST = {False: 4096, True: 2048}
-# Filters of so many taps are summed as they stand (`fir`). Without a GPU nobody knows where a transform becomes faster.
-MOST_TAPS = 64
 SIGNALS = ("float32", "bfloat16", "float16")
 
 

@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import math
 from typing import Protocol
 
 from torch import Tensor
 
-from longwave import dtypes
-from longwave.backends.triton.cost import MOST_TAPS
-from longwave.backends.triton.fir_launch import Signal, Taps, add_sums, partial_bytes
+from longwave.backends.triton.fir_launch import Signal, Taps, add_sums
 from longwave.backends.triton.fir_launch import convolve as sum_up
-from longwave.planner import Plan
+from longwave.backends.triton.fir_plan import plan as plan
+from longwave.backends.triton.fir_plan import takes as takes
 from longwave.problem import Problem
 
 
@@ -24,36 +22,6 @@ class Gradients(Protocol):
     pregate: Tensor | None
     postgate: Tensor | None
     history: Tensor | None
-
-
-def takes(p: Problem) -> bool:
-    """Whether this regime runs a problem: a function of its lags and its lengths alone."""
-    if p.circular and (p.taps > p.in_len or (p.in_start, p.in_len) != (p.out_start, p.out_len)):
-        return False
-    return p.taps <= MOST_TAPS and p.mask is None and p.segments is None
-
-
-def plan(p: Problem) -> Plan:
-    item, B, H = dtypes.named(p.dtype).itemsize, p.batch, p.channels
-    taps = math.prod((B, p.groups, p.taps) if p.per_sample else (p.groups, p.taps))
-    signals = (1 + p.pregate) * (p.in_len - p.history) + p.postgate * p.out_len + p.history
-    wide = dtypes.arithmetic(dtypes.named(p.dtype))
-    partials = partial_bytes(B, H, p.out_len, p.taps, wide.itemsize)
-    sums = wide.itemsize * (taps + p.skip * H)
-    return Plan(
-        backend="triton",
-        algorithm=f"direct, sums over {p.taps} taps in {dtypes.name(wide)}",
-        N=0,
-        samples_in_flight=B,
-        channels_in_flight=H,
-        scratch_bytes=0,
-        result_bytes=B * H * p.out_len * item,
-        backward_bytes=B * H * signals * item + sums + partials,
-        flop=2.0 * p.taps * B * H * p.out_len,
-        predicted_ms=None,
-        predicted_for="",
-        problem=p,
-    )
 
 
 def convolve(
