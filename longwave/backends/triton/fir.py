@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Protocol
+from typing import NamedTuple
 
 from torch import Tensor
 
@@ -13,7 +13,7 @@ from longwave.backends.triton.fir_plan import takes as takes
 from longwave.problem import Problem
 
 
-class Gradients(Protocol):
+class Gradients(NamedTuple):
     """Where gradients go, or None: those of k and D have the arithmetic type and are added to, the others are written."""
 
     u: Tensor | None

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -41,7 +40,7 @@ class Direct:
         }
         for name, x, need in zip(("pregate", "postgate", "history"), signals[1:], needs[3:], strict=True):
             into[name] = _empty(p, x.shape[2], x) if need else None
-        fir.differentiate(p, SimpleNamespace(**into), dy, *given)
+        fir.differentiate(p, fir.Gradients(**into), dy, *given)
         found = {"k": dtypes.named(p.filter_dtype), "D": None if signals[0] is None else signals[0].dtype}
         return [grad.to(found.get(name, grad.dtype)) for name, grad in into.items() if grad is not None]
 
