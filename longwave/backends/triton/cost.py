@@ -239,10 +239,10 @@ def _described(t: Transform) -> str:
 
 def table(stages: Iterable[Stage], part: Part) -> tuple[str, ...]:
     """A line a stage: side of its matrices, Gflop, unit, MB at each level, and ms."""
-    lines = [f"{'stage':<28}{'side':>5}{'Gflop':>9} {'unit':<9}{'MB memory':>11}{'l2':>8}{'shared':>9}{'ms':>9}"]
+    lines = [f"{'stage':<28}{'side':>5}{'Gflop':>9} {'unit':<9}{'MB memory':>11}{'l2':>10}{'shared':>11}{'ms':>10}"]
     for s in stages:
         lines.append(
             f"{s.name:<28}{s.factor or '':>5}{s.flop / 1e9:>9.3g} {s.unit if s.flop else '':<9}{s.memory / 1e6:>11.4g}"
-            f"{s.l2 / 1e6:>8.4g}{s.shared / 1e6:>9.4g}{1e3 * stage_seconds(s, part):>9.3g}"
+            f"{s.l2 / 1e6:>10.4g}{s.shared / 1e6:>11.4g}{1e3 * stage_seconds(s, part):>10.3g}"
         )
     return tuple(lines)

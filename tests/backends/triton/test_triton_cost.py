@@ -76,7 +76,7 @@ def test_plans_of_many_kinds() -> None:
     assert _plan(4096).algorithm.startswith("fused")
     assert _plan(2**20, B=1).algorithm.startswith("split")
     assert _plan(4096, 64).algorithm.startswith("direct")
-    assert _plan(2**20, 1000, B=1).algorithm.startswith("windows")
+    assert "windows" in _plan(2**20, 1000, B=1).algorithm
     assert (_plan(2**20, 1000, B=1).predicted_ms or 0) < (_plan(2**20, B=1).predicted_ms or 0)
     assert _plan(2**20, 1000, B=1, mode="circular").algorithm.startswith("split")
     assert "not measured" in str(_plan(4096))
