@@ -10,8 +10,8 @@
 precision="high" by three products of TF32. The files from the bottom up: moves (how samples enter and leave the ring), fused
 (the kernels), shapes (which matrices a length is), tables (what they hold), layouts (where a Problem stands in its
 transforms), windows (when), blocks (which rows are in flight), plans, configurations (how kernels are launched, and which a
-GPU has passed), launches, engine (from a Problem to results). Few taps are summed as they stand: fir_kernels, fir_launch, fir,
-and short for `short_conv`; ahead (kernels compiled without a GPU), cost (what a call should take on one).
+GPU has passed), launches, engine (from a Problem to results). Few taps are summed as they stand: fir_plan, fir_kernels,
+fir_launch, fir, and short for `short_conv`; ahead (kernels compiled without a GPU), cost (what a call should take on one).
 """
 
 from __future__ import annotations
@@ -60,12 +60,12 @@ def refuses(problem: Problem) -> str | None:
 
 
 def passes(problem: Problem) -> str | None:
-    from longwave.backends.triton import fir
+    from longwave.backends.triton import fir_plan
     from longwave.backends.triton.configurations import PASSED
     from longwave.backends.triton.layouts import layout
 
     if problem.mask is None and problem.segments is None:
-        regime = "direct" if fir.takes(problem) else layout(problem).regime
+        regime = "direct" if fir_plan.takes(problem) else layout(problem).regime
         if regime in PASSED:
             return None
     return "its kernels have not been verified on a GPU yet; name backend='triton' to use it"

@@ -13,10 +13,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import NamedTuple
 
-from longwave import dtypes
+from longwave import dtypes, masked
+from longwave.backends.triton import plans
+from longwave.backends.triton.fir_plan import takes
+from longwave.backends.triton.layouts import layout
 from longwave.errors import UnsupportedError
 from longwave.planner import Plan
 from longwave.problem import Problem
@@ -26,12 +29,6 @@ from longwave.problem import Problem
 UNITS, LEVELS = ("tensor16", "tf32", "float32"), ("memory", "l2", "shared")
 # float32 goes as three products of TF32.
 TF32_PRODUCTS = 3
-# The longest DFT that is one product.
-WIDEST = 128
-# The most points that stay in registers, by whether operands have 32 bits.
-LONGEST = {False: 4096, True: 2048}
-# Filters of so many taps are summed as they stand (`fir`). Without a GPU nobody knows where a transform becomes faster.
-MOST_TAPS = 64
 SIGNALS = ("float32", "bfloat16", "float16")
 
 
@@ -113,37 +110,9 @@ def stage_seconds(stage: Stage, part: Part) -> float:
     return stage.flop / rate + traffic
 
 
-def transform_for(n: int, wide: bool) -> Transform:
-    """The least work for at least n points: in registers to 4,096 points (2,048 of 32-bit operands), and beyond that with as
-    few DFTs through memory as go. Its engine decides; this is what lengths alone say."""
-    longest = LONGEST[wide]
-    inner = [(16,), (32,), (64,), (16, 16)]
-    found = [Transform((), (16 * -(-n // (16 * math.prod(rest))), *rest)) for rest in inner]
-    found = [t for t in found if t.inner[0] <= WIDEST and t.length <= longest]
-    later: tuple[int, ...] = ()
-    while not found:
-        for rest in [(32, 32), (64, 32), *([] if wide else [(16, 16, 16)])]:
-            first = max(2, -(-n // (math.prod(later) * math.prod(rest))))
-            found += [Transform((first, *later), rest)] * (first <= WIDEST)
-        later = (64, *later)
-    return min(found, key=lambda t: (t.length * sum(map(_side, (*t.outer, *t.inner))), t))
-
-
 def _side(length: int) -> float:
     """Of a DFT's matrix, which has whole blocks of 16: products a point."""
     return (16 * -(-length // 16)) ** 2 / length
-
-
-def points(p: Problem) -> int:
-    """Of the smallest ring that holds a problem: half of the real samples that must not meet."""
-    low, high = p.lags
-    if p.circular:
-        return p.in_len
-    in_end, out_end = p.in_start + p.in_len, p.out_start + p.out_len
-    nearest, farthest = p.out_start - in_end + 1, out_end - 1 - p.in_start
-    low, high = max(low, nearest), min(high, farthest)
-    extent = max(in_end, out_end) - min(p.in_start, p.out_start)
-    return (max(farthest - low + 1, high - nearest + 1, extent) + 1) // 2
 
 
 def stages(p: Problem, t: Transform | None = None) -> list[Stage]:
@@ -179,25 +148,17 @@ def stages(p: Problem, t: Transform | None = None) -> list[Stage]:
 
 
 def transform_of(p: Problem) -> Transform | None:
-    """That of a problem's rows: one ring, or windows where the lags are so few that this is less work; None where its taps are
-    fewer still."""
-    if p.taps <= MOST_TAPS:
+    """That of a problem's rows, or None where its taps are summed as they stand."""
+    if takes(p):
         return None
-    wide = p.dtype == "float32" or p.precision == "high"
-    low, high = p.lags
-    found = [transform_for(points(p), wide)]
-    samples, lags = max(p.in_len, p.out_len), max(high, 0) - min(low, 0) + 1
-    for n in (256, 512, 1024, 2048, LONGEST[wide]):
-        hop = 2 * n - lags + 1
-        if not p.circular and p.mask is None and lags <= hop < samples / 2:
-            found.append(transform_for(n, wide)._replace(windows=-(-samples // hop)))
-    return min(found, key=lambda t: sum(stage_seconds(s, PARTS["h200"]) for s in stages(p, t)))
+    at = layout(p)
+    return Transform(at.outer, tuple(n for n in (at.shape.N1, at.shape.N2, at.shape.N3) if n > 1), at.windows or 1)
 
 
 def plan(p: Problem, name: str) -> Plan:
-    """What the backend would do on a part, as far as lengths tell, and the time that the model predicts.
+    """The backend's own plan with the time that the model predicts for a part, stage by stage.
 
-    Raises UnsupportedError for a dtype that it leaves to others, and for packed documents.
+    Raises UnsupportedError for a dtype that the backend leaves to others, and for packed documents.
     """
     part = PARTS[name]
     if p.dtype not in SIGNALS or p.filter_dtype not in SIGNALS:
@@ -207,43 +168,23 @@ def plan(p: Problem, name: str) -> Plan:
         )
     if p.segments is not None:
         raise UnsupportedError(f"there is no cost model of packed documents on device={name!r}; plan one document")
-    t, item = transform_of(p), dtypes.named(p.dtype).itemsize
-    found = stages(p, t)
-    filters = p.groups * (p.batch if p.per_sample else 1)
-    operand = 4 if p.dtype == "float32" or p.precision == "high" else 2
-    spectra = 0 if t is None else 2 * operand * t.length * filters
-    signals = (1 + p.pregate) * (p.in_len - p.history) + p.postgate * p.out_len + p.history
-    gradients = p.batch * p.channels * signals * item + 4 * (filters * p.taps + p.skip * p.channels)
-    return Plan(
-        backend="triton",
-        algorithm=f"direct, sums over {p.taps} taps" if t is None else _described(t),
-        N=0 if t is None else t.length,
-        samples_in_flight=p.batch,
-        channels_in_flight=p.channels,
-        scratch_bytes=spectra,
-        result_bytes=p.batch * p.channels * p.out_len * item,
-        backward_bytes=gradients + 2 * spectra,
-        flop=sum(stage.flop for stage in found),
+    if p.mask is not None:
+        p = masked.whole(p)
+    found = stages(p, transform_of(p))
+    return replace(
+        plans.plan(p),
         predicted_ms=1e3 * seconds(found, part),
         predicted_for=f"a model of the {part.title} from published rates; not measured",
-        problem=p,
-        why=("modelled from the lengths alone", *table(found, part)),
+        why=("modelled from lengths and published rates", *table(found, part)),
     )
-
-
-def _described(t: Transform) -> str:
-    inner = "·".join(map(str, t.inner))
-    if t.windows > 1:
-        return f"windows, {t.windows:,} of {inner}"
-    return f"split, {'·'.join(map(str, t.outer))} through memory × {inner}" if t.outer else f"fused, {inner}"
 
 
 def table(stages: Iterable[Stage], part: Part) -> tuple[str, ...]:
     """A line a stage: side of its matrices, Gflop, unit, MB at each level, and ms."""
-    lines = [f"{'stage':<28}{'side':>5}{'Gflop':>9} {'unit':<9}{'MB memory':>11}{'l2':>8}{'shared':>9}{'ms':>9}"]
+    lines = [f"{'stage':<28}{'side':>5}{'Gflop':>9} {'unit':<9}{'MB memory':>11}{'l2':>10}{'shared':>11}{'ms':>10}"]
     for s in stages:
         lines.append(
             f"{s.name:<28}{s.factor or '':>5}{s.flop / 1e9:>9.3g} {s.unit if s.flop else '':<9}{s.memory / 1e6:>11.4g}"
-            f"{s.l2 / 1e6:>8.4g}{s.shared / 1e6:>9.4g}{1e3 * stage_seconds(s, part):>9.3g}"
+            f"{s.l2 / 1e6:>10.4g}{s.shared / 1e6:>11.4g}{1e3 * stage_seconds(s, part):>10.3g}"
         )
     return tuple(lines)

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from longwave import dtypes
-from longwave.backends.triton import fir
+from longwave.backends.triton import fir, fir_plan
 from longwave.backends.triton.launches import (
     Side,
     convolve,
@@ -46,7 +46,7 @@ def forward(
         for alone, inputs, outputs in found:
             past = history if alone.history else None
             tensors = (_cut(u, inputs), k, D, _cut(pregate, inputs), _cut(postgate, outputs), past)
-            if fir.takes(alone):
+            if fir_plan.takes(alone):
                 fir.convolve(alone, _cut(y, outputs), *tensors)
             else:
                 _convolve(alone, _cut(y, outputs), *tensors, spectrum if p.segments is None else None)
@@ -108,7 +108,7 @@ def backward(
             grads = (_cut(du, inputs), _cut(dpregate, inputs), _cut(dpostgate, outputs), dhistory if alone.history else None)
             past = history if alone.history else None
             tensors = (_cut(dy, outputs), _cut(u, inputs), k, D, _cut(pregate, inputs), _cut(postgate, outputs), past)
-            if fir.takes(alone):
+            if fir_plan.takes(alone):
                 of_u, of_pregate, of_postgate, of_history = grads
                 fir.differentiate(alone, fir.Gradients(of_u, dk, None, of_pregate, of_postgate, of_history), *tensors)
                 continue
@@ -160,7 +160,7 @@ def _differentiate(
 
 def spectrum_tag(p: Problem) -> str:
     """Everything that spectra depend on, but the taps; "" where there are none."""
-    if fir.takes(p):
+    if fir_plan.takes(p):
         return ""
     at = layout(p)
     places = f"{at.outer} {at.shape} taps {at.first_tap} to {at.first_tap + at.taps} at {tuple(at.filter)}"
@@ -170,7 +170,7 @@ def spectrum_tag(p: Problem) -> str:
 def prepare(p: Problem, k: Tensor) -> Tensor | None:
     """The filters' spectra, for calls to come with `spectrum`; None where they are one a sample, or documents', or taps are
     summed as they stand."""
-    if p.per_sample or p.segments is not None or fir.takes(p):
+    if p.per_sample or p.segments is not None or fir_plan.takes(p):
         return None
     at = layout(p)
     with _on(k.device):

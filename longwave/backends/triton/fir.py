@@ -2,58 +2,24 @@
 
 from __future__ import annotations
 
-import math
 from typing import NamedTuple
 
 from torch import Tensor
 
-from longwave import dtypes
-from longwave.backends.triton.cost import MOST_TAPS
-from longwave.backends.triton.fir_launch import Signal, Taps, add_sums, partial_bytes
+from longwave.backends.triton.fir_launch import Signal, Taps, add_sums
 from longwave.backends.triton.fir_launch import convolve as sum_up
-from longwave.planner import Plan
 from longwave.problem import Problem
 
 
 class Gradients(NamedTuple):
     """Where gradients go, or None: those of k and D have the arithmetic type and are added to, the others are written."""
 
-    u: Tensor | None = None
-    k: Tensor | None = None
-    D: Tensor | None = None
-    pregate: Tensor | None = None
-    postgate: Tensor | None = None
-    history: Tensor | None = None
-
-
-def takes(p: Problem) -> bool:
-    """Whether this regime runs a problem: a function of its lags and its lengths alone."""
-    if p.circular and (p.taps > p.in_len or (p.in_start, p.in_len) != (p.out_start, p.out_len)):
-        return False
-    return p.taps <= MOST_TAPS and p.mask is None and p.segments is None
-
-
-def plan(p: Problem) -> Plan:
-    item, B, H = dtypes.named(p.dtype).itemsize, p.batch, p.channels
-    taps = math.prod((B, p.groups, p.taps) if p.per_sample else (p.groups, p.taps))
-    signals = (1 + p.pregate) * (p.in_len - p.history) + p.postgate * p.out_len + p.history
-    wide = dtypes.arithmetic(dtypes.named(p.dtype))
-    partials = partial_bytes(B, H, p.out_len, p.taps, wide.itemsize)
-    sums = wide.itemsize * (taps + p.skip * H)
-    return Plan(
-        backend="triton",
-        algorithm=f"direct, sums over {p.taps} taps in {dtypes.name(wide)}",
-        N=0,
-        samples_in_flight=B,
-        channels_in_flight=H,
-        scratch_bytes=0,
-        result_bytes=B * H * p.out_len * item,
-        backward_bytes=B * H * signals * item + sums + partials,
-        flop=2.0 * p.taps * B * H * p.out_len,
-        predicted_ms=None,
-        predicted_for="",
-        problem=p,
-    )
+    u: Tensor | None
+    k: Tensor | None
+    D: Tensor | None
+    pregate: Tensor | None
+    postgate: Tensor | None
+    history: Tensor | None
 
 
 def convolve(

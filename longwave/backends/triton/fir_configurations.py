@@ -7,6 +7,7 @@ from typing import Any
 from longwave.backends.triton import fir_kernels as kernels
 from longwave.backends.triton import fir_launch as launch
 from longwave.backends.triton.configurations import Configuration
+from longwave.backends.triton.fir_plan import CHAINS, SPAN
 
 # The switch that brings a tensor into a kernel: without it there is none.
 OPTIONAL = {
@@ -44,7 +45,7 @@ def _results(name: str, dtype: str, K: int, channels_first: bool = False, **opti
 
 def _sums(name: str, dtype: str, K: int, channels_first: bool = False, **options: Any) -> Configuration:
     channels, taps = launch.sums_tile(K, channels_first, 1 << 20)
-    chains = {"SPAN": launch.SPAN, "CHAINS": launch.CHAINS, "LOG_CHAINS": launch.CHAINS.bit_length() - 1}
+    chains = {"SPAN": SPAN, "CHAINS": CHAINS, "LOG_CHAINS": CHAINS.bit_length() - 1}
     constants = {**options, **chains, "WIDE": kernels.FLOAT32, "K": K, "TAPS": taps, "CHANNELS": channels}
     return _configuration(name, kernels.fir_sums_kernel, dtype, channels_first, constants)
 

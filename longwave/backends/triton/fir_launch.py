@@ -12,15 +12,14 @@ from torch import Tensor
 
 from longwave import dtypes
 from longwave.backends.triton import fir_kernels as kernels
+from longwave.backends.triton.fir_plan import CHAINS, power, span_of
 
 # Samples of a tile of the result, and of those that lie side by side in memory where neighbours are channels.
 TILE, CHANNELS_SIDE_BY_SIDE = 512, 64
 # Taps that are unrolled, and one chain of fma.
 MOST_AT_ONCE = 8
-# A filter's gradient is summed over spans of so many samples, in so many chains, and its tiles hold so many sums. Spans of long
-# rows are longer, so that there are about so many: what is left of each span waits in memory.
-SPAN, MOST_SPANS, LONGEST_SPAN = 4096, 64, 65536
-CHAINS, TILE_OF_SUMS = 64, 2048
+# Sums of a tile of a filter's gradient.
+TILE_OF_SUMS = 2048
 GATHER_CHAINS, GATHER_ELEMENTS = 32, 32
 # The arithmetic type.
 WIDE = {torch.float32: kernels.FLOAT32, torch.float64: kernels.FLOAT64}
@@ -146,39 +145,22 @@ def side_by_side(x: Tensor) -> bool:
 def tile(H: int, count: int, channels_first: bool) -> tuple[int, int]:
     """Samples and channels of a tile of the result: no matter to its bits."""
     if channels_first:
-        channels = min(CHANNELS_SIDE_BY_SIDE, _power(H))
-        return min(TILE // channels, _power(count)), channels
-    time = min(TILE, _power(count))
-    return time, min(TILE // time, _power(H))
+        channels = min(CHANNELS_SIDE_BY_SIDE, power(H))
+        return min(TILE // channels, power(count)), channels
+    time = min(TILE, power(count))
+    return time, min(TILE // time, power(H))
 
 
 @lru_cache(maxsize=256)
 def sums_tile(K: int, channels_first: bool, H: int) -> tuple[int, int]:
     """Channels and taps of a tile of a filter's gradient: no matter to its bits."""
-    channels = min(8, _power(H)) if channels_first else 1
-    return channels, min(_power(K), TILE_OF_SUMS // (CHAINS * channels))
-
-
-@lru_cache(maxsize=256)
-def span_of(count: int) -> int:
-    """Samples of a span: of the order of a filter's gradient, and so a function of the length alone."""
-    length = _power(count)
-    return max(CHAINS, min(length, SPAN), min(length // MOST_SPANS, LONGEST_SPAN))
+    channels = min(8, power(H)) if channels_first else 1
+    return channels, min(power(K), TILE_OF_SUMS // (CHAINS * channels))
 
 
 def at_once(K: int) -> int:
     """Taps of a chain: as even parts of all as there are."""
     return -(-K // -(-K // MOST_AT_ONCE))
-
-
-def partial_bytes(B: int, H: int, count: int, K: int, item: int) -> int:
-    """What `add_sums` allocates, in an arithmetic type of `item` bytes."""
-    return item * B * -(-count // span_of(count)) * H * K
-
-
-def _power(n: int) -> int:
-    """The smallest power of two from n on."""
-    return 1 << (n - 1).bit_length()
 
 
 def _strides(*tensors: Tensor | None) -> Sequence[int]:

@@ -7,7 +7,7 @@ from dataclasses import replace
 from functools import lru_cache
 
 from longwave import dtypes
-from longwave.backends.triton import fir
+from longwave.backends.triton import fir_plan
 from longwave.backends.triton.blocks import Block, blocks, channel_blocks, group_blocks, in_flight, item_bytes
 from longwave.backends.triton.configurations import CHAIN, SPAN
 from longwave.backends.triton.layouts import Layout, is_wide, layout
@@ -22,8 +22,8 @@ def plan(problem: Problem) -> Plan:
     p = problem
     if p.segments is not None:
         return _plan_of_documents(p)
-    if fir.takes(p):
-        return fir.plan(p)
+    if fir_plan.takes(p):
+        return fir_plan.plan(p)
     at = layout(p)
     product = " · ".join([*map(str, at.outer), str(at.shape).replace("·", " · ")])
     what = f"{at.windows:,} windows" if at.windows else at.regime

@@ -54,9 +54,9 @@ def _forget() -> None:
 @pytest.fixture
 def by_transforms(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """Few taps are transformed like many."""
-    from longwave.backends.triton import fir
+    from longwave.backends.triton import fir_plan
 
-    monkeypatch.setattr(fir, "MOST_TAPS", 0)
+    monkeypatch.setattr(fir_plan, "MOST_TAPS", 0)
     _forget()
     yield
     monkeypatch.undo()

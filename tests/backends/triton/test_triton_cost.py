@@ -43,40 +43,11 @@ def test_work_and_traffic_of_4096_samples_by_hand() -> None:
     assert p.predicted_ms > 1e3 * sum(moved) / 4.8e12
 
 
-@pytest.mark.parametrize("wide", [False, True])
-def test_a_transform_holds_what_is_asked_and_little_more(wide: bool) -> None:
-    for n in [*range(1, 300), 1000, 4095, 4097, 14_113, 65_536, 100_003, 2**20, 2**22, 2**24, 10**8]:
-        t = cost.transform_for(n, wide)
-        assert t.length >= n
-        assert n < 512 or t.length <= 1.25 * n, (n, t)
-        assert all(2 <= side <= 128 for side in (*t.outer, *t.inner))
-
-
-@pytest.mark.parametrize("mode", ["causal", "same", "full", "circular"])
-def test_the_ring_is_the_smallest_that_is_exact(mode: str) -> None:
-    """By trying: no lag that occurs equals, modulo 2N, another difference between an output and an input."""
-    for L, K, P in ((7, 3, 0), (7, 7, 0), (5, 12, 0), (6, 4, 5 if mode == "causal" else 0)):
-        p = longwave.plan((1, 1, L), (1, K), mode=mode, history=P, backend="plain").problem
-        inputs, outputs = range(p.in_start, p.in_start + p.in_len), range(p.out_start, p.out_start + p.out_len)
-        differences = {t - s for t in outputs for s in inputs}
-        low, high = (1 - L, L - 1) if mode == "circular" else p.lags
-        lags = [lag for lag in range(low, high + 1) if lag in differences]
-
-        def exact(
-            n: int, lags: list[int] = lags, differences: set[int] = differences, wide: int = len({*inputs, *outputs})
-        ) -> bool:
-            return 2 * n >= wide and not any(d != lag and (d - lag) % (2 * n) == 0 for lag in lags for d in differences)
-
-        found = cost.points(p)
-        assert exact(found), (mode, L, K)
-        assert not exact(found - 1), (mode, L, K)
-
-
 def test_plans_of_many_kinds() -> None:
     assert _plan(4096).algorithm.startswith("fused")
     assert _plan(2**20, B=1).algorithm.startswith("split")
     assert _plan(4096, 64).algorithm.startswith("direct")
-    assert _plan(2**20, 1000, B=1).algorithm.startswith("windows")
+    assert "windows" in _plan(2**20, 1000, B=1).algorithm
     assert (_plan(2**20, 1000, B=1).predicted_ms or 0) < (_plan(2**20, B=1).predicted_ms or 0)
     assert _plan(2**20, 1000, B=1, mode="circular").algorithm.startswith("split")
     assert "not measured" in str(_plan(4096))

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -13,7 +12,7 @@ from torch import Tensor
 
 import longwave
 from longwave import backends, dtypes
-from longwave.backends.triton import fir
+from longwave.backends.triton import fir_plan
 from longwave.ops.long_conv import Call, problem_of
 from longwave.problem import MODES, Problem
 
@@ -41,7 +40,7 @@ class Direct:
         }
         for name, x, need in zip(("pregate", "postgate", "history"), signals[1:], needs[3:], strict=True):
             into[name] = _empty(p, x.shape[2], x) if need else None
-        fir.differentiate(p, SimpleNamespace(**into), dy, *given)
+        fir.differentiate(p, fir.Gradients(**into), dy, *given)
         found = {"k": dtypes.named(p.filter_dtype), "D": None if signals[0] is None else signals[0].dtype}
         return [grad.to(found.get(name, grad.dtype)) for name, grad in into.items() if grad is not None]
 
@@ -55,7 +54,7 @@ def _empty(p: Problem, length: int, like: Tensor) -> Tensor:
 @pytest.fixture(autouse=True)
 def _direct_alone(monkeypatch: pytest.MonkeyPatch) -> None:
     def choose(p: Problem, name: str) -> tuple[Any, tuple[str, ...]]:
-        assert fir.takes(p)
+        assert fir_plan.takes(p)
         return Direct, ()
 
     monkeypatch.setattr(backends, "choose", choose)
@@ -129,14 +128,14 @@ def test_what_it_does_not_take() -> None:
     u, k = torch.empty(1, 4, 100), torch.empty(4, 64)
     call = Call(0, 100, False, False, None, "triton")
     problem = problem_of(call, (u, k, None, None, None, None), None)
-    assert fir.takes(problem)
+    assert fir_plan.takes(problem)
     for changed in (
         {"taps": 65},
         {"circular": True, "in_len": 63, "out_len": 63},
         {"segments": (0, 50, 100)},
         {"mask": longwave.FrequencyMask.lowpass(0.5, leaks_future=True)},
     ):
-        assert not fir.takes(dataclasses.replace(problem, **changed))
+        assert not fir_plan.takes(dataclasses.replace(problem, **changed))
 
 
 @pytest.mark.parametrize("mode", ["causal", "circular"])

@@ -1,0 +1,63 @@
+"""What the direct sums of `long_conv` take, and what they allocate: integers alone, without Triton."""
+
+from __future__ import annotations
+
+import math
+from functools import lru_cache
+
+from longwave import dtypes
+from longwave.planner import Plan
+from longwave.problem import Problem
+
+# Filters of so many taps are summed as they stand. Without a GPU nobody knows where a transform becomes faster.
+MOST_TAPS = 64
+# A filter's gradient is summed over spans of so many samples, in so many chains. Spans of long rows are longer, so that there
+# are about so many: what is left of each span waits in memory.
+SPAN, MOST_SPANS, LONGEST_SPAN, CHAINS = 4096, 64, 65536, 64
+
+
+def takes(p: Problem) -> bool:
+    """Whether this regime runs a problem: a function of its lags and its lengths alone."""
+    if p.circular and (p.taps > p.in_len or (p.in_start, p.in_len) != (p.out_start, p.out_len)):
+        return False
+    return p.taps <= MOST_TAPS and p.mask is None and p.segments is None
+
+
+def plan(p: Problem) -> Plan:
+    item, B, H = dtypes.named(p.dtype).itemsize, p.batch, p.channels
+    taps = math.prod((B, p.groups, p.taps) if p.per_sample else (p.groups, p.taps))
+    signals = (1 + p.pregate) * (p.in_len - p.history) + p.postgate * p.out_len + p.history
+    wide = dtypes.arithmetic(dtypes.named(p.dtype))
+    partials = partial_bytes(B, H, p.out_len, p.taps, wide.itemsize)
+    sums = wide.itemsize * (taps + p.skip * H)
+    return Plan(
+        backend="triton",
+        algorithm=f"direct, sums over {p.taps} taps in {dtypes.name(wide)}",
+        N=0,
+        samples_in_flight=B,
+        channels_in_flight=H,
+        scratch_bytes=0,
+        result_bytes=B * H * p.out_len * item,
+        backward_bytes=B * H * signals * item + sums + partials,
+        flop=2.0 * p.taps * B * H * p.out_len,
+        predicted_ms=None,
+        predicted_for="",
+        problem=p,
+    )
+
+
+@lru_cache(maxsize=256)
+def span_of(count: int) -> int:
+    """Samples of a span: of the order of a filter's gradient, and so a function of the length alone."""
+    length = power(count)
+    return max(CHAINS, min(length, SPAN), min(length // MOST_SPANS, LONGEST_SPAN))
+
+
+def partial_bytes(B: int, H: int, count: int, K: int, item: int) -> int:
+    """What `add_sums` allocates, in an arithmetic type of `item` bytes."""
+    return item * B * -(-count // span_of(count)) * H * K
+
+
+def power(n: int) -> int:
+    """The smallest power of two from n on."""
+    return 1 << (n - 1).bit_length()
