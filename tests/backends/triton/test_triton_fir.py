@@ -12,7 +12,7 @@ from torch import Tensor
 
 import longwave
 from longwave import backends, dtypes
-from longwave.backends.triton import fir_plan
+from longwave.backends.triton import fir, fir_plan
 from longwave.ops.long_conv import Call, problem_of
 from longwave.problem import MODES, Problem
 
