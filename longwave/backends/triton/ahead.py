@@ -50,8 +50,8 @@ class Compiled:
 
     @property
     def complaints(self) -> list[str]:
-        """What must not be: spilled registers, but for what is known, more shared memory than there is, products that go without
-        tensor cores."""
+        """What must not be: spilled registers (but for those that are known), more shared memory than there is, products that go
+        without tensor cores."""
         found = []
         local, known = self.local_loads + self.local_stores, self.known_stack_bytes
         if self.stack_bytes > known or (local and not known):
