@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from longwave.bench.record import Run
 
 # Options that measure something else, with a table of its own.
-APART = ("short", "partial", "packed")
+APART = ("short", "partial", "packed", "stream")
 HELP = "time long_conv against torch.fft, scipy.fft and ducc0, or GPU rivals; every shape is checked for correctness first"
 
 
@@ -43,6 +43,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     apart.add_argument("--partial", action="store_true", help="a million samples under filters from short to long instead")
     apart.add_argument(
         "--packed", action="store_true", help="packed documents against a padded batch and a loop instead, and their memory"
+    )
+    apart.add_argument(
+        "--stream",
+        action="store_true",
+        help="streams instead: steps beside a direct sum, chunks beside a full call, generation, a reverb",
     )
     what.add_argument("--list", action="store_true", help="list the cases and their tags, and measure nothing")
     how = parser.add_argument_group("how long")

@@ -375,8 +375,7 @@ class Stream:
         """Whether T samples at once are best convolved with their history."""
         if not self.schedule.levels:
             return T >= FEW_SAMPLES
-        least = self.taps * WHOLE_SHARE if self.position else self.schedule.direct
-        return least <= T
+        return self.taps * WHOLE_SHARE <= T
 
     def _pieces(self, T: int) -> list[tuple[int, int, int]]:
         """(begin, end, level) of a chunk's pieces: whole blocks of the largest level that fit where they begin, or, with level

@@ -29,8 +29,9 @@ PIECE_BYTES = 2**20
 BYTES_A_SECOND, SECONDS_A_POINT, SECONDS_A_ROW = 10e9, 0.5e-9, 0.3e-6
 
 
-def _empty(shape: tuple[int, ...], dtype: torch.dtype) -> Tensor:
-    return pages.with_large_pages(torch.empty(shape, dtype=dtype))
+def _made(shape: tuple[int, ...], dtype: torch.dtype) -> Tensor:
+    """Memory whose pages are there: the step that first touched one would wait for it, a large one for milliseconds."""
+    return pages.with_large_pages(torch.empty(shape, dtype=dtype)).zero_()
 
 
 class _Lines:
@@ -40,7 +41,7 @@ class _Lines:
     def __init__(self, level: Level, filters: int, arithmetic: torch.dtype, like: Any) -> None:
         self.n, self.parts, self.slots = level.n, level.parts, level.slots
         self.W = vector_bytes() // arithmetic.itemsize
-        self.S = _empty((filters, self.n // QUAD, self.parts, QUAD, 2, self.W), arithmetic)
+        self.S = _made((filters, self.n // QUAD, self.parts, QUAD, 2, self.W), arithmetic)
         self.X = self.S.new_empty(0)
         self.outputs, self.sums = self.S.new_empty(0), self.S.new_empty(0)
         read = 2 * self.parts * self.n * 2 * vector_bytes()
@@ -65,10 +66,10 @@ class _Lines:
         if self.X.numel() and wanted == self.X.shape[2]:
             return False
         if self.X.numel() == 0:
-            self.outputs = _empty((tiles, 3, self.n, self.W), self.S.dtype)
+            self.outputs = _made((tiles, 3, self.n, self.W), self.S.dtype)
             if self.jobs > 1:
-                self.sums = _empty((tiles, self.n, 2, self.W), self.S.dtype)
-        X = _empty((tiles, self.n // QUAD, wanted, QUAD, 2, self.W), self.S.dtype)
+                self.sums = _made((tiles, self.n, 2, self.W), self.S.dtype)
+        X = _made((tiles, self.n // QUAD, wanted, QUAD, 2, self.W), self.S.dtype)
         if self.X.numel():
             X[:, :, : self.X.shape[2]] = self.X
         self.X = X
@@ -159,7 +160,7 @@ class Memory:
             samples = max(held, FIRST_SAMPLES)
             while samples < clock:
                 samples *= 2
-            x = _empty((self.tiles, min(samples, self.most), self.W), self.arithmetic)
+            x = _made((self.tiles, min(samples, self.most), self.W), self.arithmetic)
             x[:, :held] = self.x
             self.x, moved = x, True
         for level in self.levels:
