@@ -50,7 +50,7 @@ class Compiled:
 
     @property
     def complaints(self) -> list[str]:
-        """What must not be: spilled registers (but for those that are known), more shared memory than there is, products that go
+        """What must not be: spilled registers (but for those known), more shared memory than there is, products that go
         without tensor cores."""
         found = []
         local, known = self.local_loads + self.local_stores, self.known_stack_bytes
