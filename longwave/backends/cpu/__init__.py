@@ -14,7 +14,8 @@ cache), simd (the CPU's vectors), lanes (a vector type), butterflies, steps (wha
 moves and transform (the loops), fused and six_step (the kernels), crossovers, costs, tables, kept and row_fft (constants,
 masks), threads and pages (who runs, on what memory), results, program (making the words), layouts (where a Problem stands
 in its transforms), launches (how its rows are dealt), strips (channels of BLH that become rows), calls (from a Problem to
-launches), prepared (spectra for calls to come), plans, engine (from a Problem to results).
+launches), prepared (spectra for calls to come), plans, engine (from a Problem to results); and for streams
+stream_steps, stream_kernels and stream.
 """
 
 from __future__ import annotations
