@@ -551,3 +551,28 @@ def test_numba_is_recent_enough() -> None:
 def test_the_longest_rows_are_taken_by_auto() -> None:
     """They were left to torch.fft until rows could be taken apart."""
     assert longwave.plan((1, 1, 2**24), (1, 2**24)).backend == "cpu"
+
+
+def test_a_stream_gives_a_row_its_bits_in_any_company_and_on_any_threads() -> None:
+    """A prompt, steps and chunks; and what is no number in one row does not reach another."""
+    k, u = torch.randn(20, 1100), torch.randn(3, 20, 1300)
+
+    def streamed(u: torch.Tensor, k: torch.Tensor, threads: int = 1) -> torch.Tensor:
+        before = torch.get_num_threads()
+        torch.set_num_threads(threads)
+        try:
+            stream = longwave.Stream(k, batch_size=u.shape[0], backend="cpu")
+            y = [stream.prefill(u[..., :300])]
+            y += [stream.step(u[..., t]).unsqueeze(-1) for t in range(300, 600)]
+            y += [stream.extend(x) for x in u[..., 600:].split(256, dim=-1)]
+        finally:
+            torch.set_num_threads(before)
+        return torch.cat(y, dim=-1)
+
+    y = streamed(u, k)
+    assert torch.equal(y, streamed(u, k, threads=2))
+    for b, h in ((0, 0), (2, 7), (1, 19)):
+        assert torch.equal(y[b : b + 1, h : h + 1], streamed(u[b : b + 1, h : h + 1], k[h : h + 1]))
+    spoilt, others = u.clone(), torch.ones(3, 20, dtype=torch.bool)
+    spoilt[1, 5, 200], others[1, 5] = float("nan"), False
+    assert torch.equal(streamed(spoilt, k)[others], y[others])
