@@ -51,7 +51,8 @@ def plan(
             from its published rates.
 
     Returns:
-        A Plan: backend and why, algorithm, sizes, `bytes` (result and scratch), predicted time in ms.
+        A Plan: backend and why, algorithm, sizes, `bytes` (result and scratch, for tensors that are contiguous in their
+        layout), predicted time in ms.
 
     Raises:
         ArgumentError, UnsupportedError: as `long_conv` would.

@@ -18,7 +18,7 @@ from longwave.backends.cpu import threads
 from longwave.backends.cpu.costs import MACHINE
 from longwave.backends.cpu.crossovers import chosen
 from longwave.backends.cpu.fir_program import Header, Program, Sums
-from longwave.backends.cpu.results import Gradients, arithmetic, filter_shape, gradient_bytes, like
+from longwave.backends.cpu.results import Gradients, arithmetic, gradient_bytes, like
 from longwave.backends.cpu.simd import vector_bytes
 from longwave.planner import Plan
 from longwave.problem import Problem
@@ -39,7 +39,7 @@ def plan(p: Problem) -> Plan:
     header, back = (program.header(_sums(p, p.channels_last), gradient) for gradient in (False, True))
     workers = min(threads.width(), header.units)
     item = arithmetic(p)
-    sums = (math.prod(filter_shape(p)) + p.skip * p.channels) * item.itemsize
+    sums = (math.prod(p.filter_shape) + p.skip * p.channels) * item.itemsize
     backward_bytes = sums + back.partials_bytes + threads.scratch_bytes(back.units, back.seconds, back.scratch_bytes)
     return Plan(
         backend="cpu",

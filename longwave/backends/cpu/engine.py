@@ -12,7 +12,7 @@ from longwave import dtypes, taps
 from longwave.backends.cpu import calls, direct, kept, launches, prepared, strips, threads
 from longwave.backends.cpu.layouts import layout
 from longwave.backends.cpu.program import form
-from longwave.backends.cpu.results import Gradients, arithmetic, empty, filter_shape
+from longwave.backends.cpu.results import Gradients, arithmetic, empty
 from longwave.documents import cover, documents
 from longwave.problem import Problem
 
@@ -90,7 +90,7 @@ def backward(
     dpregate = empty(p, p.in_len - p.history, u) if need_pregate else None
     dpostgate = empty(p, p.out_len, u) if need_postgate else None
     dhistory = empty(p, p.history, history) if need_history and history is not None else None
-    dk = u.new_zeros(filter_shape(p), dtype=wide) if need_k else None
+    dk = u.new_zeros(p.filter_shape, dtype=wide) if need_k else None
     dD = u.new_zeros(p.channels, dtype=wide) if need_D and D is not None else None
     found = documents(p)
     if not cover(p, found):

@@ -10,7 +10,7 @@ from longwave import dtypes
 from longwave.backends.cpu import direct, launches, strips, threads
 from longwave.backends.cpu.costs import MACHINE, seconds
 from longwave.backends.cpu.layouts import Layout, layout
-from longwave.backends.cpu.results import arithmetic, filter_shape, gradient_bytes, width
+from longwave.backends.cpu.results import arithmetic, gradient_bytes, width
 from longwave.backends.cpu.tables import factors, matrix_shape
 from longwave.documents import documents
 from longwave.planner import Plan
@@ -77,9 +77,9 @@ def _plan_of_documents(p: Problem) -> Plan:
 
 def _forward_bytes(p: Problem, found: Layout, workers: int) -> int:
     """What a forward allocates beside its result."""
-    taps = math.prod(filter_shape(p)) * dtypes.named(p.filter_dtype).itemsize * p.reverse
+    taps = math.prod(p.filter_shape) * dtypes.named(p.filter_dtype).itemsize * p.reverse
     if found.period:
-        taps += 2 * math.prod(filter_shape(p)) // p.taps * found.period * arithmetic(p).itemsize
+        taps += 2 * math.prod(p.filter_shape) // p.taps * found.period * arithmetic(p).itemsize
     if found.is_long:
         of_strip, rows = strips.scratch(p, workers, backward=False)
         dealt, matrices = launches.long_dealt(of_strip, found.at.N, workers, 2, False)

@@ -29,10 +29,6 @@ def like(p: Problem) -> Any:
     return np.float64(1) if arithmetic(p) == torch.float64 else np.float32(1)
 
 
-def filter_shape(p: Problem) -> tuple[int, ...]:
-    return (p.batch, p.groups, p.taps) if p.per_sample else (p.groups, p.taps)
-
-
 class Gradients(NamedTuple):
     """Where the gradients of a call go, or None for those that nobody wants: to be written, but those of k and D, which are of
     the arithmetic type, to be added to."""
@@ -49,7 +45,7 @@ def gradient_bytes(p: Problem) -> int:
     """Of the gradients of everything that a call has; the filters' are rounded at the end, from the arithmetic type."""
     item, wide, taps_item = dtypes.named(p.dtype).itemsize, arithmetic(p).itemsize, dtypes.named(p.filter_dtype).itemsize
     signals = (1 + p.pregate) * (p.in_len - p.history) + p.postgate * p.out_len + p.history
-    taps = math.prod(filter_shape(p)) * (wide + taps_item * (taps_item != wide))
+    taps = math.prod(p.filter_shape) * (wide + taps_item * (taps_item != wide))
     return p.batch * p.channels * signals * item + taps + p.skip * p.channels * wide
 
 

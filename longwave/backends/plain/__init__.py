@@ -87,7 +87,7 @@ def plan(problem: Problem) -> Plan:
     points = sum(piece.at.N * math.log2(max(2, piece.at.N)) for piece in found) * transforms / (1 if p.complex else 2)
     cost = COST.get(p.device)
     scratch_bytes = samples * channels * row_bytes + filters * filter_bytes
-    item, taps = dtypes.named(p.dtype).itemsize, math.prod(_filter_shape(p))
+    item, taps = dtypes.named(p.dtype).itemsize, math.prod(p.filter_shape)
     signals = (1 + p.pregate) * (p.in_len - p.history) + p.postgate * p.out_len + p.history
     gradient_bytes = p.batch * p.channels * (signals * item + p.skip * arithmetic.itemsize) + taps * 2 * arithmetic.itemsize
     return Plan(
@@ -200,7 +200,7 @@ def taps_formula(problem: Problem, dz: Tensor, x: Tensor) -> Tensor:
     p = problem
     if p.mask is not None:
         return masked.taps_formula(taps_formula, p, dz, x)
-    total = x.new_zeros(_filter_shape(p))
+    total = x.new_zeros(p.filter_shape)
     for piece in planner.pieces(p):
         if not piece.at.empty:
             spectra = Spectra(p, piece, x=span(x, piece.in_slice), dz=span(dz, piece.out_slice))
@@ -233,7 +233,7 @@ def backward(
     skipped = slice(first - p.out_start, last - p.out_start)  # the outputs that D reaches
 
     du = _empty(p, p.in_len - P, u) if need_u else None
-    dk = torch.zeros(_filter_shape(p), dtype=arithmetic, device=u.device) if need_k else None
+    dk = torch.zeros(p.filter_shape, dtype=arithmetic, device=u.device) if need_k else None
     dD = torch.zeros(p.channels, dtype=arithmetic, device=u.device) if need_D else None
     dpregate = _empty(p, p.in_len - P, u) if need_pregate else None
     dpostgate = _empty(p, p.out_len, u) if need_postgate else None
@@ -408,10 +408,6 @@ def _empty(p: Problem, length: int, like: Tensor) -> Tensor:
     if p.channels_last:
         return like.new_empty(p.batch, length, p.channels).transpose(1, 2)
     return like.new_empty(p.batch, p.channels, length)
-
-
-def _filter_shape(p: Problem) -> tuple[int, ...]:
-    return (p.batch, p.groups, p.taps) if p.per_sample else (p.groups, p.taps)
 
 
 def _arithmetic(p: Problem) -> torch.dtype:

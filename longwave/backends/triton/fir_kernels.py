@@ -50,7 +50,7 @@ def _signal(x_p, gate_p, past_p, x_t, gate_t, n, there, low, high, past_low, per
     if there is a past."""
     inside = there
     if CIRCULAR:
-        turns = tl.where(n < low, period, 0) - tl.where(n >= high, period, 0)
+        turns = (tl.where(n < low, period, 0) - tl.where(n >= high, period, 0)).to(tl.int64)
         x_p += turns * x_t
         if GATED:
             gate_p += turns * gate_t

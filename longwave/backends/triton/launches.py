@@ -14,7 +14,7 @@ from torch import Tensor
 
 from longwave import dtypes, taps
 from longwave.backends.triton import fused, split
-from longwave.backends.triton.blocks import Block, blocks, channel_blocks, group_blocks, in_flight
+from longwave.backends.triton.blocks import MOST_PROGRAMS, Block, blocks, channel_blocks, group_blocks, in_flight
 from longwave.backends.triton.configurations import CHAIN, SPAN, TILE, columns, constants, launch, outer_constants, outer_launch
 from longwave.backends.triton.layouts import Layout, is_wide
 from longwave.backends.triton.tables import outer, tables
@@ -186,7 +186,7 @@ def convolve(p: Problem, at: Layout, source: Side, target: Side, filters: Filter
         filters = spectra(p, at, filters)
     R, windows = at.shape.rows, max(1, at.windows_back if conj else at.windows)
     across, along = p.channels, p.batch * windows
-    swapped = R > 1 and across < min(R, along)
+    swapped = R > 1 and across < min(R, along) and along <= MOST_PROGRAMS * R
     if swapped:
         across, along = along, across
     tiles = -(-across // R)

@@ -149,3 +149,13 @@ def test_second_derivatives(mode: str, device: str) -> None:
     assert torch.autograd.gradgradcheck(
         lambda u, k, D, gate: longwave.long_conv(u, k, D, pregate=gate, mode=mode, **options), (u, k, D, gate), fast_mode=True
     )
+
+
+@pytest.mark.slow
+def test_a_period_beyond_32_bits_is_wrapped(device: str) -> None:
+    stride = 2**30 - 8
+    u = torch.empty(2 * stride + 16, dtype=torch.float16, device=device).as_strided((1, 1, 3), (1, 1, stride))
+    u.copy_(torch.tensor([1.0, 2.0, 3.0]))
+    k = torch.tensor([[1.0, 10.0, 100.0]], device=device)
+    y = longwave.long_conv(u, k, mode="circular", backend="triton")
+    assert y.flatten().tolist() == [231.0, 312.0, 123.0]
