@@ -105,11 +105,8 @@ def _measure_apart(name: str, args: argparse.Namespace) -> int:
     from longwave.bench import record
     from longwave.bench.contestants import runnable_backends
     from longwave.bench.stamp import checkout, make_stamp
-    from longwave.errors import ArgumentError
 
     _refuse_beside(name, args)
-    if args.device != "cpu":
-        raise ArgumentError(f"--{name} measures on the CPU only, and --device {args.device} was asked; drop one of them")
     seconds = _time_of(args, 0.0)
     table = importlib.import_module(f"longwave.bench.{name}")
     backends = runnable_backends(args.backend)

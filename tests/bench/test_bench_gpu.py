@@ -163,4 +163,4 @@ def test_without_a_gpu_it_is_one_sentence(capsys: pytest.CaptureFixture[str]) ->
         assert err.count("\n") == 1
     status, _, err = typed(capsys, "bench", "--device", "cuda", "--short")
     assert status == 2
-    assert "--short measures on the CPU only" in err
+    assert "--short has a table of its own, measured on the CPU, and --device is not for it" in err
