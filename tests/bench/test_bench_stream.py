@@ -9,7 +9,7 @@ import pytest
 
 from longwave.bench import stream
 from longwave.cli import main
-from longwave.errors import DataError
+from longwave.errors import ArgumentError, DataError
 
 pytest.importorskip("numba")
 
@@ -42,3 +42,8 @@ def test_a_wrong_stream_is_not_measured(monkeypatch: pytest.MonkeyPatch) -> None
     monkeypatch.setattr(stream.longwave.Stream, "step", lambda self, u: right(self, u) * 1.001)
     with pytest.raises(DataError, match="nothing is measured"):
         stream._steps("cpu")
+
+
+def test_what_it_does_not_measure_is_refused() -> None:
+    with pytest.raises(ArgumentError, match="--stream does not measure plain, whose steps take too long; name --backend cpu"):
+        next(stream.measure(["plain"], 5, 0.0))
