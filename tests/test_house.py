@@ -22,6 +22,7 @@ LAYERS = [
     "backends",
     "masked",
     "taps",
+    "results",
     "documents",
     "ring",
     "planner",

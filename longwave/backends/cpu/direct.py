@@ -18,10 +18,11 @@ from longwave.backends.cpu import threads
 from longwave.backends.cpu.costs import MACHINE
 from longwave.backends.cpu.crossovers import chosen
 from longwave.backends.cpu.fir_program import Header, Program, Sums
-from longwave.backends.cpu.results import Gradients, arithmetic, gradient_bytes, like
+from longwave.backends.cpu.results import arithmetic, gradient_bytes, like
 from longwave.backends.cpu.simd import vector_bytes
 from longwave.planner import Plan
 from longwave.problem import Problem
+from longwave.results import Gradients
 
 # From so many samples on, up to so many taps: there a forward and backward was no slower than `fused`, and a forward up to
 # twice as fast. A transform grows with the length, and this does not.

@@ -3,18 +3,18 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import Any
 
 import torch
 from torch import Tensor
 
-from longwave import dtypes, taps
+from longwave import taps
 from longwave.backends.cpu import calls, direct, kept, launches, prepared, strips, threads
 from longwave.backends.cpu.layouts import layout
 from longwave.backends.cpu.program import form
-from longwave.backends.cpu.results import Gradients, arithmetic, empty
+from longwave.backends.cpu.results import arithmetic, empty
 from longwave.documents import cover, documents
 from longwave.problem import Problem
+from longwave.results import Gradients, cut, fresh_gradients, rounded
 
 # Filters of so many taps beside longer ones have gradients of their own accuracy.
 FEW_TAPS = 8
@@ -38,7 +38,7 @@ def forward(
         y.zero_()
     for alone, inputs, outputs in found:
         past = history if alone.history else None
-        tensors = (_cut(y, outputs), _cut(u, inputs), k, D, _cut(pregate, inputs), _cut(postgate, outputs), past)
+        tensors = (cut(y, outputs), cut(u, inputs), k, D, cut(pregate, inputs), cut(postgate, outputs), past)
         if direct.takes(alone):
             direct.convolve(alone, *tensors)
         else:
@@ -84,40 +84,21 @@ def backward(
     spectrum: Tensor | None = None,
 ) -> list[Tensor]:
     p = problem
-    need_u, need_k, need_D, need_pregate, need_postgate, need_history = needs
-    wide = arithmetic(p)
-    du = empty(p, p.in_len - p.history, u) if need_u else None
-    dpregate = empty(p, p.in_len - p.history, u) if need_pregate else None
-    dpostgate = empty(p, p.out_len, u) if need_postgate else None
-    dhistory = empty(p, p.history, history) if need_history and history is not None else None
-    dk = u.new_zeros(p.filter_shape, dtype=wide) if need_k else None
-    dD = u.new_zeros(p.channels, dtype=wide) if need_D and D is not None else None
-    found = documents(p)
-    if not cover(p, found):
-        for grad in (du, dpregate, dpostgate):
-            if grad is not None:
-                grad.zero_()
-    if dhistory is not None and not any(document.problem.history for document in found):
-        dhistory.zero_()
-    if dD is not None and not (p.segments is None and direct.takes(p)):
-        _add_skip_gradient(p, dD, dy, u, pregate, postgate)
-    for alone, inputs, outputs in found:
+    grads = fresh_gradients(p, needs, u, D, history, arithmetic(p), empty)
+    if grads.D is not None and not (p.segments is None and direct.takes(p)):
+        _add_skip_gradient(p, grads.D, dy, u, pregate, postgate)
+    for document in documents(p):
+        alone, inputs, outputs = document
         past = history if alone.history else None
-        by_sums = direct.takes(alone)
-        into = Gradients(
-            u=_cut(du, inputs), k=dk, D=dD if by_sums and p.segments is None else None, pregate=_cut(dpregate, inputs),
-            postgate=_cut(dpostgate, outputs), history=None if past is None else dhistory,
-        )  # fmt: skip
-        tensors = (_cut(dy, outputs), _cut(u, inputs), k, D, _cut(pregate, inputs), _cut(postgate, outputs), past)
-        if by_sums:
-            direct.differentiate(alone, into, *tensors)
+        tensors = (cut(dy, outputs), cut(u, inputs), k, D, cut(pregate, inputs), cut(postgate, outputs), past)
+        into = grads.of(document)
+        if direct.takes(alone):
+            direct.differentiate(alone, into if p.segments is None else into._replace(D=None), *tensors)
         else:
             _differentiate(alone, into, *tensors, spectrum)
-    if dk is not None and p.rev_taps:
-        _sum_few_taps(p, dk, dy, u, pregate, postgate, history)
-    dk = None if dk is None else dk.to(dtypes.named(p.filter_dtype))
-    dD = None if dD is None or D is None else dD.to(D.dtype)
-    return [grad for grad in (du, dk, dD, dpregate, dpostgate, dhistory) if grad is not None]
+    if grads.k is not None and p.rev_taps:
+        _sum_few_taps(p, grads.k, dy, u, pregate, postgate, history)
+    return rounded(p, grads, D)
 
 
 def _differentiate(
@@ -139,7 +120,7 @@ def _differentiate(
             if grad is not None:
                 grad.zero_()
         if D is not None:
-            of_D = into._replace(k=None, history=None)
+            of_D = into._replace(k=None, D=None, history=None)
             direct.differentiate(_one_tap(p), of_D, dy, u, D.unsqueeze(-1), None, pregate, postgate, None)
         return
     # The second sum is that of a circular convolution's second copy of the taps.
@@ -161,7 +142,7 @@ def _differentiate(
 
 def _add_skip_gradient(p: Problem, dD: Tensor, dy: Tensor, u: Tensor, pregate: Tensor | None, postgate: Tensor | None) -> None:
     """That of D as one direct sum: as a lag among the filter's, small beside them, it would have their rounding errors."""
-    only_D = Gradients(None, None, dD, None, None, None)
+    only_D = Gradients(D=dD)
     direct.differentiate(_one_tap(p), only_D, dy, u, None, None, pregate, postgate, None)
 
 
@@ -192,9 +173,9 @@ def _sum_few_taps(
             continue
         total = dk[..., first : first + count].zero_()
         part = torch.zeros_like(total, memory_format=torch.contiguous_format)
-        only_k = Gradients(None, part, None, None, None, None)
+        only_k = Gradients(k=part)
         for alone, inputs, outputs in found:
-            tensors = (_cut(dy, outputs), _cut(u, inputs), None, None, _cut(pregate, inputs), _cut(postgate, outputs))
+            tensors = (cut(dy, outputs), cut(u, inputs), None, None, cut(pregate, inputs), cut(postgate, outputs))
             low, L = alone.lag0 + first, alone.in_len
             # With a period, a tap has every lag that it is congruent to and that connects two samples.
             turns = range(-((L - 1 + low + count - 1) // L), (L - 1 - low) // L + 1) if alone.circular else range(1)
@@ -202,7 +183,3 @@ def _sum_few_taps(
                 taps = replace(alone, taps=count, lag0=low + turn * L, circular=False, skip=False)
                 direct.differentiate(taps, only_k, *tensors, history if alone.history else None)
         total += part
-
-
-def _cut(x: Any, samples: slice) -> Any:
-    return x if x is None or samples.stop - samples.start == x.shape[-1] else x[..., samples]

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import math
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from longwave import dtypes
+from longwave import dtypes, results
 from longwave.backends.cpu import pages
 from longwave.backends.cpu.simd import vector_bytes
 from longwave.problem import Problem
@@ -29,18 +29,6 @@ def like(p: Problem) -> Any:
     return np.float64(1) if arithmetic(p) == torch.float64 else np.float32(1)
 
 
-class Gradients(NamedTuple):
-    """Where the gradients of a call go, or None for those that nobody wants: to be written, but those of k and D, which are of
-    the arithmetic type, to be added to."""
-
-    u: Tensor | None
-    k: Tensor | None
-    D: Tensor | None
-    pregate: Tensor | None
-    postgate: Tensor | None
-    history: Tensor | None
-
-
 def gradient_bytes(p: Problem) -> int:
     """Of the gradients of everything that a call has; the filters' are rounded at the end, from the arithmetic type."""
     item, wide, taps_item = dtypes.named(p.dtype).itemsize, arithmetic(p).itemsize, dtypes.named(p.filter_dtype).itemsize
@@ -50,7 +38,5 @@ def gradient_bytes(p: Problem) -> int:
 
 
 def empty(p: Problem, length: int, beside: Tensor) -> Tensor:
-    """Uninitialised (B, H, length) in the result's layout, of the dtype of `beside`."""
-    if p.channels_last:
-        return pages.with_large_pages(beside.new_empty(p.batch, length, p.channels)).transpose(1, 2)
-    return pages.with_large_pages(beside.new_empty(p.batch, p.channels, length))
+    """`results.empty` of large pages."""
+    return pages.with_large_pages(results.empty(p, length, beside))

@@ -27,6 +27,7 @@ from longwave.backends.plain.stream import Memory as open_stream  # noqa: F401  
 from longwave.dtypes import cast, conj
 from longwave.planner import Piece, Plan
 from longwave.problem import Problem
+from longwave.results import empty
 
 PRIORITY = 0
 SHORT_DEVICES = None
@@ -123,7 +124,7 @@ def forward(
         return masked.forward(forward, p, u, k, D, pregate, postgate, history)
     found = planner.pieces(p)
     runs = _runs(p, found, plan(p).channels_in_flight)
-    y = _empty(p, p.out_len, u)
+    y = empty(p, p.out_len, u)
     for channels in _channel_blocks(p):
         last: Spectra | None = None
         for block in channels:
@@ -232,12 +233,12 @@ def backward(
     first, last = _overlap(p)
     skipped = slice(first - p.out_start, last - p.out_start)  # the outputs that D reaches
 
-    du = _empty(p, p.in_len - P, u) if need_u else None
+    du = empty(p, p.in_len - P, u) if need_u else None
     dk = torch.zeros(p.filter_shape, dtype=arithmetic, device=u.device) if need_k else None
     dD = torch.zeros(p.channels, dtype=arithmetic, device=u.device) if need_D else None
-    dpregate = _empty(p, p.in_len - P, u) if need_pregate else None
-    dpostgate = _empty(p, p.out_len, u) if need_postgate else None
-    dhistory = _empty(p, P, history) if need_history and history is not None else None
+    dpregate = empty(p, p.in_len - P, u) if need_pregate else None
+    dpostgate = empty(p, p.out_len, u) if need_postgate else None
+    dhistory = empty(p, P, history) if need_history and history is not None else None
 
     for channels in _channel_blocks(p):
         taps = None if dk is None else FilterGradient()
@@ -401,13 +402,6 @@ def _add_skip(p: Problem, out: Tensor, D: Tensor, v: Tensor) -> None:
     first, last = _overlap(p)
     skip = D.to(dtypes.filter_arithmetic(dtypes.named(p.dtype), D.dtype)).unsqueeze(-1)
     out[..., first - p.out_start : last - p.out_start] += skip * v[..., first:last]
-
-
-def _empty(p: Problem, length: int, like: Tensor) -> Tensor:
-    """Uninitialised (B, H, length) in the result's layout."""
-    if p.channels_last:
-        return like.new_empty(p.batch, length, p.channels).transpose(1, 2)
-    return like.new_empty(p.batch, p.channels, length)
 
 
 def _arithmetic(p: Problem) -> torch.dtype:

@@ -26,6 +26,7 @@ from longwave.backends.triton.layouts import layout
 from longwave.backends.triton.words import Results, Signal
 from longwave.documents import cover, documents
 from longwave.problem import Problem
+from longwave.results import Gradients, cut, empty, fresh_gradients, rounded
 
 
 def forward(
@@ -38,18 +39,18 @@ def forward(
     history: Tensor | None,
     spectrum: Tensor | None = None,
 ) -> Tensor:
-    y = _empty(p, p.out_len, u)
+    y = empty(p, p.out_len, u)
     found = documents(p)
     if not cover(p, found):
         y.zero_()
     with _on(u.device):
         for alone, inputs, outputs in found:
             past = history if alone.history else None
-            tensors = (_cut(u, inputs), k, D, _cut(pregate, inputs), _cut(postgate, outputs), past)
+            tensors = (cut(u, inputs), k, D, cut(pregate, inputs), cut(postgate, outputs), past)
             if fir_plan.takes(alone):
-                fir.convolve(alone, _cut(y, outputs), *tensors)
+                fir.convolve(alone, cut(y, outputs), *tensors)
             else:
-                _convolve(alone, _cut(y, outputs), *tensors, spectrum if p.segments is None else None)
+                _convolve(alone, cut(y, outputs), *tensors, spectrum if p.segments is None else None)
     return y
 
 
@@ -86,42 +87,25 @@ def backward(
     history: Tensor | None,
     spectrum: Tensor | None = None,
 ) -> list[Tensor]:
-    need_u, need_k, need_D, need_pregate, need_postgate, need_history = needs
-    L = p.in_len - p.history
-    du = _empty(p, L, u) if need_u else None
-    dpregate = _empty(p, L, u) if need_pregate else None
-    dpostgate = _empty(p, p.out_len, u) if need_postgate else None
-    dhistory = _empty(p, p.history, history) if need_history and history is not None else None
-    dk = u.new_zeros(p.filter_shape, dtype=torch.float32) if need_k else None
-    dD = None
-    found = documents(p)
-    if not cover(p, found):
-        for grad in (du, dpregate, dpostgate):
-            if grad is not None:
-                grad.zero_()
-    if dhistory is not None and not any(document.problem.history for document in found):
-        dhistory.zero_()
+    grads = fresh_gradients(p, needs, u, None, history, torch.float32)
     with _on(u.device):
-        if need_D and D is not None:
-            dD = skip_gradient(p, dy, u, pregate, postgate)
-        for alone, inputs, outputs in found:
-            grads = (_cut(du, inputs), _cut(dpregate, inputs), _cut(dpostgate, outputs), dhistory if alone.history else None)
+        if needs[2] and D is not None:
+            grads = grads._replace(D=skip_gradient(p, dy, u, pregate, postgate))
+        for document in documents(p):
+            alone, inputs, outputs = document
             past = history if alone.history else None
-            tensors = (_cut(dy, outputs), _cut(u, inputs), k, D, _cut(pregate, inputs), _cut(postgate, outputs), past)
+            tensors = (cut(dy, outputs), cut(u, inputs), k, D, cut(pregate, inputs), cut(postgate, outputs), past)
+            into = grads.of(document)._replace(D=None)
             if fir_plan.takes(alone):
-                of_u, of_pregate, of_postgate, of_history = grads
-                fir.differentiate(alone, fir.Gradients(of_u, dk, None, of_pregate, of_postgate, of_history), *tensors)
-                continue
-            _differentiate(alone, grads, dk, *tensors, spectrum if p.segments is None else None)
-    dk = None if dk is None else dk.to(dtypes.named(p.filter_dtype))
-    dD = None if dD is None or D is None else dD.to(D.dtype)
-    return [grad for grad in (du, dk, dD, dpregate, dpostgate, dhistory) if grad is not None]
+                fir.differentiate(alone, into, *tensors)
+            else:
+                _differentiate(alone, into, *tensors, spectrum if p.segments is None else None)
+    return rounded(p, grads, D)
 
 
 def _differentiate(
     p: Problem,
-    grads: tuple[Tensor | None, Tensor | None, Tensor | None, Tensor | None],
-    dk: Tensor | None,
+    into: Gradients,
     dy: Tensor,
     u: Tensor,
     k: Tensor | None,
@@ -131,9 +115,10 @@ def _differentiate(
     history: Tensor | None,
     spectrum: Tensor | None,
 ) -> None:
-    """Write the gradients (of u, pregate, postgate, history) that are wanted, and add that of the filters to `dk`."""
+    """Write the gradients that are wanted, and add that of the filters."""
     at = layout(p)
-    du, dpregate, dpostgate, dhistory = grads
+    du, dk, _, dpregate, dpostgate, dhistory = into
+    grads = (du, dpregate, dpostgate, dhistory)
     if at.empty:
         for grad in grads:
             if grad is not None:
@@ -177,13 +162,6 @@ def prepare(p: Problem, k: Tensor) -> Tensor | None:
         return None if at.empty else packed(spectra(p, at, in_order(p, at, k)))
 
 
-def _empty(p: Problem, length: int, beside: Tensor) -> Tensor:
-    """Uninitialised (B, H, length) in the result's layout, of the dtype of `beside`."""
-    if p.channels_last:
-        return beside.new_empty(p.batch, length, p.channels).transpose(1, 2)
-    return beside.new_empty(p.batch, p.channels, length)
-
-
 def _skip(D: Tensor | None, shift: int) -> dict[str, Any]:
     """How D enters `Results`."""
     return {} if D is None else {"skip": D, "step": D.stride(0), "shift": shift}
@@ -192,7 +170,3 @@ def _skip(D: Tensor | None, shift: int) -> dict[str, Any]:
 def _on(device: torch.device) -> AbstractContextManager[Any]:
     """Kernels go to the current device: make it the tensors'."""
     return torch.cuda.device(device) if device.type == "cuda" else nullcontext()
-
-
-def _cut(x: Any, samples: slice) -> Any:
-    return x if x is None or samples.stop - samples.start == x.shape[-1] else x[..., samples]

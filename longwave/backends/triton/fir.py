@@ -2,24 +2,12 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
-
 from torch import Tensor
 
 from longwave.backends.triton.fir_launch import Signal, Taps, add_sums
 from longwave.backends.triton.fir_launch import convolve as sum_up
 from longwave.problem import Problem
-
-
-class Gradients(NamedTuple):
-    """Where gradients go, or None: those of k and D have the arithmetic type and are added to, the others are written."""
-
-    u: Tensor | None
-    k: Tensor | None
-    D: Tensor | None
-    pregate: Tensor | None
-    postgate: Tensor | None
-    history: Tensor | None
+from longwave.results import Gradients
 
 
 def convolve(

@@ -15,6 +15,7 @@ from longwave import backends, dtypes
 from longwave.backends.triton import fir, fir_plan
 from longwave.ops.long_conv import Call, problem_of
 from longwave.problem import MODES, Problem
+from longwave.results import Gradients
 
 EVERYTHING = {"D": True, "pregate": True, "postgate": True}
 
@@ -40,7 +41,7 @@ class Direct:
         }
         for name, x, need in zip(("pregate", "postgate", "history"), signals[1:], needs[3:], strict=True):
             into[name] = _empty(p, x.shape[2], x) if need else None
-        fir.differentiate(p, fir.Gradients(**into), dy, *given)
+        fir.differentiate(p, Gradients(**into), dy, *given)
         found = {"k": dtypes.named(p.filter_dtype), "D": None if signals[0] is None else signals[0].dtype}
         return [grad.to(found.get(name, grad.dtype)) for name, grad in into.items() if grad is not None]
 

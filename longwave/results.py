@@ -1,0 +1,86 @@
+"""What engines write: fresh results and gradients of a Problem, and the parts of them that one document has."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+from longwave import dtypes
+from longwave.documents import Document, cover, documents
+from longwave.problem import Problem
+
+
+class Gradients(NamedTuple):
+    """Where the gradients of a call go, or None for those that nobody wants: to be written, but those of k and D, which are of
+    the arithmetic type, to be added to."""
+
+    u: Tensor | None = None
+    k: Tensor | None = None
+    D: Tensor | None = None
+    pregate: Tensor | None = None
+    postgate: Tensor | None = None
+    history: Tensor | None = None
+
+    def of(self, document: Document) -> Gradients:
+        """Those that a document writes."""
+        return self._replace(
+            u=cut(self.u, document.inputs),
+            pregate=cut(self.pregate, document.inputs),
+            postgate=cut(self.postgate, document.outputs),
+            history=self.history if document.problem.history else None,
+        )
+
+
+def cut(x: Any, samples: slice) -> Any:
+    """Some samples of (…, length), and x itself where those are all."""
+    if x is None or samples.stop - samples.start == x.shape[-1]:
+        return x
+    return x[..., samples]
+
+
+def empty(p: Problem, length: int, beside: Tensor) -> Tensor:
+    """Uninitialised (B, H, length) in the result's layout, of the dtype of `beside`."""
+    if p.channels_last:
+        return beside.new_empty(p.batch, length, p.channels).transpose(1, 2)
+    return beside.new_empty(p.batch, p.channels, length)
+
+
+def fresh_gradients(
+    p: Problem,
+    needs: tuple[bool, ...],
+    u: Tensor,
+    D: Tensor | None,
+    history: Tensor | None,
+    wide: torch.dtype,
+    empty: Callable[[Problem, int, Tensor], Tensor] = empty,
+) -> Gradients:
+    """Those that are needed (u, k, D, pregate, postgate, history): zeros of the dtype `wide` for k and D, and zeros where no
+    document has a sample."""
+    need_u, need_k, need_D, need_pregate, need_postgate, need_history = needs
+    L = p.in_len - p.history
+    grads = Gradients(
+        u=empty(p, L, u) if need_u else None,
+        k=u.new_zeros(p.filter_shape, dtype=wide) if need_k else None,
+        D=u.new_zeros(p.channels, dtype=wide) if need_D and D is not None else None,
+        pregate=empty(p, L, u) if need_pregate else None,
+        postgate=empty(p, p.out_len, u) if need_postgate else None,
+        history=empty(p, p.history, history) if need_history and history is not None else None,
+    )
+    found = documents(p)
+    if not cover(p, found):
+        for grad in (grads.u, grads.pregate, grads.postgate):
+            if grad is not None:
+                grad.zero_()
+    if grads.history is not None and not any(document.problem.history for document in found):
+        grads.history.zero_()
+    return grads
+
+
+def rounded(p: Problem, grads: Gradients, D: Tensor | None) -> list[Tensor]:
+    """What a backend's `backward` gives back: every gradient in its argument's dtype, but those that nobody wants."""
+    k = None if grads.k is None else grads.k.to(dtypes.named(p.filter_dtype))
+    of_D = None if grads.D is None or D is None else grads.D.to(D.dtype)
+    return [grad for grad in grads._replace(k=k, D=of_D) if grad is not None]
