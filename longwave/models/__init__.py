@@ -1,7 +1,9 @@
 """Models: one file each, with `Config`, `PRESETS` and `Model`; found by being here.
 
-`Config` is a frozen dataclass of numbers and strings with `filter_length` among them; `PRESETS` maps a name, unique
-over all models, to a `Config`; `Model(config, backend=...)` is a `LanguageModel`.
+`Config` is a frozen dataclass of numbers and strings, with these among them: `d_model`, `layers`, `filter_length` (taps, or
+the context that a model without them is made for), `vocabulary` (tokens that can be read; 0 where inputs are numbers),
+`predicted` (the first so many tokens can be predicted) and `values` (numbers a position where `vocabulary` is 0).
+`PRESETS` maps a name, unique over all models, to a `Config`; `Model(config, backend=..., conv=...)` is a `SequenceModel`.
 """
 
 from __future__ import annotations
@@ -18,14 +20,18 @@ from torch import Tensor, nn
 from longwave.errors import ArgumentError
 
 
-class LanguageModel(nn.Module):
-    """What every `Model` here is: tokens (B, L) to hidden states (B, L, d) that predict the token after each; with
-    `cu_seqlens` packed documents (1, total), none of which sees another.
+class SequenceModel(nn.Module):
+    """What every `Model` here is: inputs to hidden states (B, L, d_model), one for every position.
 
-    With `activation_checkpointing`, each block is computed a second time in the backward pass instead of keeping its
-    inside.
+    Inputs are tokens (B, L), or (B, L, values) numbers, as the config says. With `cu_seqlens` they are packed documents
+    (1, total), none of which sees another.
+
+    Attributes:
+        causal: whether a hidden state depends on inputs up to its own position alone, so that it can predict the next one.
+        activation_checkpointing: compute each block a second time in the backward pass instead of keeping its inside.
     """
 
+    causal: bool = True
     activation_checkpointing: bool = False
 
     def head_weight(self) -> Tensor:
@@ -34,13 +40,13 @@ class LanguageModel(nn.Module):
 
     def stream(
         self, batch_size: int, *, max_length: int | None = None, max_rollback: int = 0, backend: str | None = None
-    ) -> LanguageStream:
+    ) -> SequenceStream:
         """The model for tokens that come one by one; `longwave.Stream` says what the options mean."""
         raise NotImplementedError
 
 
-class LanguageStream:
-    """A `LanguageModel` for generation, without gradients: any mixture of the calls gives what one forward of all tokens gives.
+class SequenceStream:
+    """A `SequenceModel` for generation, without gradients: any mixture of the calls gives what one forward of all tokens gives.
 
     Hidden states are (B, L, d) for tokens (B, L), and (B, d) for the tokens (B,) of one position. Raises ArgumentError as
     `longwave.Stream` does.

@@ -23,10 +23,11 @@ from torch.nn import functional as F
 from torch.utils.checkpoint import checkpoint
 
 from longwave.errors import ArgumentError
-from longwave.models import LanguageModel, LanguageStream
+from longwave.models import SequenceModel, SequenceStream
 from longwave.nn.decode import HyenaStream
 from longwave.nn.filters import HyenaFilter
 from longwave.nn.hyena import HyenaOperator
+from longwave.nn.inputs import Inputs
 from longwave.nn.long_conv import LongConvOp
 from longwave.ops.long_conv import long_conv
 from longwave.ops.stream import StreamState
@@ -42,6 +43,7 @@ class HyenaConfig:
     d_inner: int
     vocabulary: int = 5  # A C G T N
     predicted: int = 4  # the first so many tokens can be predicted: never N
+    values: int = 0  # numbers a position, with vocabulary = predicted = 0
     order: int = 2
     short_taps: int = 3
     filter_features: int = 5
@@ -56,8 +58,7 @@ class HyenaConfig:
             value, whole = getattr(self, field.name), field.type == "int"
             if isinstance(value, bool) or not isinstance(value, int if whole else int | float):
                 raise ArgumentError(f"HyenaConfig.{field.name} is {value!r}; give {'an integer' if whole else 'a number'}")
-        sizes = ("d_model", "layers", "filter_length", "d_inner", "vocabulary", "predicted")
-        for name in sizes:  # the layers check the rest
+        for name in ("d_model", "layers", "filter_length", "d_inner"):  # the layers check the rest
             if getattr(self, name) < 1:
                 raise ArgumentError(f"HyenaConfig.{name} is {getattr(self, name)}; give at least 1")
         if self.predicted > self.vocabulary:
@@ -158,8 +159,8 @@ class _Block(nn.Module):
         return x
 
 
-class HyenaLM(LanguageModel):
-    """Causal language model: tokens (B, L) to hidden states (B, L, d_model) that predict the token after each.
+class HyenaLM(SequenceModel):
+    """Causal model: tokens (B, L), or numbers (B, L, values), to hidden states (B, L, d_model) that predict what comes next.
 
     The loss is not in here: `longwave.nn.chunked_cross_entropy(hidden, model.head_weight(), targets, ...)` makes it
     without holding all logits; `logits` is for short inputs. Inputs may be any length: no filter grows with them. Without
@@ -186,7 +187,7 @@ class HyenaLM(LanguageModel):
         super().__init__()
         self.config = config
         self.activation_checkpointing = activation_checkpointing
-        self.embedding = nn.Embedding(config.vocabulary, config.d_model)
+        self.inputs = Inputs(config.d_model, vocabulary=config.vocabulary, values=config.values)
         self.blocks = nn.ModuleList(_Block(config, backend, conv) for _ in range(config.layers))
         self.norm = nn.LayerNorm(config.d_model)
         self._initialise()
@@ -198,39 +199,38 @@ class HyenaLM(LanguageModel):
         filters = {id(layer) for m in self.modules() if isinstance(m, HyenaFilter) for layer in m.modules()}
         residual = (2 * self.config.layers) ** -0.5
         for name, module in self.named_modules():
-            if id(module) in filters or not isinstance(module, nn.Linear | nn.Embedding):
+            embeds = isinstance(module, Inputs) and not module.values
+            if id(module) in filters or not (isinstance(module, nn.Linear) or embeds):
                 continue
             scale = residual if name.endswith(("out_proj", "mlp_out")) else 1.0
-            nn.init.normal_(module.weight, std=0.02 * scale)
+            nn.init.normal_(cast(Tensor, module.weight), std=0.02 * scale)
             if isinstance(module, nn.Linear):
                 nn.init.zeros_(module.bias)
 
     def head_weight(self) -> Tensor:
-        """(predicted, d_model): the embedding's rows of the tokens that can be predicted."""
-        return self.embedding.weight[: self.config.predicted]
+        """(predicted, d_model): the embedding's rows of the tokens that can be predicted; none where inputs are numbers."""
+        return self.inputs.weight[: self.config.predicted]
 
-    def forward(self, tokens: Tensor, *, cu_seqlens: Tensor | None = None) -> Tensor:
+    def forward(self, inputs: Tensor, *, cu_seqlens: Tensor | None = None) -> Tensor:
         """Final hidden states.
 
         Args:
-            tokens: (B, L), int64 or int32, 0 to vocabulary - 1.
-            cu_seqlens: (S+1,) int32, as in `longwave.long_conv`: tokens are (1, total), and what is predicted in one of
+            inputs: tokens (B, L), int64 or int32, 0 to vocabulary - 1; or numbers (B, L, values).
+            cu_seqlens: (S+1,) int32, as in `longwave.long_conv`: inputs are (1, total), and what is predicted in one of
                 the S documents does not depend on another.
 
         Returns:
             (B, L, d_model), in the parameters' dtype (float32 under autocast, where the last norm runs).
 
         Raises:
-            ArgumentError: `tokens` is not a batch of integer sequences, or `cu_seqlens` does not fit it.
+            ArgumentError: `inputs` are not what the config says, or `cu_seqlens` does not fit them.
         """
-        if tokens.ndim != 2 or tokens.is_floating_point():
-            raise ArgumentError(f"HyenaLM takes integer tokens (B, L), but got {tokens.dtype} {tuple(tokens.shape)}")
-        x = self.embedding(tokens)
+        x = self.inputs(inputs)
         for module in self.blocks:
             block = cast(_Block, module)
             if self.activation_checkpointing and torch.is_grad_enabled():
                 x = block.checkpointed(x, cu_seqlens)
-            elif tokens.shape[1] > PART and cu_seqlens is None and not torch.is_grad_enabled():
+            elif x.shape[1] > PART and cu_seqlens is None and not torch.is_grad_enabled():
                 x = block.in_parts(x)
             else:
                 x = block(x, cu_seqlens)
@@ -242,12 +242,12 @@ class HyenaLM(LanguageModel):
         """This model for tokens that come one by one; `longwave.Stream` says what the options mean."""
         return HyenaLMStream(self, batch_size, max_length, max_rollback, backend)
 
-    def logits(self, tokens: Tensor, *, cu_seqlens: Tensor | None = None) -> Tensor:
+    def logits(self, inputs: Tensor, *, cu_seqlens: Tensor | None = None) -> Tensor:
         """(B, L, predicted) logits of the token after each position; `forward` says what may be asked."""
-        return F.linear(self(tokens, cu_seqlens=cu_seqlens), self.head_weight())
+        return F.linear(self(inputs, cu_seqlens=cu_seqlens), self.head_weight())
 
 
-class HyenaLMStream(LanguageStream):
+class HyenaLMStream(SequenceStream):
     """What `HyenaLM.stream` opens: a `HyenaStream` a block, with the filters as they were then."""
 
     def __init__(self, model: HyenaLM, batch_size: int, max_length: int | None, max_rollback: int, backend: str | None) -> None:
@@ -259,15 +259,15 @@ class HyenaLMStream(LanguageStream):
 
     @torch.no_grad()
     def prefill(self, tokens: Tensor, lengths: Sequence[int] | Tensor | None = None) -> Tensor:
-        return self._run(tokens, lambda mixer, x: mixer.prefill(x, lengths))
+        return self._run(self.model.inputs(tokens), lambda mixer, x: mixer.prefill(x, lengths))
 
     @torch.no_grad()
     def extend(self, tokens: Tensor) -> Tensor:
-        return self._run(tokens, lambda mixer, x: mixer.extend(x))
+        return self._run(self.model.inputs(tokens), lambda mixer, x: mixer.extend(x))
 
     @torch.no_grad()
     def step(self, tokens: Tensor) -> Tensor:
-        return self._run(tokens, lambda mixer, x: mixer.step(x))
+        return self._run(self.model.inputs(tokens.unsqueeze(1)).squeeze(1), lambda mixer, x: mixer.step(x))
 
     def rollback(self, n: int) -> None:
         for mixer in self.mixers:
@@ -284,8 +284,7 @@ class HyenaLMStream(LanguageStream):
         for mixer, state in zip(self.mixers, states, strict=True):
             mixer.restore(state)
 
-    def _run(self, tokens: Tensor, mix: Callable[[HyenaStream, Tensor], Tensor]) -> Tensor:
-        x = self.model.embedding(tokens)
+    def _run(self, x: Tensor, mix: Callable[[HyenaStream, Tensor], Tensor]) -> Tensor:
         for module, mixer in zip(self.model.blocks, self.mixers, strict=True):
             block = cast(_Block, module)
             x = x + mix(mixer, block.mixer_norm(x))

@@ -5,8 +5,18 @@ from __future__ import annotations
 from longwave.nn.decode import HyenaStream
 from longwave.nn.filters import HyenaFilter, Sine
 from longwave.nn.hyena import HyenaOperator
+from longwave.nn.inputs import Inputs
 from longwave.nn.long_conv import LongConv1d
 from longwave.nn.loss import chunked_cross_entropy
 from longwave.nn.short_conv import ShortConv1d
 
-__all__ = ["HyenaFilter", "HyenaOperator", "HyenaStream", "LongConv1d", "ShortConv1d", "Sine", "chunked_cross_entropy"]
+__all__ = [
+    "HyenaFilter",
+    "HyenaOperator",
+    "HyenaStream",
+    "Inputs",
+    "LongConv1d",
+    "ShortConv1d",
+    "Sine",
+    "chunked_cross_entropy",
+]

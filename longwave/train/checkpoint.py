@@ -24,7 +24,7 @@ from torch import Tensor
 from longwave import models
 from longwave._version import __version__
 from longwave.errors import ArgumentError, DataError
-from longwave.models import LanguageModel
+from longwave.models import SequenceModel
 from longwave.train.files import replacing
 from longwave.train.optional import need
 
@@ -98,7 +98,7 @@ def load_tensors(path: Path) -> dict[str, Tensor]:
     return tensors
 
 
-def load_weights(path: Path, model: LanguageModel) -> None:
+def load_weights(path: Path, model: SequenceModel) -> None:
     """Copy the tensors of `path` into `model`.
 
     Raises:
@@ -110,7 +110,7 @@ def load_weights(path: Path, model: LanguageModel) -> None:
         raise DataError(f"the tensors in {path} are not those of the model it names ({_one_line(error)})") from error
 
 
-def load_model(path: Path, *, backend: str = "auto", device: torch.device | None = None) -> tuple[LanguageModel, Description]:
+def load_model(path: Path, *, backend: str = "auto", device: torch.device | None = None) -> tuple[SequenceModel, Description]:
     """The model of a weights file or of a run's newest checkpoint, in eval mode.
 
     Raises:
@@ -120,7 +120,7 @@ def load_model(path: Path, *, backend: str = "auto", device: torch.device | None
     description = describe(path)
     try:
         module = models.find(description.model)
-        model: LanguageModel = module.Model(module.Config(**description.config), backend=backend)
+        model: SequenceModel = module.Model(module.Config(**description.config), backend=backend)
     except (ArgumentError, TypeError) as error:
         raise DataError(f"{path} cannot be used: {_one_line(error)}") from error
     load_weights(path, model)
@@ -156,7 +156,7 @@ def steps_in(folder: Path) -> list[int]:
     return sorted((int(match[1]) for match in found if match), reverse=True)
 
 
-def save(folder: Path, model: LanguageModel, optimizer: torch.optim.Optimizer, description: Description) -> None:
+def save(folder: Path, model: SequenceModel, optimizer: torch.optim.Optimizer, description: Description) -> None:
     """Write the pair of `description.step`, then remove older pairs.
 
     Raises:
@@ -183,7 +183,7 @@ def save(folder: Path, model: LanguageModel, optimizer: torch.optim.Optimizer, d
             path.unlink(missing_ok=True)
 
 
-def restore(folder: Path, model: LanguageModel, optimizer: torch.optim.Optimizer) -> tuple[int, list[str]]:
+def restore(folder: Path, model: SequenceModel, optimizer: torch.optim.Optimizer) -> tuple[int, list[str]]:
     """Load the newest pair of which both files are whole into `model` and `optimizer`.
 
     Returns:

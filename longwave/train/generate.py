@@ -13,7 +13,7 @@ from torch import Tensor
 from longwave.data import fasta
 from longwave.data.codes import ALPHABET, Codes, encode
 from longwave.errors import ArgumentError
-from longwave.models import LanguageModel
+from longwave.models import SequenceModel
 from longwave.train import checkpoint
 from longwave.train.optional import need
 from longwave.train.options import choose_device
@@ -55,7 +55,7 @@ def bases(
 
 @torch.no_grad()
 def drawn(
-    model: LanguageModel, codes: Codes, length: int, *, temperature: float, top_k: int | None, seed: int, backend: str = "auto"
+    model: SequenceModel, codes: Codes, length: int, *, temperature: float, top_k: int | None, seed: int, backend: str = "auto"
 ) -> Iterator[str]:
     """`bases`, of a model and a prompt that are at hand."""
     weight = model.head_weight()

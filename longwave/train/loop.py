@@ -19,7 +19,7 @@ from torch import Tensor
 from torch.distributed.device_mesh import DeviceMesh
 
 from longwave.errors import ArgumentError
-from longwave.models import LanguageModel
+from longwave.models import SequenceModel
 from longwave.train import checkpoint
 from longwave.train.interrupt import InterruptGuard
 from longwave.train.optim import learning_rate, make_optimizer
@@ -66,9 +66,9 @@ class Job:
         autocast: whether the model runs in bfloat16.
     """
 
-    model: LanguageModel
+    model: SequenceModel
     batches: Callable[[int], Callable[[int], Batch]]
-    validate: Callable[[LanguageModel], Score]
+    validate: Callable[[SequenceModel], Score]
     description: checkpoint.Description
     markov_bits: float
     device: torch.device

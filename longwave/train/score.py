@@ -13,7 +13,7 @@ from torch import Tensor
 from longwave.data.codes import UNKNOWN, Codes
 from longwave.data.dna import Starts, documents
 from longwave.errors import ArgumentError
-from longwave.models import LanguageModel
+from longwave.models import SequenceModel
 from longwave.nn import chunked_cross_entropy
 
 POSITIONS_AT_A_TIME = 65_536
@@ -36,7 +36,7 @@ class Score:
 
 
 def loss_nats(
-    model: LanguageModel, inputs: Tensor, targets: Tensor, cu_seqlens: Tensor | None = None, *, autocast: bool
+    model: SequenceModel, inputs: Tensor, targets: Tensor, cu_seqlens: Tensor | None = None, *, autocast: bool
 ) -> tuple[Tensor, Tensor]:
     """Summed loss of a batch, and how many targets count.
 
@@ -60,7 +60,7 @@ def loss_nats(
 
 @torch.no_grad()
 def score(
-    model: LanguageModel,
+    model: SequenceModel,
     codes: Codes,
     context: int,
     *,

@@ -18,7 +18,7 @@ from longwave.data import dna, fasta, genome
 from longwave.errors import ArgumentError, DataError
 from longwave.masked import effective_filter
 from longwave.masks import FrequencyMask
-from longwave.models import LanguageModel
+from longwave.models import SequenceModel
 from longwave.nn.hyena import HyenaOperator
 from longwave.ops.long_conv import long_conv
 from longwave.train import checkpoint
@@ -101,7 +101,7 @@ def rows(
     records = [record.codes for record in fasta.read_fasta(fasta_path)] if fasta_path else [split.test]
     windows = dna.Windows(split.train, context, max(1, BASES_A_STEP // context), seed=0)
 
-    def bits(model: LanguageModel) -> Score:
+    def bits(model: SequenceModel) -> Score:
         costs = [score(model, codes, context, overlap=context // 2, device=where) for codes in records]
         return sum(costs[1:], costs[0])
 
@@ -123,11 +123,11 @@ def rows(
         yield Row(keep, whole.bases, leaking, cut, negative_energy(effective), _forward_ms(model, context, where), *tuned)
 
 
-def _mixers(model: LanguageModel) -> list[HyenaOperator]:
+def _mixers(model: SequenceModel) -> list[HyenaOperator]:
     return [module for module in model.modules() if isinstance(module, HyenaOperator)]
 
 
-def _both(model: LanguageModel, bits: Callable[[LanguageModel], Score]) -> tuple[float, float]:
+def _both(model: SequenceModel, bits: Callable[[SequenceModel], Score]) -> tuple[float, float]:
     """Bits per base with the leak and without it."""
     leaking = bits(model)
     for mixer in _mixers(model):
@@ -138,7 +138,7 @@ def _both(model: LanguageModel, bits: Callable[[LanguageModel], Score]) -> tuple
     return leaking.bits_per_base, cut.bits_per_base
 
 
-def _tune(model: LanguageModel, windows: dna.Windows, steps: int, device: torch.device) -> None:
+def _tune(model: SequenceModel, windows: dna.Windows, steps: int, device: torch.device) -> None:
     optimizer = torch.optim.AdamW(parameter_groups(model, 0.1), lr=TUNING_RATE)
     model.train()
     for step in range(steps):
@@ -158,7 +158,7 @@ def _mask(kind: str, k: Tensor, keep: float) -> FrequencyMask:
 
 
 @torch.no_grad()
-def _forward_ms(model: LanguageModel, context: int, device: torch.device) -> float:
+def _forward_ms(model: SequenceModel, context: int, device: torch.device) -> float:
     tokens = torch.randint(0, 4, (1, context), device=device)
     times = []
     for _ in range(FORWARDS + 1):

@@ -39,7 +39,7 @@ def test_model_shapes_at_any_length(model: HyenaLM, length: int) -> None:
     tokens = _tokens(length)
     assert model(tokens).shape == (2, length, 8)
     assert model.logits(tokens).shape == (2, length, 4)
-    torch.testing.assert_close(model.logits(tokens), model(tokens) @ model.embedding.weight[:4].T)
+    torch.testing.assert_close(model.logits(tokens), model(tokens) @ model.inputs.weight[:4].T)
 
 
 def test_model_predicts_from_the_past_alone(model: HyenaLM) -> None:
@@ -74,10 +74,10 @@ def test_documents_packed_into_one_row_do_not_see_each_other(model: HyenaLM) -> 
     for start, end in itertools.pairwise(bounds):
         alone = model.logits(tokens[:, start:end])
         torch.testing.assert_close(before[:, start:end], alone, rtol=1e-4, atol=1e-4 * before.abs().max().item())
-    x = model.embedding(tokens).detach().requires_grad_()
-    model.embedding.forward = lambda _: x  # type: ignore[method-assign]
+    x = model.inputs(tokens).detach().requires_grad_()
+    model.inputs.forward = lambda _: x  # type: ignore[method-assign]
     (gradient,) = torch.autograd.grad(model(tokens, cu_seqlens=cu_seqlens)[:, 17:40].square().sum(), x)
-    del model.embedding.forward
+    del model.inputs.forward
     assert not gradient[:, :17].any()
     assert not gradient[:, 40:].any()
     assert gradient[:, 17:40].abs().amax(dim=2).min() > 0

@@ -10,7 +10,7 @@ from torch.nn import functional as F
 
 from longwave.errors import ArgumentError
 from longwave.masks import FrequencyMask
-from longwave.nn import HyenaFilter, LongConv1d, ShortConv1d
+from longwave.nn import HyenaFilter, Inputs, LongConv1d, ShortConv1d
 from longwave.reference import long_conv_ref
 
 
@@ -143,3 +143,18 @@ def test_hyena_filter_decays_to_a_hundredth_where_it_says() -> None:
     k = layer()
     assert (k[0, 25] / k[0, 0]).item() == pytest.approx(0.01)
     assert (k[1, 100] / k[1, 0]).item() == pytest.approx(0.01)
+
+
+def test_inputs_read_tokens_or_numbers_and_refuse_the_other() -> None:
+    torch.manual_seed(0)
+    tokens, numbers = Inputs(4, vocabulary=3), Inputs(4, vocabulary=0, values=2)
+    given = torch.tensor([[0, 2, 1]])
+    assert torch.equal(tokens(given), tokens.weight[given])
+    x = torch.randn(2, 5, 2)
+    torch.testing.assert_close(numbers(x), x @ numbers.weight.T + numbers.bias)
+    for layer, wrong in ((tokens, x), (tokens, given[0]), (numbers, given), (numbers, x[..., :1]), (numbers, x[0])):
+        with pytest.raises(ArgumentError, match="this model takes"):
+            layer(wrong)
+    for sizes in ({"vocabulary": 0}, {"vocabulary": 3, "values": 1}, {"vocabulary": 0, "values": -1}):
+        with pytest.raises(ArgumentError, match="tokens or numbers"):
+            Inputs(4, **sizes)

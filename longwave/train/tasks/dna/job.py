@@ -22,7 +22,7 @@ from longwave import models
 from longwave.data import dna, fasta, genome, markov
 from longwave.data.codes import Record
 from longwave.errors import DataError
-from longwave.models import LanguageModel
+from longwave.models import SequenceModel
 from longwave.ops.long_conv import long_conv
 from longwave.train import checkpoint, folder, loop, options
 from longwave.train.determinism import same_bits
@@ -149,7 +149,7 @@ def _run(args: argparse.Namespace, stack: ExitStack) -> int:
     validation = data.validation[: chosen.eval_bases]
     autocast = options.choose_autocast(chosen.autocast, device)
 
-    def validate(model: LanguageModel) -> Score:
+    def validate(model: SequenceModel) -> Score:
         return score(model, validation, chosen.context, records=data.validation_records, device=device, autocast=autocast)
 
     job = loop.Job(
@@ -203,14 +203,14 @@ def _describe_data(path: str, records: list[Record]) -> dict[str, Any]:
     return {"source": source, "records": len(records), "bases": bases, "sha256": digest.hexdigest()}
 
 
-def _make_model(chosen: Options, device: torch.device) -> tuple[str, LanguageModel, dict[str, Any]]:
+def _make_model(chosen: Options, device: torch.device) -> tuple[str, SequenceModel, dict[str, Any]]:
     """The preset's model with filters as long as the context: its model's name, itself on `device`, and its config."""
     # A backend that is unknown, or not of this machine, says so here and not in the first step.
     long_conv(torch.zeros(1, 1, 1, device=device), torch.zeros(1, 1, device=device), backend=chosen.backend)
     name, config = models.find_preset(chosen.preset)
     config = dataclasses.replace(config, filter_length=chosen.context)
     torch.manual_seed(chosen.seed)  # on the CPU, whatever the device: the same initial weights everywhere
-    model: LanguageModel = models.find(name).Model(config, backend=chosen.backend)
+    model: SequenceModel = models.find(name).Model(config, backend=chosen.backend)
     model.activation_checkpointing = options.choose_checkpointing(
         chosen.activation_checkpointing, chosen.batch * chosen.context, config.d_model, config.layers
     )
