@@ -28,10 +28,12 @@ class SequenceModel(nn.Module):
 
     Attributes:
         causal: whether a hidden state depends on inputs up to its own position alone, so that it can predict the next one.
+        packs: whether it takes packed documents; what does not refuses `cu_seqlens`.
         activation_checkpointing: compute each block a second time in the backward pass instead of keeping its inside.
     """
 
     causal: bool = True
+    packs: bool = True
     activation_checkpointing: bool = False
 
     def head_weight(self) -> Tensor:
