@@ -9,6 +9,7 @@ from longwave.nn.inputs import Inputs
 from longwave.nn.long_conv import LongConv1d
 from longwave.nn.loss import chunked_cross_entropy
 from longwave.nn.short_conv import ShortConv1d
+from longwave.nn.state_space import StateSpaceConv1d, StateSpaceFilter
 
 __all__ = [
     "HyenaFilter",
@@ -18,5 +19,7 @@ __all__ = [
     "LongConv1d",
     "ShortConv1d",
     "Sine",
+    "StateSpaceConv1d",
+    "StateSpaceFilter",
     "chunked_cross_entropy",
 ]
