@@ -14,7 +14,7 @@ from longwave import models
 from longwave.errors import ArgumentError
 from longwave.masks import FrequencyMask
 from longwave.models.hyena import HyenaConfig
-from longwave.nn import HyenaOperator
+from longwave.nn import HyenaOperator, decode
 from longwave.train import generate
 
 CONFIGS: dict[str, Any] = {
@@ -60,6 +60,42 @@ def test_decoding_equals_the_full_forward(name: str, dtype: torch.dtype, length:
 
 
 @pytest.mark.parametrize("name", CONFIGS)
+def test_numbers_are_decoded_as_tokens_are(name: str) -> None:
+    model = made(name, vocabulary=0, predicted=0, values=3)
+    u = torch.randn(2, 90, 3, dtype=torch.float64)
+    with torch.no_grad():
+        whole = model(u)
+    stream = model.stream(2)
+    parts = [stream.prefill(u[:, :40])] + [stream.step(u[:, t])[:, None] for t in range(40, 70)] + [stream.extend(u[:, 70:])]
+    torch.testing.assert_close(torch.cat(parts, dim=1), whole, rtol=1e-9, atol=1e-9 * whole.abs().max().item())
+    assert (whole[:, 1:] - whole[:, :-1]).abs().max() > 0.1
+    assert stream.position == 90
+
+
+@pytest.mark.parametrize("name", CONFIGS)
+def test_a_long_prompt_is_read_in_parts(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(decode, "PART", 64)
+    model = made(name)
+    stream = model.stream(1)
+    size = decode.FILTERS_A_PART * stream.taps
+    tokens = torch.randint(0, 5, (1, 2 * size + 77))
+    read = []
+    monkeypatch.setattr(stream, "extend", lambda part: read.append(part.shape[1]) or type(stream).extend(stream, part))
+    hidden = torch.cat([stream.prefill(tokens[:, :-1]), stream.step(tokens[:, -1])[:, None]], dim=1)
+    assert read == [size, 76]
+    with torch.no_grad():
+        whole = model(tokens)
+    torch.testing.assert_close(hidden, whole, rtol=1e-9, atol=1e-9 * whole.abs().max().item())
+
+
+def test_a_model_that_looks_ahead_is_not_streamed(monkeypatch: pytest.MonkeyPatch) -> None:
+    model = made("hyena")
+    monkeypatch.setattr(type(model), "causal", False)
+    with pytest.raises(ArgumentError, match="both ways"):
+        model.stream(1)
+
+
+@pytest.mark.parametrize("name", CONFIGS)
 def test_prompts_of_different_lengths_go_on_together(name: str) -> None:
     model = made(name)
     tokens = torch.randint(0, 5, (2, 60))
@@ -85,6 +121,8 @@ def test_beams_are_reordered_and_states_restored(name: str) -> None:
     with torch.no_grad():
         expected = model(torch.cat([tokens[rows], step[:, None]], dim=1))[:, -1]
     torch.testing.assert_close(stream.step(step), expected, rtol=1e-8, atol=1e-8)
+    with pytest.raises(ArgumentError, match="states were given"):
+        stream.restore(saved[:1])
     stream.restore(saved)
     with torch.no_grad():
         expected = model(torch.cat([tokens, step[:, None]], dim=1))[:, -1]
