@@ -11,13 +11,14 @@ from __future__ import annotations
 import functools
 import importlib
 import pkgutil
-from collections.abc import Sequence
 from types import ModuleType
 from typing import Any
 
 from torch import Tensor, nn
 
 from longwave.errors import ArgumentError
+from longwave.nn.decode import SequenceStream
+from longwave.nn.inputs import Inputs
 
 
 class SequenceModel(nn.Module):
@@ -27,11 +28,16 @@ class SequenceModel(nn.Module):
     (1, total), none of which sees another.
 
     Attributes:
+        inputs, blocks, norm: what turns inputs into vectors, residual blocks (`nn.decode.StreamedBlock`) and what follows the
+            last one. A causal model that is not made so writes its own `stream`.
         causal: whether a hidden state depends on inputs up to its own position alone, so that it can predict the next one.
         packs: whether it takes packed documents; what does not refuses `cu_seqlens`.
         activation_checkpointing: compute each block a second time in the backward pass instead of keeping its inside.
     """
 
+    inputs: Inputs
+    blocks: nn.ModuleList
+    norm: nn.Module
     causal: bool = True
     packs: bool = True
     activation_checkpointing: bool = False
@@ -43,36 +49,16 @@ class SequenceModel(nn.Module):
     def stream(
         self, batch_size: int, *, max_length: int | None = None, max_rollback: int = 0, backend: str | None = None
     ) -> SequenceStream:
-        """The model for tokens that come one by one; `longwave.Stream` says what the options mean."""
-        raise NotImplementedError
+        """The model for inputs that come one by one; `longwave.Stream` says what the options mean.
 
-
-class SequenceStream:
-    """A `SequenceModel` for generation, without gradients: any mixture of the calls gives what one forward of all tokens gives.
-
-    Hidden states are (B, L, d) for tokens (B, L), and (B, d) for the tokens (B,) of one position. Raises ArgumentError as
-    `longwave.Stream` does.
-    """
-
-    def prefill(self, tokens: Tensor, lengths: Sequence[int] | Tensor | None = None) -> Tensor:
-        """Begin anew with a prompt; with `lengths` row b's own tokens are its last lengths[b] ones."""
-        raise NotImplementedError
-
-    def extend(self, tokens: Tensor) -> Tensor:
-        """The next tokens."""
-        raise NotImplementedError
-
-    def step(self, tokens: Tensor) -> Tensor:
-        """The next token of every row."""
-        raise NotImplementedError
-
-    def rollback(self, n: int) -> None:
-        """Take the last n tokens back."""
-        raise NotImplementedError
-
-    def reorder(self, rows: Tensor) -> None:
-        """Let row b go on from where row rows[b] stands."""
-        raise NotImplementedError
+        Raises:
+            ArgumentError: the model looks ahead, or a size is out of range.
+        """
+        if not self.causal:
+            raise ArgumentError(f"{type(self).__name__} reads both ways and cannot be streamed; call it on whole inputs")
+        return SequenceStream(
+            self.inputs, self.blocks, self.norm, batch_size, max_length=max_length, max_rollback=max_rollback, backend=backend
+        )
 
 
 @functools.cache

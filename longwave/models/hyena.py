@@ -13,7 +13,6 @@ cannot be loaded.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, cast
 
@@ -23,14 +22,13 @@ from torch.nn import functional as F
 from torch.utils.checkpoint import checkpoint
 
 from longwave.errors import ArgumentError
-from longwave.models import SequenceModel, SequenceStream
-from longwave.nn.decode import HyenaStream
+from longwave.models import SequenceModel
+from longwave.nn.decode import PART
 from longwave.nn.filters import HyenaFilter
 from longwave.nn.hyena import HyenaOperator
 from longwave.nn.inputs import Inputs
 from longwave.nn.long_conv import LongConvOp
 from longwave.ops.long_conv import long_conv
-from longwave.ops.stream import StreamState
 
 
 @dataclass(frozen=True)
@@ -89,10 +87,6 @@ PRESETS: dict[str, HyenaConfig] = {
     "hyenadna-medium-450k": _published(256, 8, 450_000),
     "hyenadna-large-1m": _published(256, 8, 1_000_000),
 }
-
-
-# Positions taken at a time where memory matters: the inside of what goes position by position is then a small part of it.
-PART = 2**16
 
 
 class _Block(nn.Module):
@@ -236,61 +230,9 @@ class HyenaLM(SequenceModel):
                 x = block(x, cu_seqlens)
         return self.norm(x)
 
-    def stream(
-        self, batch_size: int, *, max_length: int | None = None, max_rollback: int = 0, backend: str | None = None
-    ) -> HyenaLMStream:
-        """This model for tokens that come one by one; `longwave.Stream` says what the options mean."""
-        return HyenaLMStream(self, batch_size, max_length, max_rollback, backend)
-
     def logits(self, inputs: Tensor, *, cu_seqlens: Tensor | None = None) -> Tensor:
         """(B, L, predicted) logits of the token after each position; `forward` says what may be asked."""
         return F.linear(self(inputs, cu_seqlens=cu_seqlens), self.head_weight())
-
-
-class HyenaLMStream(SequenceStream):
-    """What `HyenaLM.stream` opens: a `HyenaStream` a block, with the filters as they were then."""
-
-    def __init__(self, model: HyenaLM, batch_size: int, max_length: int | None, max_rollback: int, backend: str | None) -> None:
-        self.model = model
-        self.mixers = [
-            cast(_Block, block).mixer.stream(batch_size, max_length=max_length, max_rollback=max_rollback, backend=backend)
-            for block in model.blocks
-        ]
-
-    @torch.no_grad()
-    def prefill(self, tokens: Tensor, lengths: Sequence[int] | Tensor | None = None) -> Tensor:
-        return self._run(self.model.inputs(tokens), lambda mixer, x: mixer.prefill(x, lengths))
-
-    @torch.no_grad()
-    def extend(self, tokens: Tensor) -> Tensor:
-        return self._run(self.model.inputs(tokens), lambda mixer, x: mixer.extend(x))
-
-    @torch.no_grad()
-    def step(self, tokens: Tensor) -> Tensor:
-        return self._run(self.model.inputs(tokens.unsqueeze(1)).squeeze(1), lambda mixer, x: mixer.step(x))
-
-    def rollback(self, n: int) -> None:
-        for mixer in self.mixers:
-            mixer.rollback(n)
-
-    def reorder(self, rows: Tensor) -> None:
-        for mixer in self.mixers:
-            mixer.reorder(rows)
-
-    def snapshot(self) -> list[list[StreamState]]:
-        return [mixer.snapshot() for mixer in self.mixers]
-
-    def restore(self, states: Sequence[Sequence[StreamState]]) -> None:
-        for mixer, state in zip(self.mixers, states, strict=True):
-            mixer.restore(state)
-
-    def _run(self, x: Tensor, mix: Callable[[HyenaStream, Tensor], Tensor]) -> Tensor:
-        for module, mixer in zip(self.model.blocks, self.mixers, strict=True):
-            block = cast(_Block, module)
-            x = x + mix(mixer, block.mixer_norm(x))
-            # Wide inside: a long prompt goes by parts.
-            x = torch.cat([block.feed(part) for part in x.split(PART, dim=1)], dim=1) if x.dim() == 3 else block.feed(x)
-        return self.model.norm(x)
 
 
 Config, Model = HyenaConfig, HyenaLM
