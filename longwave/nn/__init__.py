@@ -8,6 +8,7 @@ from longwave.nn.hyena import HyenaOperator, HyenaStream
 from longwave.nn.inputs import Inputs
 from longwave.nn.long_conv import LongConv1d
 from longwave.nn.loss import chunked_cross_entropy
+from longwave.nn.residual import ResidualBlock
 from longwave.nn.short_conv import ShortConv1d
 
 __all__ = [
@@ -17,6 +18,7 @@ __all__ = [
     "Inputs",
     "LayerStream",
     "LongConv1d",
+    "ResidualBlock",
     "SequenceStream",
     "ShortConv1d",
     "Sine",
