@@ -17,11 +17,12 @@ import longwave
 from longwave import models
 from longwave.errors import ArgumentError
 from longwave.models import SequenceModel
-from longwave.nn import chunked_cross_entropy
+from longwave.nn import chunked_cross_entropy, decode
 
 CASES = [pytest.param(name, config, id=f"{name}-{i}") for name, configs in MICRO.items() for i, config in enumerate(configs)]
 FIRST = [pytest.param(name, configs[0], id=name) for name, configs in MICRO.items()]
 STREAMED = [case for case in CASES if models.find(case.values[0]).Model.causal]
+TWO_SIDED = [case for case in CASES if case not in STREAMED]
 PRESETS = list(models.presets())
 
 
@@ -282,6 +283,12 @@ def test_a_preset_trains_on_two_cores(name: str) -> None:
 # Decoding: streams of causal models.
 
 
+@pytest.mark.parametrize(("name", "config"), TWO_SIDED)
+def test_a_model_that_looks_ahead_is_not_streamed(name: str, config: Any) -> None:
+    with pytest.raises(ArgumentError, match="both ways"):
+        made(name, config).stream(1)
+
+
 @pytest.mark.parametrize(("name", "config"), STREAMED)
 @pytest.mark.parametrize("dtype", [torch.float64, torch.float32])
 @pytest.mark.parametrize(("length", "taps"), [(40, 48), (500, 300)])
@@ -303,6 +310,23 @@ def test_decoding_equals_the_full_forward(name: str, config: Any, dtype: torch.d
     tolerance = 1e-9 if dtype == torch.float64 else 1e-3
     torch.testing.assert_close(torch.cat(parts, dim=1), whole, rtol=tolerance, atol=tolerance * whole.abs().max().item())
     assert (whole[:, 1:] - whole[:, :-1]).abs().max() > 0.1  # the control: neighbours differ by far more
+    assert stream.position == length
+
+
+@pytest.mark.parametrize(("name", "config"), STREAMED)
+def test_a_long_prompt_is_read_in_parts(name: str, config: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(decode, "PART", 64)
+    model = made(name, config)
+    stream = model.stream(1)
+    size = max(64, decode.FILTERS_A_PART * stream.taps)
+    inputs = drawn(config, 2 * size + 77, batch=1)
+    read = []
+    monkeypatch.setattr(stream, "extend", lambda part: read.append(part.shape[1]) or type(stream).extend(stream, part))
+    hidden = torch.cat([stream.prefill(inputs[:, :-1]), stream.step(inputs[:, -1])[:, None]], dim=1)
+    assert sum(read) == size + 76
+    with torch.no_grad():
+        whole = model(inputs)
+    torch.testing.assert_close(hidden, whole, rtol=1e-9, atol=1e-9 * whole.abs().max().item())
 
 
 @pytest.mark.parametrize(("name", "config"), STREAMED)
@@ -329,6 +353,8 @@ def test_beams_are_reordered_and_states_restored(name: str, config: Any) -> None
     with torch.no_grad():
         expected = model(torch.cat([prompt[rows], step[:, None]], dim=1))[:, -1]
     torch.testing.assert_close(stream.step(step), expected, rtol=1e-8, atol=1e-8)
+    with pytest.raises(ArgumentError, match="states were given"):
+        stream.restore(saved[:1])
     stream.restore(saved)
     with torch.no_grad():
         expected = model(inputs)[:, -1]
