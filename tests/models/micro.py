@@ -13,7 +13,9 @@ import torch
 
 from longwave import models
 from longwave.models import SequenceModel
+from longwave.models.h3 import H3Config
 from longwave.models.hyena import HyenaConfig
+from longwave.models.s4d import S4DConfig
 
 
 def both(config: Any, values: int = 3) -> list[Any]:
@@ -22,7 +24,12 @@ def both(config: Any, values: int = 3) -> list[Any]:
 
 
 MICRO: dict[str, list[Any]] = {
+    "h3": [
+        *both(H3Config(d_model=8, layers=2, filter_length=48, d_inner=16, vocabulary=5, predicted=4, state=4)),
+        H3Config(d_model=8, layers=2, filter_length=48, d_inner=16, vocabulary=5, predicted=4, state=4, head_dim=4),
+    ],
     "hyena": both(HyenaConfig(d_model=8, layers=2, filter_length=48, d_inner=16, filter_width=8)),
+    "s4d": both(S4DConfig(d_model=8, layers=2, filter_length=48, vocabulary=5, predicted=4, state=4)),
 }
 
 
