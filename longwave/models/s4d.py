@@ -37,7 +37,7 @@ class S4DConfig:
     discretisation: str = "zoh"
     dt_min: float = 1e-3
     dt_max: float = 0.1
-    two_sided: bool = False
+    causal: bool = True  # or two-sided: of what comes before and after
 
     def __post_init__(self) -> None:
         check_config(self, "state")
@@ -46,7 +46,7 @@ class S4DConfig:
 def _published(d_model: int, layers: int, length: int, dt_min: float = 1e-3) -> S4DConfig:
     """Of an image's pixels, numbers from 0 to 1, to classify it."""
     return S4DConfig(
-        d_model=d_model, layers=layers, filter_length=length, vocabulary=0, predicted=0, values=1, dt_min=dt_min, two_sided=True
+        d_model=d_model, layers=layers, filter_length=length, vocabulary=0, predicted=0, values=1, dt_min=dt_min, causal=False
     )
 
 
@@ -67,7 +67,7 @@ class _Block(nn.Module):
         self.mixer = S4D(
             config.d_model,
             config.state,
-            two_sided=config.two_sided,
+            two_sided=not config.causal,
             backend=backend,
             conv=conv,
             spectrum=config.spectrum,
@@ -88,8 +88,7 @@ class _Block(nn.Module):
 class S4DModel(SequenceModel):
     """Tokens (B, L), or numbers (B, L, values), to hidden states (B, L, d_model), of any length.
 
-    Causal, and then it decodes by its own recurrence at a cost that does not grow with the position; or, with
-    `two_sided`, of what comes before and after.
+    Causal, and then it decodes by its own recurrence at a cost that does not grow with the position; or two-sided.
 
     Args:
         config: the sizes.
@@ -110,7 +109,7 @@ class S4DModel(SequenceModel):
         activation_checkpointing: bool = False,
     ) -> None:
         super().__init__()
-        self.config, self.causal = config, not config.two_sided
+        self.config, self.causal = config, config.causal
         self.activation_checkpointing = activation_checkpointing
         self.inputs = Inputs(config.d_model, vocabulary=config.vocabulary, values=config.values)
         self.blocks = nn.ModuleList(_Block(config, backend, conv) for _ in range(config.layers))

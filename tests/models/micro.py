@@ -16,6 +16,7 @@ from longwave.models import SequenceModel
 from longwave.models.h3 import H3Config
 from longwave.models.hyena import HyenaConfig
 from longwave.models.s4d import S4DConfig
+from longwave.models.sashimi import SashimiConfig
 
 
 def both(config: Any, values: int = 3) -> list[Any]:
@@ -30,6 +31,9 @@ MICRO: dict[str, list[Any]] = {
     ],
     "hyena": both(HyenaConfig(d_model=8, layers=2, filter_length=48, d_inner=16, filter_width=8)),
     "s4d": both(S4DConfig(d_model=8, layers=2, filter_length=48, vocabulary=5, predicted=4, state=4)),
+    "sashimi": both(
+        SashimiConfig(d_model=8, layers=1, filter_length=48, vocabulary=5, predicted=4, poolings=2, pool=2, state=4)
+    ),
 }
 
 
