@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from longwave.nn.conv_ssm import ConvSSM
 from longwave.nn.decode import LayerStream, SequenceStream
 from longwave.nn.filters import HyenaFilter, Sine
 from longwave.nn.h3 import H3
@@ -11,12 +12,15 @@ from longwave.nn.long_conv import LongConv1d
 from longwave.nn.loss import chunked_cross_entropy
 from longwave.nn.residual import ResidualBlock
 from longwave.nn.s4d import S4D
+from longwave.nn.s5 import S5
 from longwave.nn.short_conv import ShortConv1d
 from longwave.nn.state_space import StateSpaceConv1d, StateSpaceFilter
 
 __all__ = [
     "H3",
     "S4D",
+    "S5",
+    "ConvSSM",
     "HyenaFilter",
     "HyenaOperator",
     "HyenaStream",

@@ -13,9 +13,11 @@ import torch
 
 from longwave import models
 from longwave.models import SequenceModel
+from longwave.models.flowstate import FlowStateConfig
 from longwave.models.h3 import H3Config
 from longwave.models.hyena import HyenaConfig
 from longwave.models.s4d import S4DConfig
+from longwave.models.s5 import S5Config
 from longwave.models.sashimi import SashimiConfig
 
 
@@ -25,12 +27,16 @@ def both(config: Any, values: int = 3) -> list[Any]:
 
 
 MICRO: dict[str, list[Any]] = {
+    "flowstate": both(
+        FlowStateConfig(d_model=8, layers=2, filter_length=48, vocabulary=5, predicted=4, values=0, state=4, hippo_blocks=1)
+    ),
     "h3": [
         *both(H3Config(d_model=8, layers=2, filter_length=48, d_inner=16, vocabulary=5, predicted=4, state=4)),
         H3Config(d_model=8, layers=2, filter_length=48, d_inner=16, vocabulary=5, predicted=4, state=4, head_dim=4),
     ],
     "hyena": both(HyenaConfig(d_model=8, layers=2, filter_length=48, d_inner=16, filter_width=8)),
     "s4d": both(S4DConfig(d_model=8, layers=2, filter_length=48, vocabulary=5, predicted=4, state=4)),
+    "s5": both(S5Config(d_model=8, layers=2, filter_length=48, vocabulary=5, predicted=4, values=0, state=4)),
     "sashimi": both(
         SashimiConfig(d_model=8, layers=1, filter_length=48, vocabulary=5, predicted=4, poolings=2, pool=2, state=4)
     ),
