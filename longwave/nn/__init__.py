@@ -5,6 +5,7 @@ from __future__ import annotations
 from longwave.nn.conv_ssm import ConvSSM
 from longwave.nn.decode import LayerStream, SequenceStream
 from longwave.nn.filters import HyenaFilter, Sine
+from longwave.nn.fsmn import Fsmn, GatedFsmn, MemoryConv1d, WindowStream
 from longwave.nn.h3 import H3
 from longwave.nn.hyena import HyenaOperator, HyenaStream
 from longwave.nn.inputs import Inputs
@@ -21,17 +22,21 @@ __all__ = [
     "S4D",
     "S5",
     "ConvSSM",
+    "Fsmn",
+    "GatedFsmn",
     "HyenaFilter",
     "HyenaOperator",
     "HyenaStream",
     "Inputs",
     "LayerStream",
     "LongConv1d",
+    "MemoryConv1d",
     "ResidualBlock",
     "SequenceStream",
     "ShortConv1d",
     "Sine",
     "StateSpaceConv1d",
     "StateSpaceFilter",
+    "WindowStream",
     "chunked_cross_entropy",
 ]

@@ -13,6 +13,7 @@ import torch
 
 from longwave import models
 from longwave.models import SequenceModel
+from longwave.models.dfsmn import DFSMNConfig
 from longwave.models.flowstate import FlowStateConfig
 from longwave.models.h3 import H3Config
 from longwave.models.hyena import HyenaConfig
@@ -27,6 +28,11 @@ def both(config: Any, values: int = 3) -> list[Any]:
 
 
 MICRO: dict[str, list[Any]] = {
+    "dfsmn": both(
+        DFSMNConfig(
+            d_model=8, layers=2, filter_length=48, hidden=16, vocabulary=5, predicted=4, values=0, back=20, ahead=0, stride=1
+        )
+    ),
     "flowstate": both(
         FlowStateConfig(d_model=8, layers=2, filter_length=48, vocabulary=5, predicted=4, values=0, state=4, hippo_blocks=1)
     ),
