@@ -8,6 +8,8 @@ from longwave.nn.hyena import HyenaOperator, HyenaStream
 from longwave.nn.inputs import Inputs
 from longwave.nn.long_conv import LongConv1d
 from longwave.nn.loss import chunked_cross_entropy
+from longwave.nn.monarch import MonarchLinear
+from longwave.nn.monarch_mixer import MonarchMixer
 from longwave.nn.residual import ResidualBlock
 from longwave.nn.short_conv import ShortConv1d
 
@@ -18,6 +20,8 @@ __all__ = [
     "Inputs",
     "LayerStream",
     "LongConv1d",
+    "MonarchLinear",
+    "MonarchMixer",
     "ResidualBlock",
     "SequenceStream",
     "ShortConv1d",

@@ -14,6 +14,7 @@ import torch
 from longwave import models
 from longwave.models import SequenceModel
 from longwave.models.hyena import HyenaConfig
+from longwave.models.m2_bert import M2BertConfig
 
 
 def both(config: Any, values: int = 3) -> list[Any]:
@@ -23,6 +24,10 @@ def both(config: Any, values: int = 3) -> list[Any]:
 
 MICRO: dict[str, list[Any]] = {
     "hyena": both(HyenaConfig(d_model=8, layers=2, filter_length=48, d_inner=16, filter_width=8)),
+    "m2_bert": [
+        *both(M2BertConfig(d_model=8, layers=2, filter_length=48, d_inner=16, blocks=2, filter_width=8)),
+        M2BertConfig(d_model=8, layers=1, filter_length=32, d_inner=16, blocks=2, factors=2, filter_width=8, circular=True),
+    ],
 }
 
 
