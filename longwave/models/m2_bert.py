@@ -2,7 +2,7 @@
 
 An embedding and its norm; blocks of a `MonarchMixer` and a gated MLP of block-diagonal matrices, with the norm after the
 MLP's residual connection; a dense layer, GELU and a norm before a head that shares the embedding's rows.
-Source: Fu et al. 2023, Monarch Mixer (arXiv 2310.12109), section 4.1 and table 3; sizes from the authors' configurations.
+Source: Fu et al. 2023, Monarch Mixer (arXiv 2310.12109); sizes from the authors' configurations.
 
 The presets `m2-bert-*m` have the published sizes: d_model, 12 layers, d_inner = 4 d_model, 4 blocks, contexts of 128 tokens,
 filters of 5 features and width 128. What differs: no learned positions and no token types are added to the embedding

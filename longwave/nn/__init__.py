@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from longwave.nn.butterfly import Butterfly, ButterflyConv1d
+from longwave.nn.conv_glu import ConvGLU, FilterConv1d
 from longwave.nn.decode import LayerStream, SequenceStream
+from longwave.nn.explicit_filters import MultiScaleFilter, SquashedFilter
 from longwave.nn.filters import HyenaFilter, Sine
 from longwave.nn.hyena import HyenaOperator, HyenaStream
 from longwave.nn.inputs import Inputs
@@ -14,6 +17,10 @@ from longwave.nn.residual import ResidualBlock
 from longwave.nn.short_conv import ShortConv1d
 
 __all__ = [
+    "Butterfly",
+    "ButterflyConv1d",
+    "ConvGLU",
+    "FilterConv1d",
     "HyenaFilter",
     "HyenaOperator",
     "HyenaStream",
@@ -22,9 +29,11 @@ __all__ = [
     "LongConv1d",
     "MonarchLinear",
     "MonarchMixer",
+    "MultiScaleFilter",
     "ResidualBlock",
     "SequenceStream",
     "ShortConv1d",
     "Sine",
+    "SquashedFilter",
     "chunked_cross_entropy",
 ]

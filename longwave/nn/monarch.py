@@ -31,7 +31,7 @@ class MonarchLinear(nn.Module):
     Raises:
         ArgumentError: a size out of range.
 
-    Source: Fu et al. 2023, Monarch Mixer (arXiv 2310.12109), section 3.1; one factor is what its M2-BERT takes in place of
+    Source: Fu et al. 2023, Monarch Mixer (arXiv 2310.12109); one factor is what its M2-BERT takes in place of
     the dense matrices of the MLP. Dao et al. 2022, Monarch (arXiv 2204.00595).
     """
 

@@ -38,7 +38,7 @@ class MonarchMixer(nn.Module):
     Raises:
         ArgumentError: a size out of range.
 
-    Source: Fu et al. 2023, Monarch Mixer (arXiv 2310.12109), section 4.1, and the authors' program, where k_rev begins at lag
+    Source: Fu et al. 2023, Monarch Mixer (arXiv 2310.12109), and the authors' program, where k_rev begins at lag
     -1.
     """
 

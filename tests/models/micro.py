@@ -14,7 +14,9 @@ import torch
 from longwave import models
 from longwave.models import SequenceModel
 from longwave.models.hyena import HyenaConfig
+from longwave.models.longconv import LongConvConfig
 from longwave.models.m2_bert import M2BertConfig
+from longwave.models.sgconv import SGConvConfig
 
 
 def both(config: Any, values: int = 3) -> list[Any]:
@@ -24,9 +26,18 @@ def both(config: Any, values: int = 3) -> list[Any]:
 
 MICRO: dict[str, list[Any]] = {
     "hyena": both(HyenaConfig(d_model=8, layers=2, filter_length=48, d_inner=16, filter_width=8)),
+    "longconv": [
+        *both(LongConvConfig(d_model=8, layers=2, filter_length=48, squash=0.002, smooth=1)),
+        LongConvConfig(d_model=8, layers=2, filter_length=48, heads=2, two_sided=True),
+        LongConvConfig(d_model=8, layers=2, filter_length=48, two_sided=True, butterfly=2),
+    ],
     "m2_bert": [
         *both(M2BertConfig(d_model=8, layers=2, filter_length=48, d_inner=16, blocks=2, filter_width=8)),
         M2BertConfig(d_model=8, layers=1, filter_length=32, d_inner=16, blocks=2, factors=2, filter_width=8, circular=True),
+    ],
+    "sgconv": [
+        *both(SGConvConfig(d_model=8, layers=2, filter_length=48, scale_taps=4)),
+        SGConvConfig(d_model=8, layers=2, filter_length=48, scale_taps=3, slow_decay=1.0, fast_decay=3.0, two_sided=True),
     ],
 }
 

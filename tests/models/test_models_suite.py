@@ -21,7 +21,7 @@ from longwave.nn import chunked_cross_entropy, decode
 
 CASES = [pytest.param(name, config, id=f"{name}-{i}") for name, configs in MICRO.items() for i, config in enumerate(configs)]
 FIRST = [pytest.param(name, configs[0], id=name) for name, configs in MICRO.items()]
-STREAMED = [case for case in CASES if models.find(case.values[0]).Model.causal]
+STREAMED = [case for case in CASES if made(*case.values).causal]
 TWO_SIDED = [case for case in CASES if case not in STREAMED]
 PRESETS = list(models.presets())
 
@@ -45,6 +45,10 @@ def test_every_model_has_small_ones_here_that_read_tokens_and_numbers() -> None:
 @pytest.mark.parametrize("length", [1, 2, 31, 48, 60])
 def test_hidden_states_of_every_position_at_any_length(name: str, config: Any, length: int) -> None:
     model = made(name, config)
+    if length > (model.max_length or length):
+        with pytest.raises(ArgumentError, match=f"at most {model.max_length}"):
+            model(drawn(config, length))
+        return
     found = model(drawn(config, length))
     assert found.shape == (2, length, config.d_model)
     assert found.isfinite().all()
@@ -141,7 +145,7 @@ def test_activation_checkpointing_changes_no_gradient(name: str, config: Any, pa
         again = gradients(model, inputs, **options)
     finally:
         hook.remove()
-    assert len(calls) - once > 1.5 * once  # computed a second time
+    assert len(calls) - once > 1.25 * once  # computed a second time, up to the last values that are kept
     assert all(torch.equal(a, b) for a, b in zip(kept, again, strict=True))
 
 
