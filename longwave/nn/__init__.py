@@ -15,6 +15,7 @@ from longwave.nn.monarch import MonarchLinear
 from longwave.nn.monarch_mixer import MonarchMixer
 from longwave.nn.residual import ResidualBlock
 from longwave.nn.short_conv import ShortConv1d
+from longwave.nn.toeplitz_attention import ToeplitzAttention
 
 __all__ = [
     "Butterfly",
@@ -35,5 +36,6 @@ __all__ = [
     "ShortConv1d",
     "Sine",
     "SquashedFilter",
+    "ToeplitzAttention",
     "chunked_cross_entropy",
 ]

@@ -17,6 +17,7 @@ from longwave.models.hyena import HyenaConfig
 from longwave.models.longconv import LongConvConfig
 from longwave.models.m2_bert import M2BertConfig
 from longwave.models.sgconv import SGConvConfig
+from longwave.models.toeplitz import ToeplitzConfig
 
 
 def both(config: Any, values: int = 3) -> list[Any]:
@@ -38,6 +39,10 @@ MICRO: dict[str, list[Any]] = {
     "sgconv": [
         *both(SGConvConfig(d_model=8, layers=2, filter_length=48, scale_taps=4)),
         SGConvConfig(d_model=8, layers=2, filter_length=48, scale_taps=3, slow_decay=1.0, fast_decay=3.0, two_sided=True),
+    ],
+    "toeplitz": [
+        *both(ToeplitzConfig(d_model=8, layers=2, filter_length=48, d_inner=16, heads=2, features=4)),
+        ToeplitzConfig(d_model=8, layers=2, filter_length=48, d_inner=16, heads=2, features=4, two_sided=True),
     ],
 }
 
