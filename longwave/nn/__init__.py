@@ -8,6 +8,7 @@ from longwave.nn.decode import LayerStream, SequenceStream
 from longwave.nn.explicit_filters import MultiScaleFilter, SquashedFilter
 from longwave.nn.filters import HyenaFilter, Sine
 from longwave.nn.hyena import HyenaOperator, HyenaStream
+from longwave.nn.hyper_zzw import CoordinateNetwork, HyperZZW
 from longwave.nn.inputs import Inputs
 from longwave.nn.long_conv import LongConv1d
 from longwave.nn.loss import chunked_cross_entropy
@@ -21,10 +22,12 @@ __all__ = [
     "Butterfly",
     "ButterflyConv1d",
     "ConvGLU",
+    "CoordinateNetwork",
     "FilterConv1d",
     "HyenaFilter",
     "HyenaOperator",
     "HyenaStream",
+    "HyperZZW",
     "Inputs",
     "LayerStream",
     "LongConv1d",

@@ -14,6 +14,7 @@ import torch
 from longwave import models
 from longwave.models import SequenceModel
 from longwave.models.hyena import HyenaConfig
+from longwave.models.hyperzzw import HyperZZWConfig
 from longwave.models.longconv import LongConvConfig
 from longwave.models.m2_bert import M2BertConfig
 from longwave.models.sgconv import SGConvConfig
@@ -27,6 +28,7 @@ def both(config: Any, values: int = 3) -> list[Any]:
 
 MICRO: dict[str, list[Any]] = {
     "hyena": both(HyenaConfig(d_model=8, layers=2, filter_length=48, d_inner=16, filter_width=8)),
+    "hyperzzw": both(HyperZZWConfig(d_model=8, layers=2, filter_length=47, d_inner=16, network_width=6, network_frequency=1.0)),
     "longconv": [
         *both(LongConvConfig(d_model=8, layers=2, filter_length=48, squash=0.002, smooth=1)),
         LongConvConfig(d_model=8, layers=2, filter_length=48, heads=2, two_sided=True),
