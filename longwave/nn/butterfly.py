@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import ClassVar, cast
+from typing import cast
 
 import torch
 from torch import Tensor, nn
@@ -110,8 +110,6 @@ class ButterflyConv1d(nn.Module):
     and as many zeros.
     """
 
-    optimizer_options: ClassVar[dict[str, dict[str, float]]] = {"D": {"weight_decay": 0.0}}
-
     def __init__(self, filter: nn.Module, filter_rev: nn.Module | None = None, *, order: int = 2) -> None:
         super().__init__()
         if order < 1:
@@ -155,6 +153,10 @@ class ButterflyConv1d(nn.Module):
             z = self.back(self.of_input(_turned(v, torch.zeros_like(v), cos, sin)) * spectrum)
             y = (z.real * cos - z.imag * sin)[..., :L].transpose(1, 2)
             return (y + self.D.to(dtype) * u.to(dtype)).to(u.dtype)
+
+    def stream(self, batch_size: int, **options: object) -> None:
+        """Raises ArgumentError: learned transforms see the whole input."""
+        raise ArgumentError("learned transforms look ahead and cannot be streamed; call them on whole inputs")
 
 
 def _turned(real: Tensor, imaginary: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
