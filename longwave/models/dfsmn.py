@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from typing import cast
 
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from longwave.models import SequenceModel, check_config, initialise
 from longwave.nn.fsmn import Fsmn, WindowStream
@@ -85,6 +86,20 @@ class _Block(nn.Module):
         return x
 
 
+class _Last(nn.Module):
+    """What follows the last block, position by position: two hidden layers, a projection, a norm."""
+
+    def __init__(self, d_model: int, hidden: int) -> None:
+        super().__init__()
+        self.first, self.second = nn.Linear(d_model, hidden), nn.Linear(hidden, hidden)
+        self.project, self.norm = nn.Linear(hidden, d_model, bias=False), nn.LayerNorm(d_model)
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = self.project(F.relu(self.second(F.relu(self.first(x)))))
+        normed: Tensor = self.norm(y.to(self.norm.weight.dtype))  # no residual stream keeps it wide under autocast
+        return normed
+
+
 class DFSMN(SequenceModel):
     """Numbers (B, L, values), or tokens (B, L), to hidden states (B, L, d_model).
 
@@ -114,15 +129,8 @@ class DFSMN(SequenceModel):
         self.activation_checkpointing = activation_checkpointing
         self.inputs = Inputs(config.d_model, vocabulary=config.vocabulary, values=config.values)
         self.blocks = nn.ModuleList(_Block(config, backend, conv) for _ in range(config.layers))
-        self.norm = nn.Sequential(
-            nn.Linear(config.d_model, config.hidden),
-            nn.ReLU(),
-            nn.Linear(config.hidden, config.hidden),
-            nn.ReLU(),
-            nn.Linear(config.hidden, config.d_model, bias=False),
-            nn.LayerNorm(config.d_model),
-        )
-        initialise(self, keep=(Fsmn, nn.Sequential))
+        self.norm = _Last(config.d_model, config.hidden)
+        initialise(self, keep=(Fsmn, _Last))
 
     @property
     def latency(self) -> int:
