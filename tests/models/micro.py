@@ -43,8 +43,8 @@ MICRO: dict[str, list[Any]] = {
     "hyperzzw": both(HyperZZWConfig(d_model=8, layers=2, filter_length=47, d_inner=16, network_width=6, network_frequency=1.0)),
     "longconv": [
         *both(LongConvConfig(d_model=8, layers=2, filter_length=48, squash=0.002, smooth=1)),
-        LongConvConfig(d_model=8, layers=2, filter_length=48, heads=2, two_sided=True),
-        LongConvConfig(d_model=8, layers=2, filter_length=48, two_sided=True, butterfly=2),
+        LongConvConfig(d_model=8, layers=2, filter_length=48, heads=2, causal=False),
+        LongConvConfig(d_model=8, layers=2, filter_length=48, causal=False, butterfly=2),
     ],
     "m2_bert": [
         *both(M2BertConfig(d_model=8, layers=2, filter_length=48, d_inner=16, blocks=2, filter_width=8)),
@@ -52,11 +52,11 @@ MICRO: dict[str, list[Any]] = {
     ],
     "sgconv": [
         *both(SGConvConfig(d_model=8, layers=2, filter_length=48, scale_taps=4)),
-        SGConvConfig(d_model=8, layers=2, filter_length=48, scale_taps=3, slow_decay=1.0, fast_decay=3.0, two_sided=True),
+        SGConvConfig(d_model=8, layers=2, filter_length=48, scale_taps=3, slow_decay=1.0, fast_decay=3.0, causal=False),
     ],
     "toeplitz": [
         *both(ToeplitzConfig(d_model=8, layers=2, filter_length=48, d_inner=16, heads=2, features=4)),
-        ToeplitzConfig(d_model=8, layers=2, filter_length=48, d_inner=16, heads=2, features=4, two_sided=True),
+        ToeplitzConfig(d_model=8, layers=2, filter_length=48, d_inner=16, heads=2, features=4, causal=False),
     ],
     "s4d": both(S4DConfig(d_model=8, layers=2, filter_length=48, vocabulary=5, predicted=4, state=4)),
     "s5": both(S5Config(d_model=8, layers=2, filter_length=48, vocabulary=5, predicted=4, values=0, state=4)),
