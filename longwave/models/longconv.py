@@ -39,15 +39,15 @@ class LongConvConfig:
     heads: int = 1  # filters a channel
     squash: float = 0.001  # taps are this much smaller, or zero
     smooth: int = 0  # taps on either side that a mean takes in
-    causal: bool = True  # or two-sided: of what comes before and after
+    two_sided: bool = False  # whether positions see what comes after them
     butterfly: int = 0  # matrices in a learned transform; 0 convolves
 
     def __post_init__(self) -> None:
         check_config(self, "heads")
-        if self.butterfly < 0 or (self.butterfly and self.causal):
+        if self.butterfly < 0 or (self.butterfly and not self.two_sided):
             raise ArgumentError(
-                f"LongConvConfig.butterfly is {self.butterfly} with causal={self.causal}; give 0, or the matrices of a learned "
-                "transform, which sees the whole input, with causal=False"
+                f"LongConvConfig.butterfly is {self.butterfly} with two_sided={self.two_sided}; give 0, or with two_sided=True the "
+                "matrices of a learned transform, which sees the whole input"
             )
 
 
@@ -70,15 +70,15 @@ PRESETS: dict[str, LongConvConfig] = {
     "longconv-tiny": LongConvConfig(d_model=64, layers=2, filter_length=1_024),
     "longconv-small": LongConvConfig(d_model=128, layers=4, filter_length=4_096, smooth=3),
     "longconv-pixels": LongConvConfig(
-        d_model=64, layers=2, filter_length=784, vocabulary=0, predicted=0, values=1, causal=False
+        d_model=64, layers=2, filter_length=784, vocabulary=0, predicted=0, values=1, two_sided=True
     ),
     "longconv-butterfly": LongConvConfig(
-        d_model=64, layers=2, filter_length=784, vocabulary=0, predicted=0, values=1, causal=False, butterfly=2
+        d_model=64, layers=2, filter_length=784, vocabulary=0, predicted=0, values=1, two_sided=True, butterfly=2
     ),
     "longconv-lra-text": _published(256, 6, 4_096, 0.003, vocabulary=256),
     "longconv-lra-image": _published(512, 6, 1_024, 0.003),
-    "longconv-lra-pathfinder": _published(256, 6, 1_024, 0.001, causal=False),
-    "longconv-lra-pathx": _published(256, 6, 16_384, 0.001, causal=False),
+    "longconv-lra-pathfinder": _published(256, 6, 1_024, 0.001, two_sided=True),
+    "longconv-lra-pathx": _published(256, 6, 16_384, 0.001, two_sided=True),
 }
 
 
@@ -86,7 +86,7 @@ def _block(config: LongConvConfig, backend: str, conv: LongConvOp) -> ResidualBl
     def make() -> SquashedFilter:
         return SquashedFilter(config.heads * config.d_model, config.filter_length, squash=config.squash, smooth=config.smooth)
 
-    filters = [make() for _ in range(1 if config.causal else 2)]
+    filters = [make() for _ in range(1 + config.two_sided)]
     long: nn.Module
     if config.butterfly:
         long = ButterflyConv1d(*filters, order=config.butterfly)
@@ -98,7 +98,7 @@ def _block(config: LongConvConfig, backend: str, conv: LongConvOp) -> ResidualBl
 class LongConvModel(SequenceModel):
     """Tokens (B, L), or numbers (B, L, values), to hidden states (B, L, d_model), of any length.
 
-    Causal, or two-sided. With `butterfly` it sees the whole input, of at most
+    Causal, or with `two_sided` of what comes before and after. With `butterfly` it sees the whole input, of at most
     `filter_length` positions, and does not take packed documents.
 
     Args:
@@ -121,7 +121,7 @@ class LongConvModel(SequenceModel):
     ) -> None:
         super().__init__()
         self.config = config
-        self.causal, self.packs = config.causal, not config.butterfly
+        self.causal, self.packs = not config.two_sided, not config.butterfly
         self.max_length = config.filter_length if config.butterfly else None
         self.activation_checkpointing = activation_checkpointing
         self.inputs = Inputs(config.d_model, vocabulary=config.vocabulary, values=config.values)

@@ -38,7 +38,7 @@ class S4DConfig:
     discretisation: str = "zoh"
     dt_min: float = 1e-3
     dt_max: float = 0.1
-    causal: bool = True  # or two-sided: of what comes before and after
+    two_sided: bool = False
 
     def __post_init__(self) -> None:
         check_config(self, "state")
@@ -47,7 +47,7 @@ class S4DConfig:
 def _published(d_model: int, layers: int, length: int, dt_min: float = 1e-3) -> S4DConfig:
     """Of an image's pixels, numbers from 0 to 1, to classify it."""
     return S4DConfig(
-        d_model=d_model, layers=layers, filter_length=length, vocabulary=0, predicted=0, values=1, dt_min=dt_min, causal=False
+        d_model=d_model, layers=layers, filter_length=length, vocabulary=0, predicted=0, values=1, dt_min=dt_min, two_sided=True
     )
 
 
@@ -65,7 +65,7 @@ def _block(config: S4DConfig, backend: str, conv: LongConvOp) -> ResidualBlock:
     mixer = S4D(
         config.d_model,
         config.state,
-        two_sided=not config.causal,
+        two_sided=config.two_sided,
         backend=backend,
         conv=conv,
         spectrum=config.spectrum,
@@ -100,7 +100,7 @@ class S4DModel(SequenceModel):
         activation_checkpointing: bool = False,
     ) -> None:
         super().__init__()
-        self.config, self.causal = config, config.causal
+        self.config, self.causal = config, not config.two_sided
         self.activation_checkpointing = activation_checkpointing
         self.inputs = Inputs(config.d_model, vocabulary=config.vocabulary, values=config.values)
         self.blocks = nn.ModuleList(_block(config, backend, conv) for _ in range(config.layers))

@@ -36,7 +36,7 @@ class SGConvConfig:
     scale_taps: int = 32  # parameters a scale
     slow_decay: float = 2.0  # by which each scale of the first channel is smaller than the one before
     fast_decay: float = 2.0  # the same of the last channel
-    causal: bool = True  # or two-sided: of what comes before and after
+    two_sided: bool = False  # whether positions see what comes after them
 
     def __post_init__(self) -> None:
         check_config(self, "scale_taps")
@@ -52,7 +52,7 @@ def _published(length: int, scale_taps: int, vocabulary: int = 0, **decays: floa
         predicted=0,
         values=0 if vocabulary else 1,
         scale_taps=scale_taps,
-        causal=False,
+        two_sided=True,
         **decays,
     )
 
@@ -60,7 +60,7 @@ def _published(length: int, scale_taps: int, vocabulary: int = 0, **decays: floa
 PRESETS: dict[str, SGConvConfig] = {
     "sgconv-tiny": SGConvConfig(d_model=64, layers=2, filter_length=1_024),
     "sgconv-small": SGConvConfig(d_model=128, layers=4, filter_length=4_096),
-    "sgconv-pixels": SGConvConfig(d_model=64, layers=2, filter_length=784, vocabulary=0, predicted=0, values=1, causal=False),
+    "sgconv-pixels": SGConvConfig(d_model=64, layers=2, filter_length=784, vocabulary=0, predicted=0, values=1, two_sided=True),
     "sgconv-lra-text": _published(4_096, 2, vocabulary=256),
     "sgconv-lra-pathfinder": _published(1_024, 32),
     "sgconv-lra-pathx": _published(16_384, 64, slow_decay=1.0, fast_decay=3.0),
@@ -76,7 +76,7 @@ def _block(config: SGConvConfig, backend: str, conv: LongConvOp) -> ResidualBloc
             slow_decay=config.slow_decay,
             fast_decay=config.fast_decay,
         )
-        for _ in range(1 if config.causal else 2)
+        for _ in range(1 + config.two_sided)
     ]
     long = FilterConv1d(*filters, backend=backend, conv=conv)
     return ResidualBlock(config.d_model, ConvGLU(config.d_model, long), d_inner=None)
@@ -85,7 +85,7 @@ def _block(config: SGConvConfig, backend: str, conv: LongConvOp) -> ResidualBloc
 class SGConvModel(SequenceModel):
     """Tokens (B, L), or numbers (B, L, values), to hidden states (B, L, d_model), of any length.
 
-    Causal, or two-sided.
+    Causal, or with `two_sided` of what comes before and after.
 
     Args:
         config: the sizes.
@@ -106,7 +106,7 @@ class SGConvModel(SequenceModel):
         activation_checkpointing: bool = False,
     ) -> None:
         super().__init__()
-        self.config, self.causal = config, config.causal
+        self.config, self.causal = config, not config.two_sided
         self.activation_checkpointing = activation_checkpointing
         self.inputs = Inputs(config.d_model, vocabulary=config.vocabulary, values=config.values)
         self.blocks = nn.ModuleList(_block(config, backend, conv) for _ in range(config.layers))

@@ -35,7 +35,7 @@ class ToeplitzConfig:
     values: int = 0  # numbers a position, with vocabulary = predicted = 0
     heads: int = 4
     features: int = 32
-    causal: bool = True  # or two-sided: of what comes before and after
+    two_sided: bool = False  # whether positions see what comes after them
 
     def __post_init__(self) -> None:
         check_config(self, "d_inner", "heads", "features")
@@ -53,7 +53,7 @@ PRESETS: dict[str, ToeplitzConfig] = {
         predicted=30_521,
         heads=12,
         features=64,
-        causal=False,
+        two_sided=True,
     ),
 }
 
@@ -61,7 +61,7 @@ PRESETS: dict[str, ToeplitzConfig] = {
 class ToeplitzModel(SequenceModel):
     """Tokens (B, L), or numbers (B, L, values), to hidden states (B, L, d_model), of any length.
 
-    Causal, or two-sided.
+    Causal, or with `two_sided` of what comes before and after.
 
     Args:
         config: the sizes.
@@ -85,7 +85,7 @@ class ToeplitzModel(SequenceModel):
         activation_checkpointing: bool = False,
     ) -> None:
         super().__init__()
-        self.config, self.causal = config, config.causal
+        self.config, self.causal = config, not config.two_sided
         self.activation_checkpointing = activation_checkpointing
         self.inputs = Inputs(config.d_model, vocabulary=config.vocabulary, values=config.values)
         self.blocks = nn.ModuleList(_block(config, backend, conv) for _ in range(config.layers))
@@ -99,7 +99,7 @@ def _block(config: ToeplitzConfig, backend: str, conv: LongConvOp) -> ResidualBl
         config.filter_length,
         heads=config.heads,
         features=config.features,
-        two_sided=not config.causal,
+        two_sided=config.two_sided,
         backend=backend,
         conv=conv,
     )

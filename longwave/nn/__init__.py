@@ -8,6 +8,7 @@ from longwave.nn.conv_ssm import ConvSSM
 from longwave.nn.decode import LayerStream, SequenceStream
 from longwave.nn.explicit_filters import MultiScaleFilter, SquashedFilter
 from longwave.nn.filters import HyenaFilter, Sine
+from longwave.nn.fsmn import Fsmn, GatedFsmn, MemoryConv1d, WindowStream
 from longwave.nn.h3 import H3
 from longwave.nn.hyena import HyenaOperator, HyenaStream
 from longwave.nn.hyper_zzw import CoordinateNetwork, HyperZZW
@@ -33,6 +34,8 @@ __all__ = [
     "ConvSSM",
     "CoordinateNetwork",
     "FilterConv1d",
+    "Fsmn",
+    "GatedFsmn",
     "HyenaFilter",
     "HyenaOperator",
     "HyenaStream",
@@ -40,6 +43,7 @@ __all__ = [
     "Inputs",
     "LayerStream",
     "LongConv1d",
+    "MemoryConv1d",
     "MonarchLinear",
     "MonarchMixer",
     "MultiScaleFilter",
@@ -51,5 +55,6 @@ __all__ = [
     "StateSpaceConv1d",
     "StateSpaceFilter",
     "ToeplitzAttention",
+    "WindowStream",
     "chunked_cross_entropy",
 ]

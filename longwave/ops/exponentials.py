@@ -99,7 +99,7 @@ def all_states(
     L, P = x.shape[1], log_z.shape[0]
     fine, coarse = _tables(1j * log_z.imag, L)
     narrow = torch.complex128 if v.dtype == torch.float64 else torch.complex64
-    turn_LP = (coarse.unsqueeze(-1) * fine.unsqueeze(-2)).to(narrow).flatten(1)[:, :L].T.unsqueeze(-1)
+    turn_LP = (coarse.to(narrow).unsqueeze(-1) * fine.to(narrow).unsqueeze(-2)).flatten(1)[:, :L].T.unsqueeze(-1)
     cos, sin = turn_LP.real, turn_LP.imag
     re, im = x[:, :, :P], x[:, :, P:]
     x = torch.cat([re * cos + im * sin, im * cos - re * sin], dim=2)
@@ -115,9 +115,21 @@ def all_states(
 
 def _tables(log_z: Tensor, taps: int) -> tuple[Tensor, Tensor]:
     """z^j for j < J and z^(i·J) for i < I, (H, N, J) and (H, N, I), where I·J >= taps."""
-    J = math.ceil(taps**0.5)
-    I = -(-taps // J)  # noqa: E741
-    steps = torch.arange(J, device=log_z.device, dtype=torch.float64)
-    fine = torch.exp(log_z.unsqueeze(-1) * steps)
-    coarse = torch.exp(log_z.unsqueeze(-1) * (J * torch.arange(I, device=log_z.device, dtype=torch.float64)))
-    return fine, coarse
+    J, I = _sides(taps)  # noqa: E741
+    return _powers(log_z, J), _powers(log_z * J, I)
+
+
+def _powers(log_z: Tensor, count: int) -> Tensor:
+    """z^j for j < count, (..., count), as products of two powers each: an exponential costs more than a product."""
+    J, I = _sides(count)  # noqa: E741
+    fine, coarse = (
+        torch.exp(log_z.unsqueeze(-1) * step * torch.arange(n, device=log_z.device, dtype=torch.float64))
+        for step, n in ((1, J), (J, I))
+    )
+    return (coarse.unsqueeze(-1) * fine.unsqueeze(-2)).flatten(-2)[..., :count]
+
+
+def _sides(count: int) -> tuple[int, int]:
+    """J and I, both near the root of `count`, with I·J >= count."""
+    J = math.ceil(count**0.5)
+    return J, -(-count // J)

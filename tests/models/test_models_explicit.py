@@ -12,19 +12,19 @@ from longwave.models import longconv, sgconv
 @pytest.mark.parametrize(
     ("name", "sizes"),
     [
-        ("text", (256, 6, 4_096, 0.003, True)),
-        ("image", (512, 6, 1_024, 0.003, True)),
-        ("pathfinder", (256, 6, 1_024, 0.001, False)),
-        ("pathx", (256, 6, 16_384, 0.001, False)),
+        ("text", (256, 6, 4_096, 0.003, False)),
+        ("image", (512, 6, 1_024, 0.003, False)),
+        ("pathfinder", (256, 6, 1_024, 0.001, True)),
+        ("pathx", (256, 6, 16_384, 0.001, True)),
     ],
 )
 def test_longconv_has_the_published_sizes(name: str, sizes: tuple[object, ...]) -> None:
     config = longconv.PRESETS[f"longconv-lra-{name}"]
-    assert (config.d_model, config.layers, config.filter_length, config.squash, config.causal) == sizes
+    assert (config.d_model, config.layers, config.filter_length, config.squash, config.two_sided) == sizes
     assert config.heads == 2
     with torch.device("meta"):
         model = longconv.Model(config)
-    d, K, sides = config.d_model, config.filter_length, 1 if config.causal else 2
+    d, K, sides = config.d_model, config.filter_length, 1 + config.two_sided
     block = 2 * d + 2 * d * (K * sides + 1) + (2 * d + 1) * 2 * d  # norm, taps and D, gated map
     read = config.vocabulary * d or 2 * d
     assert sum(p.numel() for p in model.parameters()) == config.layers * block + read + 2 * d
@@ -37,7 +37,7 @@ def test_longconv_has_the_published_sizes(name: str, sizes: tuple[object, ...]) 
 def test_sgconv_has_the_published_sizes_and_few_parameters(name: str, sizes: tuple[float, ...]) -> None:
     config = sgconv.PRESETS[f"sgconv-lra-{name}"]
     assert (config.filter_length, config.scale_taps, config.slow_decay, config.fast_decay) == sizes
-    assert (config.d_model, config.layers, config.causal) == (256, 6, False)
+    assert (config.d_model, config.layers, config.two_sided) == (256, 6, True)
     with torch.device("meta"):
         model = sgconv.Model(config)
     scales = {4_096: 12, 1_024: 6, 16_384: 9}[config.filter_length]
@@ -46,7 +46,7 @@ def test_sgconv_has_the_published_sizes_and_few_parameters(name: str, sizes: tup
     assert sum(p.numel() for p in model.parameters()) == 6 * block + read + 2 * 256
 
 
-@pytest.mark.parametrize("wrong", [{"butterfly": -1, "causal": False}, {"butterfly": 2, "causal": True}])
+@pytest.mark.parametrize("wrong", [{"butterfly": -1, "two_sided": True}, {"butterfly": 2}])
 def test_learned_transforms_are_not_causal(wrong: dict[str, int | bool]) -> None:
     with pytest.raises(ArgumentError, match="sees the whole input"):
         longconv.LongConvConfig(d_model=8, layers=1, filter_length=8, **wrong)
