@@ -46,8 +46,8 @@ class LongConvConfig:
         check_config(self, "heads")
         if self.butterfly < 0 or (self.butterfly and not self.two_sided):
             raise ArgumentError(
-                f"LongConvConfig.butterfly is {self.butterfly} with two_sided={self.two_sided}; give 0, or with two_sided=True the "
-                "matrices of a learned transform, which sees the whole input"
+                f"LongConvConfig.butterfly is {self.butterfly} with two_sided={self.two_sided}; give 0, or with two_sided=True "
+                "the matrices of a learned transform, which sees the whole input"
             )
 
 
