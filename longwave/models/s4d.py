@@ -12,11 +12,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from torch import Tensor, nn
+from torch import nn
 
 from longwave.models import SequenceModel, check_config, initialise
 from longwave.nn.inputs import Inputs
 from longwave.nn.long_conv import LongConvOp
+from longwave.nn.residual import ResidualBlock
 from longwave.nn.s4d import S4D
 from longwave.nn.state_space import StateSpaceFilter
 from longwave.ops.long_conv import long_conv
@@ -60,29 +61,19 @@ PRESETS: dict[str, S4DConfig] = {
 }
 
 
-class _Block(nn.Module):
-    def __init__(self, config: S4DConfig, backend: str, conv: LongConvOp) -> None:
-        super().__init__()
-        self.mixer_norm = nn.LayerNorm(config.d_model)
-        self.mixer = S4D(
-            config.d_model,
-            config.state,
-            two_sided=config.two_sided,
-            backend=backend,
-            conv=conv,
-            spectrum=config.spectrum,
-            discretisation=config.discretisation,
-            dt_min=config.dt_min,
-            dt_max=config.dt_max,
-        )
-
-    def forward(self, x: Tensor, cu_seqlens: Tensor | None = None) -> Tensor:
-        mixed: Tensor = x + self.mixer(self.mixer_norm(x), cu_seqlens=cu_seqlens)
-        return mixed
-
-    def feed(self, x: Tensor) -> Tensor:
-        """Nothing more happens position by position: the layer's gated linear map is the channels' only mixing."""
-        return x
+def _block(config: S4DConfig, backend: str, conv: LongConvOp) -> ResidualBlock:
+    mixer = S4D(
+        config.d_model,
+        config.state,
+        two_sided=config.two_sided,
+        backend=backend,
+        conv=conv,
+        spectrum=config.spectrum,
+        discretisation=config.discretisation,
+        dt_min=config.dt_min,
+        dt_max=config.dt_max,
+    )
+    return ResidualBlock(config.d_model, mixer, d_inner=None)
 
 
 class S4DModel(SequenceModel):
@@ -112,7 +103,7 @@ class S4DModel(SequenceModel):
         self.config, self.causal = config, not config.two_sided
         self.activation_checkpointing = activation_checkpointing
         self.inputs = Inputs(config.d_model, vocabulary=config.vocabulary, values=config.values)
-        self.blocks = nn.ModuleList(_Block(config, backend, conv) for _ in range(config.layers))
+        self.blocks = nn.ModuleList(_block(config, backend, conv) for _ in range(config.layers))
         self.norm = nn.LayerNorm(config.d_model)
         initialise(self, keep=(StateSpaceFilter, S4D))
 

@@ -95,9 +95,10 @@ class ButterflyConv1d(nn.Module):
 
         y = Re( conj(w) · B_back( B_u(w · u) · B_k(w · k) ) ) + D · u        w[n] = exp(-iπ n / 2N)
 
-    As made, the three are Fourier transforms of N points, N >= `max_length`, and y is the causal (or two-sided) convolution
-    exactly, as in `FilterConv1d`. Once they are trained it is a linear map that is none: **every result then depends on the
-    whole input, the future too**, and packed documents or streams have no meaning.
+    As made, the three are Fourier transforms of N points, N >= `max_length`, and y is the causal (or two-sided) convolution of
+    `FilterConv1d` but for rounding (measured to 16,384 points: 5e-7 of its norm in float32). Once they are trained it is a
+    linear map that is none: **every result then depends on the whole input, the future too**, and packed documents or streams
+    have no meaning.
 
     Args:
         filter, filter_rev: make the filters of lags 0, 1, … and 0, -1, …, as in `FilterConv1d`.

@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
+from longwave.errors import ArgumentError
 from longwave.models import longconv, sgconv
 
 
@@ -43,6 +44,12 @@ def test_sgconv_has_the_published_sizes_and_few_parameters(name: str, sizes: tup
     block = 2 * 256 + 256 * (2 * scales * config.scale_taps + 1) + 257 * 512
     read = config.vocabulary * 256 or 2 * 256
     assert sum(p.numel() for p in model.parameters()) == 6 * block + read + 2 * 256
+
+
+@pytest.mark.parametrize("wrong", [{"butterfly": -1, "two_sided": True}, {"butterfly": 2}])
+def test_learned_transforms_are_not_causal(wrong: dict[str, int | bool]) -> None:
+    with pytest.raises(ArgumentError, match="sees the whole input"):
+        longconv.LongConvConfig(d_model=8, layers=1, filter_length=8, **wrong)
 
 
 def test_learned_transforms_add_what_their_matrices_hold() -> None:
