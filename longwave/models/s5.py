@@ -22,6 +22,7 @@ from longwave.errors import ArgumentError
 from longwave.models import SequenceModel, check_config, initialise
 from longwave.nn.inputs import Inputs
 from longwave.nn.long_conv import LongConvOp
+from longwave.nn.residual import ResidualBlock
 from longwave.nn.s5 import S5, S5Stream
 from longwave.ops.long_conv import long_conv
 
@@ -79,23 +80,14 @@ class _Mixer(nn.Module):
         return self.states.stream(batch_size, max_length=max_length, max_rollback=max_rollback, after=self.gated)
 
 
-class _Block(nn.Module):
+class _Block(ResidualBlock):
     def __init__(self, config: S5Config, backend: str, conv: LongConvOp) -> None:
-        super().__init__()
-        self.mixer_norm = nn.LayerNorm(config.d_model)
-        self.mixer = _Mixer(config, backend, conv)
-
-    def forward(self, x: Tensor, cu_seqlens: Tensor | None = None) -> Tensor:
-        mixed: Tensor = x + self.mixer(self.mixer_norm(x), cu_seqlens)
-        return mixed
+        super().__init__(config.d_model, _Mixer(config, backend, conv), d_inner=None)
 
     def advance(self, x: Tensor, state: Tensor | None, resets: Tensor | None) -> tuple[Tensor, Tensor]:
-        y, state = self.mixer.states.advance(self.mixer_norm(x), state, resets=resets)
-        return x + self.mixer.gated(y), state
-
-    def feed(self, x: Tensor) -> Tensor:
-        """Nothing more happens position by position."""
-        return x
+        mixer = cast(_Mixer, self.mixer)
+        y, after = mixer.states.advance(self.mixer_norm(x), state, resets=resets)
+        return x + mixer.gated(y), after
 
 
 class S5Model(SequenceModel):
