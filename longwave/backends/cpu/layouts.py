@@ -19,9 +19,10 @@ from longwave.ring import Segment
 # second-level cache, every doubling makes them dearer. Measured with filters of 8,192 to 65,536 taps on 1,048,576 samples.
 WINDOWS_GAIN, LONG_COST, SHORTEST_WINDOW, LONGEST_WINDOW = chosen().windows_gain, 1.5, 256, 2**15
 IN_CACHE, DEARER = 2**13, 0.25
-# The shortest window is taken whose expected time is within so much of the best one's: scratch memory goes with its length. On
-# 1,048,576 samples, 4 and 8 rows, 512 to 16,384 taps it was from 11 % faster to 8 % slower than the one expected to be best.
-SPARE = 1.1
+# Of windows of SMALL points and more the shortest is taken whose expected time is within SPARE of the best one's: scratch
+# memory goes with its length. On 1,048,576 samples, 4 and 8 rows, 512 to 16,384 taps it was from 11 % faster to 8 % slower than
+# the one expected to be best.
+SMALL, SPARE = 1024, 1.1
 
 
 @dataclass(frozen=True)
@@ -127,8 +128,8 @@ def _best_window(N: int, samples: int, lags: int) -> tuple[int, float]:
             expected[length] = -(-samples // hop) * seconds(length, 1) * dearer
     if not expected:
         return 0, math.inf
-    enough = SPARE * min(expected.values())
-    length = min(length for length, found in expected.items() if found <= enough)
+    best = min(expected, key=lambda length: expected[length])
+    length = min(length for length in expected if length >= min(best, SMALL) and expected[length] <= SPARE * expected[best])
     return length, expected[length] / (seconds(N, 1) * (LONG_COST if tables.is_long(N) else 1))
 
 
