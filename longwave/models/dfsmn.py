@@ -93,6 +93,10 @@ class _Last(nn.Module):
         super().__init__()
         self.first, self.second = nn.Linear(d_model, hidden), nn.Linear(hidden, hidden)
         self.project, self.norm = nn.Linear(hidden, d_model, bias=False), nn.LayerNorm(d_model)
+        for linear in (self.first, self.second, self.project):
+            nn.init.xavier_uniform_(linear.weight)
+            if linear.bias is not None:
+                nn.init.zeros_(linear.bias)
 
     def forward(self, x: Tensor) -> Tensor:
         y = self.project(F.relu(self.second(F.relu(self.first(x)))))

@@ -152,6 +152,8 @@ class Sashimi(SequenceModel):
         )
         self.norm = nn.LayerNorm(config.d_model)
         initialise(self, keep=(StateSpaceFilter, S4D))
+        for up in self.up:  # what slower tiers say is noise at first, and must not drown the input
+            nn.init.normal_(cast(UpPool, up).weight, std=0.002)
 
     def through_blocks(self, x: Tensor, cu_seqlens: Tensor | None) -> Tensor:
         L = x.shape[1]

@@ -133,6 +133,10 @@ class Fsmn(nn.Module):
         self.hidden = nn.Linear(d_model, hidden)
         self.out_proj = nn.Linear(hidden, d_model, bias=False)
         self.memory = MemoryConv1d(d_model, back, ahead, stride=stride, skip=True, backend=backend, conv=conv)
+        # No norm rescales what runs through: biases must not drown small inputs.
+        for linear in (self.hidden, self.out_proj):
+            nn.init.xavier_uniform_(linear.weight)
+        nn.init.zeros_(self.hidden.bias)
 
     def forward(self, u: Tensor, *, cu_seqlens: Tensor | None = None) -> Tensor:
         """Of `u` (B, L, d_model); the result has its shape. Raises ArgumentError for what the convolution refuses."""
