@@ -27,10 +27,12 @@ class SequenceModel(nn.Module):
     (1, total), none of which sees another.
 
     Attributes:
+        config: the sizes it was made with.
         causal: whether a hidden state depends on inputs up to its own position alone, so that it can predict the next one.
         activation_checkpointing: compute each block a second time in the backward pass instead of keeping its inside.
     """
 
+    config: Any
     causal: bool = True
     activation_checkpointing: bool = False
 
@@ -106,3 +108,9 @@ def find_preset(preset: str) -> tuple[str, Any]:
         raise ArgumentError(f"there is no preset {preset!r}; choose one of {', '.join(presets())}")
     name = presets()[preset]
     return name, find(name).PRESETS[preset]
+
+
+def is_causal(name: str, config: Any) -> bool:
+    """Whether the model `name` with this config is causal: as the config says, where it has a field of that name."""
+    causal: bool = getattr(config, "causal", find(name).Model.causal)
+    return causal
