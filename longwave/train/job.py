@@ -32,6 +32,7 @@ from longwave.train.score import score
 from longwave.train.task import Reads, Score, Setting, Task
 
 RESULT = "result.json"
+SCHEMA = "longwave-train/1"
 
 
 def run(args: argparse.Namespace) -> int:
@@ -76,8 +77,8 @@ def _run(args: argparse.Namespace, stack: ExitStack) -> int:
     about_model = {"name": job.description.model, **job.description.config}
     if stored and stored.get("model") != about_model:
         raise DataError(f"the run in {out} is of another model than this version's {chosen.preset}; start a new run")
-    parameters = _parameters(job.model)
-    say(f"{job.description.model} {chosen.preset}: {parameters:,} parameters, context {chosen.context:,}, {device}")
+    count = parameters(job.model)
+    say(f"{job.description.model} {chosen.preset}: {count:,} parameters, context {chosen.context:,}, {device}")
     say(f"{task.about['source']}; fitting what to compare with")
     job = dataclasses.replace(job, references=task.references())
     if not args.resume:
@@ -170,7 +171,8 @@ def _default_folder(chosen: Options) -> Path:
     return Path("runs") / f"{chosen.task}-{chosen.preset}-{chosen.context}"
 
 
-def _parameters(model: Trained) -> int:
+def parameters(model: Trained) -> int:
+    """How many numbers are trained."""
     return sum(parameter.numel() for parameter in model.parameters())
 
 
@@ -187,7 +189,7 @@ def _finish(job: loop.Job, task: Task, chosen: Options, out: Path) -> None:
         "context": chosen.context,
         "batch": chosen.batch,
         "steps": last["step"],
-        "parameters": _parameters(job.model),
+        "parameters": parameters(job.model),
         "seconds": metrics.seconds,
         "metric": metric.name,
         f"test_{metric.counted}s": cost.targets,
@@ -199,7 +201,14 @@ def _finish(job: loop.Job, task: Task, chosen: Options, out: Path) -> None:
     metrics.append("test", last["step"], **found)
     labels = {reference.name: reference.label for reference in job.references}
     stamp = dataclasses.asdict(make_stamp(str(job.device), chosen.words))
-    result = {"task": chosen.task, "model": job.description.model, **found, "references": labels, "stamp": stamp}
+    result = {
+        "schema": SCHEMA,
+        "task": chosen.task,
+        "model": job.description.model,
+        **found,
+        "references": labels,
+        "stamp": stamp,
+    }
     write_text(out / RESULT, json.dumps(result, indent=2) + "\n")
     sys.stdout.write(_table(cost, job, found, out))
 

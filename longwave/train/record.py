@@ -54,7 +54,7 @@ class Metrics:
 
 
 def draw(folder: Path, title: str, metric: Metric, references: Sequence[Reference]) -> None:
-    """Draw `loss.png` in `folder` from its metrics: the score over steps, beside the validation scores of `references`.
+    """Draw `loss.png` in `folder` from its metrics: the score over steps, beside those of `references`.
 
     Raises:
         DataError: the file system refuses.
@@ -74,18 +74,17 @@ def draw(folder: Path, title: str, metric: Metric, references: Sequence[Referenc
     if validation:
         steps, scores = zip(*validation, strict=True)
         axes.plot(steps, scores, color="C1", marker="o", markersize=4, label="validation")
-    lines_drawn = zip(references, ("0.3", "C2", "C3", "C4"), (":", "--", "-.", "--"), strict=False)
-    for reference, color, style in lines_drawn:
-        label = f"{reference.label}, {reference.validation:.3f}"
-        axes.axhline(reference.validation, color=color, linestyle=style, label=label)
+    levels = [reference.test if reference.validation is None else reference.validation for reference in references]
+    for reference, level, color, style in zip(references, levels, ("0.3", "C2", "C3"), (":", "--", "-."), strict=False):
+        axes.axhline(level, color=color, linestyle=style, label=f"{reference.label}, {level:.3f}")
     if not metric.higher_is_better and references:
         # The first steps of an untrained model would flatten everything that matters.
-        high = max(reference.validation for reference in references) * 1.025
+        high = 1.025 * max(levels)
         seen = [score for _, score in train + validation if score <= high]
-        low = min([*seen, *(reference.validation for reference in references)])
-        axes.set_ylim(low - 0.4 * (high / 1.025 * 0.025), high)
+        axes.set_ylim(min([*seen, *levels]) - 0.01 * max(levels), high)
     axes.set(xlabel="step", ylabel=metric.label, title=title)
-    axes.legend(fontsize="small", framealpha=0.9)
+    # Not "best", which searches among all points: where a curve that goes right leaves room.
+    axes.legend(fontsize="small", framealpha=0.9, loc="lower right" if metric.higher_is_better else "upper right")
     with replacing(folder / PICTURE) as temporary:
         figure.savefig(temporary, dpi=120, format="png")
 

@@ -9,8 +9,8 @@ from typing import Any, NamedTuple
 
 from torch import Tensor
 
-IGNORE = -1
-"""The target of a position at which nothing is asked."""
+IGNORE = -100
+"""The target of a position at which nothing is asked; that of `longwave.data.examples` too."""
 
 Value = str | int | float | bool
 
@@ -113,7 +113,7 @@ class Classes:
 
 @dataclass(frozen=True)
 class Reference:
-    """What a model is compared with: its score on the same validation and test data.
+    """What a model is compared with: its score on the same test data, and on the validation data where that is known.
 
     Attributes:
         name: the beginning of its key in `result.json`.
@@ -122,8 +122,13 @@ class Reference:
 
     name: str
     label: str
-    validation: float
     test: float
+    validation: float | None = None
+
+
+def chance(answers: int) -> Reference:
+    """The accuracy of guessing one of so many, all equally frequent."""
+    return Reference("chance", "chance", 1 / answers, 1 / answers)
 
 
 @dataclass(frozen=True)
@@ -147,6 +152,12 @@ class Option:
     @property
     def kind(self) -> type:
         return int if callable(self.default) else type(self.default)
+
+
+def most_validated(counted: str, most: int) -> Option:
+    """The option that bounds what a validation during training asks, by default as said."""
+    help = f"most {counted}s of a validation (default: {most})"
+    return Option(f"eval_{counted}s", most, help, metavar=f"{counted.upper()}S", least=1)
 
 
 @dataclass(frozen=True)

@@ -55,7 +55,7 @@ def make(setting: Setting) -> Task:
         cost = best.bits_per_base
         return [
             Reference("uniform", "uniform", 2.0, 2.0),
-            Reference("markov", f"Markov, order {best.order}", cost(validation), cost(data.test)),
+            Reference("markov", f"Markov, order {best.order}", cost(data.test), cost(validation)),
         ]
 
     return Task(
