@@ -55,8 +55,8 @@ def load(length: int, paths: Sequence[str | os.PathLike[str]] | None = None) -> 
     train, validation, test = streams.split_in_time(pieces)
     return Split(
         streams.TokenWindows(train, length),
-        streams.consecutive(validation, length, part="validation"),
-        streams.consecutive(test, length),
+        streams.HeldOutPieces(validation, length, "validation"),
+        streams.HeldOutPieces(test, length, "test"),
         classes=LEVELS,
         vocabulary=LEVELS,
         source=f"{sum(piece.size for piece in pieces):,} samples of {len(pieces)} recordings, 8-bit mu-law",

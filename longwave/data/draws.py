@@ -56,3 +56,23 @@ def order(count: int, seed: int, epoch: int, rank: int = 0) -> Indices:
     """A random order of `count` things: (count,) int64, every number from 0 to count - 1 once."""
     # Orders are told from batches by the highest number a step may have.
     return np.argsort(words(count, seed, 2**62 + epoch, rank), kind="stable")
+
+
+def streams(keys: Words, first: int, count: int) -> Words:
+    """Words of streams without end, each of which follows from its key alone.
+
+    Args:
+        keys: (n,) uint64, as `words` gives them.
+        first: how many words of every stream were taken before, ≥ 0.
+        count: how many to take, ≥ 0.
+
+    Returns:
+        (n, count) uint64.
+
+    Source: SplitMix64 (Steele, Lea and Flood 2014, OOPSLA, figure 17).
+    """
+    numbers = np.arange(first + 1, first + count + 1, dtype=np.uint64)
+    mixed = keys[:, None] + numbers * np.uint64(0x9E3779B97F4A7C15)
+    mixed = (mixed ^ (mixed >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+    mixed = (mixed ^ (mixed >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+    return mixed ^ (mixed >> np.uint64(31))

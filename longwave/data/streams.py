@@ -6,7 +6,7 @@ held-out pieces are cut into windows that ask every token once.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 import numpy as np
 import numpy.typing as npt
@@ -95,30 +95,43 @@ class TokenWindows:
         return self.ask(windows, words[:, :-1])
 
 
-def consecutive(pieces: Sequence[Tokens], length: int, ask: Ask = following, part: str = "test") -> Examples:
-    """Windows that follow each other, no target in two of them; the last of a piece begins early and asks what is left.
+class HeldOutPieces:
+    """Windows that follow each other, no target in two of them: a `HeldOut`.
 
-    Args:
-        pieces: (n,) uint8 each; those with less than a window are left out.
-        length: inputs of a window, ≥ 1.
-        ask: what is asked of a window.
-        part: for which split random numbers are drawn.
-
-    Raises:
-        ArgumentError: a length below 1.
-        DataError: no piece has a window.
+    The last window of a piece begins early, so that it is as long as the others, and asks what is left.
     """
-    check_length(pieces, length)
-    windows, old = [], []
-    for piece in pieces:
-        for start in range(0, piece.size - 1, length) if piece.size > length else ():
-            first = min(start, piece.size - 1 - length)
-            windows.append(piece[first : first + length + 1])
-            old.append(start - first)
-    words = draws.words(len(windows) * length, 0, 0, 0, part).reshape(len(windows), length)
-    examples = ask(np.stack(windows), words)
-    labels = examples.labels.masked_fill(torch.arange(length) < torch.tensor(old)[:, None], IGNORE)
-    return Examples(examples.inputs, labels)
+
+    def __init__(self, pieces: Sequence[Tokens], length: int, part: str, ask: Ask = following) -> None:
+        """
+        Args:
+            pieces: (n,) uint8 each; those with less than a window are left out.
+            length: inputs of a window, ≥ 1.
+            part: "validation" or "test": for which of them random numbers are drawn.
+            ask: what is asked of a window.
+
+        Raises:
+            ArgumentError: a length below 1.
+            DataError: no piece has a window.
+        """
+        check_length(pieces, length)
+        self.pieces = [piece for piece in pieces if piece.size > length]
+        windows, asked_before = [], []
+        for piece in self.pieces:
+            for start in range(0, piece.size - 1, length):
+                first = min(start, piece.size - 1 - length)
+                windows.append(piece[first : first + length + 1])
+                asked_before.append(start - first)
+        words = draws.words(len(windows) * length, 0, 0, 0, part).reshape(len(windows), length)
+        examples = ask(np.stack(windows), words)
+        old = torch.arange(length) < torch.tensor(asked_before)[:, None]
+        self.examples = Examples(examples.inputs, examples.labels.masked_fill(old, IGNORE))
+
+    def __len__(self) -> int:
+        return len(self.examples)
+
+    def batches(self, size: int) -> Iterator[Examples]:
+        """All windows in order, at most `size` at a time; Raises ArgumentError for a size below 1."""
+        return self.examples.batches(size)
 
 
 def check_length(pieces: Sequence[Tokens], length: int) -> None:

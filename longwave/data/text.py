@@ -74,8 +74,8 @@ def load(length: int, *, masked: bool = False, path: str | os.PathLike[str] | No
     ask = streams.masked(MASK, len(alphabet.characters)) if masked else streams.following
     return Split(
         streams.TokenWindows(train, length, ask),
-        streams.consecutive(validation, length, ask, "validation"),
-        streams.consecutive(test, length, ask, "test"),
+        streams.HeldOutPieces(validation, length, "validation", ask),
+        streams.HeldOutPieces(test, length, "test", ask),
         classes=VOCABULARY,
         vocabulary=VOCABULARY,
         source=f"{len(text):,} characters of {Path(path).name if path else 'the Jargon File 4.4.7'}",
