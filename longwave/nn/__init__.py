@@ -2,21 +2,32 @@
 
 from __future__ import annotations
 
-from longwave.nn.decode import HyenaStream
+from longwave.nn.decode import LayerStream, SequenceStream
 from longwave.nn.filters import HyenaFilter, Sine
-from longwave.nn.hyena import HyenaOperator
+from longwave.nn.h3 import H3
+from longwave.nn.hyena import HyenaOperator, HyenaStream
 from longwave.nn.inputs import Inputs
 from longwave.nn.long_conv import LongConv1d
 from longwave.nn.loss import chunked_cross_entropy
+from longwave.nn.residual import ResidualBlock
+from longwave.nn.s4d import S4D
 from longwave.nn.short_conv import ShortConv1d
+from longwave.nn.state_space import StateSpaceConv1d, StateSpaceFilter
 
 __all__ = [
+    "H3",
+    "S4D",
     "HyenaFilter",
     "HyenaOperator",
     "HyenaStream",
     "Inputs",
+    "LayerStream",
     "LongConv1d",
+    "ResidualBlock",
+    "SequenceStream",
     "ShortConv1d",
     "Sine",
+    "StateSpaceConv1d",
+    "StateSpaceFilter",
     "chunked_cross_entropy",
 ]
