@@ -38,6 +38,7 @@ class SequenceModel(nn.Module):
             last one. A causal model that is not made so writes its own `stream`.
         causal: whether a hidden state depends on inputs up to its own position alone, so that it can predict the next one.
         packs: whether it takes packed documents; what does not refuses `cu_seqlens`.
+        max_length: positions of the longest input, or None where any goes.
         activation_checkpointing: compute each block a second time in the backward pass instead of keeping its inside.
     """
 
@@ -47,6 +48,7 @@ class SequenceModel(nn.Module):
     norm: nn.Module
     causal: bool = True
     packs: bool = True
+    max_length: int | None = None
     activation_checkpointing: bool = False
 
     def forward(self, inputs: Tensor, *, cu_seqlens: Tensor | None = None) -> Tensor:
@@ -186,6 +188,7 @@ def find_preset(preset: str) -> tuple[str, Any]:
 
 
 def is_causal(name: str, config: Any) -> bool:
-    """Whether the model `name` with this config is causal: as the config says, where it has a field of that name."""
-    causal: bool = getattr(config, "causal", find(name).Model.causal)
-    return causal
+    """Whether the model `name` with this config is causal: what the model itself says, made without memory."""
+    with torch.device("meta"):
+        model: SequenceModel = find(name).Model(config)
+    return model.causal

@@ -2,32 +2,47 @@
 
 from __future__ import annotations
 
+from longwave.nn.butterfly import Butterfly, ButterflyConv1d
+from longwave.nn.conv_glu import ConvGLU, FilterConv1d
 from longwave.nn.decode import LayerStream, SequenceStream
+from longwave.nn.explicit_filters import MultiScaleFilter, SquashedFilter
 from longwave.nn.filters import HyenaFilter, Sine
 from longwave.nn.h3 import H3
 from longwave.nn.hyena import HyenaOperator, HyenaStream
 from longwave.nn.inputs import Inputs
 from longwave.nn.long_conv import LongConv1d
 from longwave.nn.loss import chunked_cross_entropy
+from longwave.nn.monarch import MonarchLinear
+from longwave.nn.monarch_mixer import MonarchMixer
 from longwave.nn.residual import ResidualBlock
 from longwave.nn.s4d import S4D
 from longwave.nn.short_conv import ShortConv1d
 from longwave.nn.state_space import StateSpaceConv1d, StateSpaceFilter
+from longwave.nn.toeplitz_attention import ToeplitzAttention
 
 __all__ = [
     "H3",
     "S4D",
+    "Butterfly",
+    "ButterflyConv1d",
+    "ConvGLU",
+    "FilterConv1d",
     "HyenaFilter",
     "HyenaOperator",
     "HyenaStream",
     "Inputs",
     "LayerStream",
     "LongConv1d",
+    "MonarchLinear",
+    "MonarchMixer",
+    "MultiScaleFilter",
     "ResidualBlock",
     "SequenceStream",
     "ShortConv1d",
     "Sine",
+    "SquashedFilter",
     "StateSpaceConv1d",
     "StateSpaceFilter",
+    "ToeplitzAttention",
     "chunked_cross_entropy",
 ]

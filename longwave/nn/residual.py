@@ -21,13 +21,16 @@ class ResidualBlock(nn.Module):
     Args:
         d_model: channels.
         mixer: what mixes along the sequence: (B, L, d_model) and `cu_seqlens` to (B, L, d_model).
-        d_inner: the MLP's width.
+        d_inner: the MLP's width; without it there is none, and y is the result.
     """
 
-    def __init__(self, d_model: int, mixer: nn.Module, *, d_inner: int) -> None:
+    def __init__(self, d_model: int, mixer: nn.Module, *, d_inner: int | None) -> None:
         super().__init__()
         self.mixer_norm = nn.LayerNorm(d_model)
         self.mixer = mixer
+        self.has_mlp = d_inner is not None
+        if d_inner is None:
+            return
         self.mlp_norm = nn.LayerNorm(d_model)
         self.mlp_in = nn.Linear(d_model, d_inner)
         self.mlp_out = nn.Linear(d_inner, d_model)
@@ -43,10 +46,14 @@ class ResidualBlock(nn.Module):
 
     def feed(self, x: Tensor) -> Tensor:
         """Position by position."""
+        if not self.has_mlp:
+            return x
         fed: Tensor = x + self.mlp_out(F.gelu(self.mlp_in(self.mlp_norm(x)), approximate="tanh"))
         return fed
 
     def checkpointed(self, x: Tensor, cu_seqlens: Tensor | None = None) -> Tensor:
         """`forward`, keeping x and what the mixer makes of it; the MLP, whose inside is widest, in parts of the sequence."""
         x = checkpoint(self.mix, x, cu_seqlens, **CHECKPOINT)
+        if not self.has_mlp:
+            return x
         return torch.cat([checkpoint(self.feed, part, **CHECKPOINT) for part in x.split(PART, dim=1)], dim=1)

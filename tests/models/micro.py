@@ -15,8 +15,12 @@ from longwave import models
 from longwave.models import SequenceModel
 from longwave.models.h3 import H3Config
 from longwave.models.hyena import HyenaConfig
+from longwave.models.longconv import LongConvConfig
+from longwave.models.m2_bert import M2BertConfig
 from longwave.models.s4d import S4DConfig
 from longwave.models.sashimi import SashimiConfig
+from longwave.models.sgconv import SGConvConfig
+from longwave.models.toeplitz import ToeplitzConfig
 
 
 def both(config: Any, values: int = 3) -> list[Any]:
@@ -34,6 +38,23 @@ MICRO: dict[str, list[Any]] = {
     "sashimi": both(
         SashimiConfig(d_model=8, layers=1, filter_length=48, vocabulary=5, predicted=4, poolings=2, pool=2, state=4)
     ),
+    "longconv": [
+        *both(LongConvConfig(d_model=8, layers=2, filter_length=48, squash=0.002, smooth=1)),
+        LongConvConfig(d_model=8, layers=2, filter_length=48, heads=2, two_sided=True),
+        LongConvConfig(d_model=8, layers=2, filter_length=48, two_sided=True, butterfly=2),
+    ],
+    "m2_bert": [
+        *both(M2BertConfig(d_model=8, layers=2, filter_length=48, d_inner=16, blocks=2, filter_width=8)),
+        M2BertConfig(d_model=8, layers=1, filter_length=32, d_inner=16, blocks=2, factors=2, filter_width=8, circular=True),
+    ],
+    "sgconv": [
+        *both(SGConvConfig(d_model=8, layers=2, filter_length=48, scale_taps=4)),
+        SGConvConfig(d_model=8, layers=2, filter_length=48, scale_taps=3, slow_decay=1.0, fast_decay=3.0, two_sided=True),
+    ],
+    "toeplitz": [
+        *both(ToeplitzConfig(d_model=8, layers=2, filter_length=48, d_inner=16, heads=2, features=4)),
+        ToeplitzConfig(d_model=8, layers=2, filter_length=48, d_inner=16, heads=2, features=4, two_sided=True),
+    ],
 }
 
 
