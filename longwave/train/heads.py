@@ -56,7 +56,7 @@ class Classifier(nn.Module):
         else:
             raise ArgumentError("one answer a sequence cannot be given of packed documents; give one document a row")
         if self.pool == "mean":
-            return hidden.float().mean(dim=1).to(self.head.weight.dtype)
+            return hidden.mean(dim=1, dtype=self.head.weight.dtype)  # not of 16 bits
         return hidden[:, -1] if self.pool == "last" else hidden
 
 

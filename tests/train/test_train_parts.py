@@ -8,7 +8,7 @@ import itertools
 import json
 import math
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import pytest
@@ -20,13 +20,14 @@ from longwave.errors import ArgumentError, DataError, UnsupportedError
 from longwave.models.hyena import HyenaConfig, HyenaLM
 from longwave.train import checkpoint, options
 from longwave.train.files import replacing, write_text
+from longwave.train.heads import Classifier, with_head
 from longwave.train.mesh import single_process_mesh
-from longwave.train.optim import learning_rate, parameter_groups
+from longwave.train.optim import learning_rate, make_optimizer, parameter_groups, set_rate
 from longwave.train.progress import Progress
 from longwave.train.record import Metrics, draw
-from longwave.train.score import score
+from longwave.train.score import loss_nats, right_answers, score
 from longwave.train.stretches import consecutive
-from longwave.train.task import Reference, Score, bits_per
+from longwave.train.task import IGNORE, Batch, Classes, Reference, Score, bits_per
 
 CPU = torch.device("cpu")
 
@@ -253,3 +254,67 @@ def test_weights_alone_give_the_model_back(tmp_path: Path) -> None:
     assert torch.equal(loaded(tokens), model(tokens))
     assert found == about
     assert json.loads(json.dumps(found.config)) == dataclasses.asdict(config)
+
+
+class _Filter(nn.Module):
+    """A layer that says how it is trained."""
+
+    optimizer_options: ClassVar[dict[str, dict[str, float]]] = {
+        "rate": {"lr_scale": 0.1, "weight_decay": 0.0},
+        "inner.*": {"lr_scale": 0.5},
+    }
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.rate, self.inner = nn.Parameter(torch.zeros(2)), nn.Linear(2, 2)
+
+
+def test_layers_say_how_they_are_trained() -> None:
+    model = nn.Sequential(nn.Linear(2, 2), _Filter())
+    names = {id(parameter): name for name, parameter in model.named_parameters()}
+    optimizer = make_optimizer(model, lr=1.0, weight_decay=0.1)
+    set_rate(optimizer, 0.01)
+    found = {
+        (group["weight_decay"], round(group["lr"], 9)): sorted(names[id(p)] for p in group["params"])
+        for group in optimizer.param_groups
+    }
+    assert found == {
+        (0.1, 0.01): ["0.weight"],
+        (0.1, 0.005): ["1.inner.weight"],
+        (0.0, 0.01): ["0.bias"],
+        (0.0, 0.005): ["1.inner.bias"],
+        (0.0, 0.001): ["1.rate"],
+    }
+
+
+@pytest.mark.parametrize("pool", ["positions", "mean", "last"])
+def test_a_head_answers_where_it_is_asked(pool: str) -> None:
+    torch.manual_seed(0)
+    body = HyenaLM(HyenaConfig(d_model=8, layers=1, filter_length=16, d_inner=16)).double()
+    model = with_head(body, Classes(3, pool)).double()
+    assert isinstance(model, Classifier)
+    nn.init.normal_(model.head.bias)
+    inputs = torch.randint(0, 5, (2, 12))
+    hidden = body(inputs)
+    looked_at = {"positions": hidden, "mean": hidden.mean(dim=1), "last": hidden[:, -1]}[pool]
+    logits = looked_at @ model.head.weight.T + model.head.bias
+    targets = torch.randint(0, 3, logits.shape[:-1])
+    targets[0] = IGNORE if pool == "positions" else targets[0]
+    nats, count, features = loss_nats(model, Batch(inputs, targets), autocast=False)
+    expected = F.cross_entropy(logits.reshape(-1, 3), targets.reshape(-1), ignore_index=IGNORE, reduction="sum")
+    torch.testing.assert_close(nats, expected, rtol=1e-5, atol=1e-6)
+    assert int(count) == int((targets != IGNORE).sum())
+    right = (logits.argmax(dim=-1) == targets).sum()
+    assert int(right_answers(model, features, targets)) == int(right)
+    whole = score(model, [Batch(inputs, targets), Batch(inputs, targets)], device=CPU)
+    assert (whole.targets, whole.right) == (2 * int(count), 2 * int(right))
+    assert whole.accuracy == pytest.approx(int(right) / int(count))
+
+
+def test_a_head_that_is_none_is_refused() -> None:
+    body = HyenaLM(HyenaConfig(d_model=8, layers=1, filter_length=16, d_inner=16))
+    for classes in (Classes(1, "mean"), Classes(3, "max")):
+        with pytest.raises(ArgumentError, match="a head has"):
+            with_head(body, classes)
+    with pytest.raises(ArgumentError, match="packed documents"):
+        with_head(body, Classes(2, "mean"))(torch.zeros(1, 8).long(), cu_seqlens=torch.tensor([0, 4, 8], dtype=torch.int32))
