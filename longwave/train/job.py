@@ -29,7 +29,7 @@ from longwave.train.optional import TRAIN_MODULES, need
 from longwave.train.options import Options
 from longwave.train.record import METRICS, Metrics
 from longwave.train.score import score
-from longwave.train.task import Reads, Score, Setting, Task
+from longwave.train.task import Reads, Reference, Score, Setting, Task
 
 RESULT = "result.json"
 SCHEMA = "longwave-train/1"
@@ -79,10 +79,13 @@ def _run(args: argparse.Namespace, stack: ExitStack) -> int:
         raise DataError(f"the run in {out} is of another model than this version's {chosen.preset}; start a new run")
     count = parameters(job.model)
     say(f"{job.description.model} {chosen.preset}: {count:,} parameters, context {chosen.context:,}, {device}")
-    say(f"{task.about['source']}; fitting what to compare with")
-    job = dataclasses.replace(job, references=task.references())
+    say(f"{task.about['source']}" + "; fitting what to compare with" * (not args.resume))
+    known = [Reference(**reference) for reference in stored.get("references", ())]
+    job = dataclasses.replace(job, references=known or task.references())
     if not args.resume:
-        folder.create(out, {"task": chosen.task, "train": chosen.flat, "data": task.about, "model": about_model})
+        compared = [_without_none(dataclasses.asdict(reference)) for reference in job.references]
+        about = {"task": chosen.task, "train": chosen.flat, "data": task.about, "model": about_model, "references": compared}
+        folder.create(out, about)
         stack.enter_context(folder.held(out))
     resume_command = f"longwave train {chosen.task} --out {shlex.quote(str(out))} --resume"
     with single_process_mesh(device) as mesh, InterruptGuard() as guard, same_bits(device):
@@ -148,7 +151,7 @@ def make_job(chosen: Options, task: Task, device: torch.device) -> loop.Job:
 
 
 def make_model(chosen: Options, reads: Reads, device: torch.device) -> tuple[str, SequenceModel, dict[str, Any]]:
-    """The preset's model for what is read, with filters as long as the context: its name, itself on the CPU, and its config.
+    """The preset's model for what is read: its name, itself on the CPU, and its config.
 
     Raises:
         ArgumentError: the backend is unknown or not of this machine, or the model cannot read that.
@@ -157,7 +160,7 @@ def make_model(chosen: Options, reads: Reads, device: torch.device) -> tuple[str
     long_conv(torch.zeros(1, 1, 1, device=device), torch.zeros(1, 1, device=device), backend=chosen.backend)
     name, config = models.find_preset(chosen.preset)
     config = dataclasses.replace(
-        config, filter_length=chosen.context, vocabulary=reads.vocabulary, predicted=reads.predicted, values=reads.values
+        config, filter_length=chosen.filter_length, vocabulary=reads.vocabulary, predicted=reads.predicted, values=reads.values
     )
     torch.manual_seed(chosen.seed)  # on the CPU, whatever the device: the same initial weights everywhere
     model: SequenceModel = models.find(name).Model(config, backend=chosen.backend)
@@ -211,6 +214,11 @@ def _finish(job: loop.Job, task: Task, chosen: Options, out: Path) -> None:
     }
     write_text(out / RESULT, json.dumps(result, indent=2) + "\n")
     sys.stdout.write(_table(cost, job, found, out))
+
+
+def _without_none(fields: dict[str, Any]) -> dict[str, Any]:
+    """TOML has no None."""
+    return {name: value for name, value in fields.items() if value is not None}
 
 
 def _table(cost: Score, job: loop.Job, found: dict[str, Any], out: Path) -> str:

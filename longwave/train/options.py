@@ -33,6 +33,7 @@ class Options:
     task: str
     preset: str
     context: int
+    filter_length: int
     batch: int
     steps: int
     seed: int
@@ -49,7 +50,16 @@ class Options:
     own: dict[str, Value]
 
     def __post_init__(self) -> None:
-        at_least = {"context": 2, "batch": 1, "steps": 1, "seed": 0, "warmup": 0, "eval_every": 1, "checkpoint_every": 1}
+        at_least = {
+            "context": 2,
+            "filter_length": 1,
+            "batch": 1,
+            "steps": 1,
+            "seed": 0,
+            "warmup": 0,
+            "eval_every": 1,
+            "checkpoint_every": 1,
+        }
         for name, least in at_least.items():
             _check_least(name, getattr(self, name), least)
         for name in ("lr", "clip"):
@@ -99,6 +109,7 @@ def common(task: str) -> list[Option]:
     return [
         Option("preset", "", "size of the model (default: the recipe's); an unknown name lists them all"),
         *length,
+        Option("filter_length", 0, "taps of the long filters (default: as many as the context)", metavar="TAPS"),
         Option("batch", 0, "sequences in a step", metavar="SEQUENCES"),
         Option("steps", 0, "updates in all"),
         Option("seed", 0, f"of the initial weights and of the order of {counted} (default: 0)"),
@@ -147,7 +158,12 @@ def resolve(task: str, asked: Mapping[str, Any]) -> Options:
         chosen["batch"] = max(1, advised["batch"] * advised["context"] // context)
     steps = chosen["steps"]
     plain = {option.name: option.default for option in common(task)}
-    plain |= {"warmup": steps // 20, "eval_every": max(steps // 10, 1), "checkpoint_every": max(steps // 5, 1)}
+    plain |= {
+        "filter_length": context,
+        "warmup": steps // 20,
+        "eval_every": max(steps // 10, 1),
+        "checkpoint_every": max(steps // 5, 1),
+    }
     own = {name: value(context) if callable(value) else value for name, value in fixed.items()}
     return Options(**{**plain, **chosen}, task=task, own=own)
 

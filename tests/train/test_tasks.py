@@ -233,10 +233,17 @@ def test_recipes_are_of_tasks_and_models_that_are_there() -> None:
             assert models.find_preset(preset)[0] == model
 
 
+def test_filters_may_be_shorter_than_the_context(train: Callable[..., int], tmp_path: Path) -> None:
+    assert train(tmp_path / "run", "--steps", "2", "--eval-bases", "1100", "--filter-length", "100") == 0
+    about = checkpoint.describe(checkpoint.find_weights(tmp_path / "run"))
+    assert (about.config["filter_length"], about.context) == (100, 1024)
+    assert main(["train", "dna", "--out", str(tmp_path / "run"), "--resume"]) == 0
+
+
 def test_the_stamped_command_asks_for_the_same_run() -> None:
     from longwave.cli import build_parser
 
-    for asked in ({}, {"preset": "small", "steps": 7, "clip": 2.0, "fasta": "/x.fa"}, {"context": 2048, "warmup": 3}):
+    for asked in ({}, {"preset": "small", "steps": 7, "clip": 2.0, "fasta": "/x.fa"}, {"context": 2048, "filter_length": 64}):
         chosen = options.resolve("dna", asked)
         again = build_parser().parse_args(chosen.words)
         assert options.resolve("dna", options.given("dna", again)) == chosen

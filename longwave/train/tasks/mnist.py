@@ -10,7 +10,7 @@ METRIC = accuracy_per("image")
 CONTEXTS = None
 OPTIONS = (
     Option("digits", "", "CSV file of 784 pixels and a label a line (default: 5,000 of MNIST)", metavar="FILE", is_file=True),
-    most_validated("image", 500),
+    most_validated("image", 250),
 )
 
 

@@ -11,7 +11,7 @@ CONTEXTS = None
 OPTIONS = (
     Option("upstream", "", "FASTA file of promoters (default: dm3's upstream2000)", metavar="FILE", is_file=True),
     Option("chromosome", "", "FASTA file of the chromosome they are on (default: dm3's chr2R)", metavar="FILE", is_file=True),
-    most_validated("sequence", 500),
+    most_validated("sequence", 128),
 )
 
 
