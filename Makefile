@@ -47,9 +47,10 @@ format: env      ## rewrite the files in the project's format
 bench: env       ## time long_conv against torch.fft, scipy.fft and ducc0; keep the stamped result
 	$(BIN)/longwave bench --save
 
-docs: env        ## make docs/numerics.md and docs/frequency_masks.md anew, measured; the second from the model of make demo
+docs: env        ## make docs/numerics.md, frequency_masks.md (from the model of make demo) and results.md (from kept runs) anew
 	$(BIN)/longwave numerics --out docs/numerics.md
 	$(BIN)/longwave sparsify runs/demo --tune 200 --page docs/frequency_masks.md
+	$(BIN)/longwave results --out docs/results.md
 
 clean:           ## remove the virtual environment and every cache; runs/ stays
 	rm -rf $(VENV) .hypothesis .pytest_cache .ruff_cache .mypy_cache dist

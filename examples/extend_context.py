@@ -23,10 +23,12 @@ import torch
 
 from longwave.bench.memory import peak_extra_bytes
 from longwave.data import dna, genome
-from longwave.data.codes import Codes
+from longwave.data.codes import UNKNOWN, Codes
 from longwave.models.hyena import PRESETS, HyenaLM
-from longwave.train.optim import learning_rate, make_optimizer
-from longwave.train.score import Score, loss_nats, score
+from longwave.train.optim import learning_rate, make_optimizer, set_rate
+from longwave.train.score import loss_nats, score
+from longwave.train.stretches import consecutive, shifted
+from longwave.train.task import Score
 
 CPU = torch.device("cpu")
 PEAK_RATE = 6e-3
@@ -38,10 +40,8 @@ def train(model: HyenaLM, codes: Codes, context: int, steps: int) -> None:
     optimizer = make_optimizer(model, lr=PEAK_RATE, weight_decay=0.1)
     began, nats, bases = time.perf_counter(), 0.0, 0
     for step in range(steps):
-        for group in optimizer.param_groups:
-            group["lr"] = learning_rate(step, peak=PEAK_RATE, warmup=steps // 20, steps=steps)
-        tokens = windows.batch(step)
-        loss, count = loss_nats(model, tokens[:, :-1], tokens[:, 1:], autocast=False)
+        set_rate(optimizer, learning_rate(step, peak=PEAK_RATE, warmup=steps // 20, steps=steps))
+        loss, count, _ = loss_nats(model, shifted(windows.batch(step), unknown=UNKNOWN), autocast=False)
         optimizer.zero_grad()
         (loss / count).backward()
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
@@ -60,9 +60,10 @@ def table(model: HyenaLM, codes: Codes, lengths: list[int]) -> None:
     for length in lengths:
         scores: list[Score] = []
         began = time.perf_counter()
-        peak = peak_extra_bytes(lambda: scores.append(score(model, codes, length, device=CPU)))  # noqa: B023
+        windows = consecutive(codes, length, start=UNKNOWN, unknown=UNKNOWN)
+        peak = peak_extra_bytes(lambda: scores.append(score(model, windows, device=CPU)))  # noqa: B023
         seconds = (time.perf_counter() - began) * length / len(codes)
-        bits = scores[0].bits_per_base
+        bits = scores[0].mean_bits
         first = bits if length == lengths[0] else first
         memory = "unknown" if peak is None else f"{peak / 2**20:,.0f} MiB"
         print(

@@ -1,11 +1,11 @@
-"""`longwave eval CHECKPOINT`: what sequences cost under a trained model, in bits per base."""
+"""`longwave eval CHECKPOINT`: the score of a trained model on held-out data, or on DNA of the user's."""
 
 from __future__ import annotations
 
 import argparse
 from pathlib import Path
 
-HELP = "score DNA with a trained model: bits per base of every record, tab-separated"
+HELP = "score a trained model on held-out data, or on the records of a FASTA file; tab-separated"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -14,7 +14,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--fasta",
         metavar="FILE",
-        help="sequences to score, plain or gzip (default: the held-out test bases of E. coli 536)",
+        help="DNA to score, plain or gzip (default: held-out test data; for DNA those of E. coli 536)",
     )
     parser.add_argument(
         "--overlap",
@@ -28,7 +28,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Write a header, a line for every record and a total to stdout: record, known bases, bits per base. Returns 0.
+    """Write a header, a line for every record and a total to stdout: record, what was asked, score. Returns 0.
 
     Raises:
         LongwaveError: an option, the checkpoint or the FASTA file cannot be used; no line has been written.
@@ -40,7 +40,7 @@ def run(args: argparse.Namespace) -> int:
 
     for line in evaluate.lines(
         args.checkpoint,
-        fasta_path=args.fasta,
+        fasta=args.fasta,
         overlap=args.overlap,
         backend=args.backend,
         device=args.device,

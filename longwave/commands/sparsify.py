@@ -20,7 +20,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--keep", default="1,0.5,0.25,0.1", metavar="FRACTIONS", help="fractions of the frequencies kept (1,0.5,0.25,0.1)")
     add("--mask", default="lowpass", help="lowpass, or energy: the strongest frequencies of each layer (lowpass)")
     add("--tune", type=int, default=0, metavar="STEPS", help="also train a copy through the masks, leaking, for so long (0)")
-    add("--fasta", metavar="FILE", help="sequences to score (default: the held-out test bases of E. coli 536)")
+    add("--fasta", metavar="FILE", help="DNA to score (default: held-out test data; for DNA those of E. coli 536)")
     add("--backend", default="auto", help="backend of the convolutions (default: auto)")
     add("--device", default="auto", help="auto, cpu or cuda (default: auto)")
     add("--json", action="store_true", help="one JSON object on standard output in the place of the table")
@@ -48,7 +48,7 @@ def run(args: argparse.Namespace) -> int:
         record.check_writable(args.page)
     rows = []
     for row in sparsify.rows(
-        args.checkpoint, keeps, kind=args.mask, tune=args.tune, fasta_path=args.fasta, backend=args.backend, device=args.device
+        args.checkpoint, keeps, kind=args.mask, tune=args.tune, fasta=args.fasta, backend=args.backend, device=args.device
     ):
         rows.append(row)
         if args.json:

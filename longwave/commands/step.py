@@ -9,18 +9,24 @@ HELP = "time a training step with each backend of the convolutions, beside the s
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--preset", default="small", help="size of the model (small)")
-    parser.add_argument("--context", type=int, default=32_768, metavar="BASES", help="bases in a window (32768)")
-    parser.add_argument("--batch", type=int, default=1, metavar="WINDOWS", help="windows in a step (1)")
+    parser.add_argument("--context", type=int, default=32_768, metavar="POSITIONS", help="positions in a sequence (32768)")
+    parser.add_argument("--batch", type=int, default=1, metavar="SEQUENCES", help="sequences in a step (1)")
     parser.add_argument("--backend", nargs="+", default=[], metavar="NAME", help="backends (all that can run)")
     parser.add_argument("--rounds", type=int, default=3, help="steps of each kind that count (3)")
+    parser.add_argument("--save", action="store_true", help="write it to benchmarks/results/train/ of the checkout")
     parser.add_argument("--activation-checkpointing", action="store_true", help="compute activations twice and keep few")
 
 
 def run(args: argparse.Namespace) -> int:
+    import json
+    import sys
+    from dataclasses import asdict
+
     from longwave import backends
+    from longwave.bench import record
     from longwave.bench.stamp import make_stamp
     from longwave.errors import ArgumentError
-    from longwave.train import step_time
+    from longwave.train import results, step_time
 
     for name in ("context", "batch", "rounds"):
         if getattr(args, name) < 1:
@@ -28,10 +34,16 @@ def run(args: argparse.Namespace) -> int:
     names = args.backend or [name for name, reason in backends.available().items() if reason is None]
     for name in names:
         backends.load(name)  # refuses a name that is none
-    print("\n".join(make_stamp().lines), flush=True)
+    stamp = make_stamp()
+    print("\n".join(stamp.lines), flush=True)
     steps = step_time.measure(
         args.preset, args.context, args.batch, names, rounds=args.rounds,
         activation_checkpointing=args.activation_checkpointing,
     )  # fmt: skip
     print(steps)
+    if args.save:
+        path = results.kept_path(f"step-{args.preset}-{args.context}", stamp)
+        content = {"schema": step_time.SCHEMA, "stamp": asdict(stamp), **asdict(steps)}
+        record.write_atomically(path, (json.dumps(content, indent=1) + "\n").encode())
+        print(f"written: {path}", file=sys.stderr)
     return 0

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import argparse
+from pathlib import Path
 
-from longwave.train import tasks
+from longwave.train import options, tasks
 
 HELP = "train a model and score it on held-out data"
 
@@ -14,9 +15,18 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     subparsers = parser.add_subparsers(dest="task", metavar="TASK", required=True)
     for name, task in tasks.available().items():
         sub = subparsers.add_parser(name, help=task.HELP, description=task.HELP)
-        task.add_arguments(sub)
+        add_task_arguments(sub, name)
+        sub.add_argument("--out", type=Path, metavar="DIR", help=f"folder of the run (default: runs/{name}-PRESET-CONTEXT)")
+        sub.add_argument("--resume", action="store_true", help="continue the run in --out to the same numbers")
         # Accepted behind the task too; SUPPRESS, or its absence here would undo `longwave train --debug TASK`.
         sub.add_argument("--debug", action="store_true", default=argparse.SUPPRESS, help="show the traceback of an error")
+
+
+def add_task_arguments(parser: argparse.ArgumentParser, task: str) -> None:
+    """What a run is made of. Each option defaults to None, so that a resumed run can tell what was asked for."""
+    parser.add_argument("--model", help="a model, in the size that its recipe says (default: that of the preset)")
+    for option in (*options.common(task), *tasks.find(task).OPTIONS):
+        parser.add_argument(f"--{options.dashed(option.name)}", type=option.kind, metavar=option.metavar, help=option.help)
 
 
 def run(args: argparse.Namespace) -> int:
@@ -25,5 +35,6 @@ def run(args: argparse.Namespace) -> int:
     Raises:
         LongwaveError: an option or the data cannot be used; nothing has been written.
     """
-    status: int = tasks.available()[args.task].run(args)
-    return status
+    from longwave.train import job
+
+    return job.run(args)

@@ -35,6 +35,9 @@ CODE_OF_BYTE = _code_table()
 _BYTE_OF_CODE = ALPHABET.encode("ascii").ljust(256, b"?")
 
 
+_COMPLEMENT = np.array([3, 2, 1, 0, 4], dtype=np.uint8)
+
+
 @dataclass(frozen=True, eq=False)
 class Record:
     """One sequence of DNA.
@@ -103,6 +106,18 @@ def decode(codes: Codes) -> str:
         ArgumentError: not codes.
     """
     return check_codes(codes).tobytes().translate(_BYTE_OF_CODE).decode("ascii")
+
+
+def reverse_complement(codes: Codes) -> Codes:
+    """The other strand, read in its own direction.
+
+    Args:
+        codes: (..., n) uint8, 0…4 = A C G T N.
+
+    Returns:
+        A new array of that shape: A and T, C and G exchanged, in reverse order.
+    """
+    return _COMPLEMENT[codes[..., ::-1]]
 
 
 def unknown_runs(codes: Codes) -> npt.NDArray[np.int64]:

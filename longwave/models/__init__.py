@@ -185,3 +185,10 @@ def find_preset(preset: str) -> tuple[str, Any]:
         raise ArgumentError(f"there is no preset {preset!r}; choose one of {', '.join(presets())}")
     name = presets()[preset]
     return name, find(name).PRESETS[preset]
+
+
+def is_causal(name: str, config: Any) -> bool:
+    """Whether the model `name` with this config is causal: what the model itself says, made without memory."""
+    with torch.device("meta"):
+        model: SequenceModel = find(name).Model(config)
+    return model.causal

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -50,6 +51,9 @@ class HyenaFilter(nn.Module):
 
     Source: Poli et al. 2023 (arXiv 2302.10866), section 3.3 and appendix D.3; HyenaDNA (arXiv 2306.15794).
     """
+
+    # Its weights set the filter's frequencies, not its size: decay would smooth it (HyenaDNA trains without it too).
+    optimizer_options: ClassVar[dict[str, dict[str, float]]] = {"*": {"weight_decay": 0.0}}
 
     def __init__(
         self,

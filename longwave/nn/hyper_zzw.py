@@ -60,7 +60,9 @@ class CoordinateNetwork(nn.Module):
         self.out = nn.Linear(width, channels)
         with torch.no_grad():
             for i, wave in enumerate(cast(Iterable[nn.Linear], self.waves)):
-                gamma = torch.distributions.Gamma(6.0 / (i + 1), 1.0).sample((width, 1)).to(wave.weight.device)
+                # On the CPU whatever the default device: a distribution looks at the values of its parameters.
+                shape, rate = (torch.tensor(value, device="cpu") for value in (6.0 / (i + 1), 1.0))
+                gamma = torch.distributions.Gamma(shape, rate).sample((width, 1)).to(wave.weight.device)
                 wave.weight.copy_(2 * math.pi * frequency * gamma * torch.randn(width, 1, device=wave.weight.device))
                 nn.init.zeros_(wave.bias)
             for linear in [*self.hidden, *(self.context or [])]:

@@ -10,14 +10,14 @@ from torch.utils.checkpoint import checkpoint
 from longwave.errors import ArgumentError
 
 
-def _chunk_nats(hidden: Tensor, weight: Tensor, targets: Tensor, ignore_index: int) -> Tensor:
+def _chunk_nats(hidden: Tensor, weight: Tensor, bias: Tensor | None, targets: Tensor, ignore_index: int) -> Tensor:
     with torch.autocast(hidden.device.type, enabled=False):  # float32 whatever the model ran in
-        logits = F.linear(hidden.to(weight.dtype), weight)
+        logits = F.linear(hidden.to(weight.dtype), weight, bias)
         return F.cross_entropy(logits, targets, ignore_index=ignore_index, reduction="sum")
 
 
 def chunked_cross_entropy(
-    hidden: Tensor, weight: Tensor, targets: Tensor, *, ignore_index: int, chunk: int = 65_536
+    hidden: Tensor, weight: Tensor, targets: Tensor, *, bias: Tensor | None = None, ignore_index: int, chunk: int = 65_536
 ) -> tuple[Tensor, Tensor]:
     """Sum of -ln p(target) over positions, `chunk` positions at a time; the logits of a chunk live only while it is
     computed.
@@ -26,6 +26,7 @@ def chunked_cross_entropy(
         hidden: (..., d), any floating dtype.
         weight: (V, d), float32 or float64: the head's rows; log-softmax runs in its dtype.
         targets: (...), int64, 0 to V - 1, or `ignore_index` where nothing is to be predicted.
+        bias: (V,), added to the logits; none without it.
         ignore_index: the target that does not count.
         chunk: positions at a time, at least 1; memory is chunk · V values.
 
@@ -48,8 +49,8 @@ def chunked_cross_entropy(
     for h, t in zip(hidden.split(chunk), targets.split(chunk), strict=True):
         if torch.is_grad_enabled():
             # Nothing in a chunk is random, so there is no generator to save and restore.
-            part = checkpoint(_chunk_nats, h, weight, t, ignore_index, use_reentrant=False, preserve_rng_state=False)
+            part = checkpoint(_chunk_nats, h, weight, bias, t, ignore_index, use_reentrant=False, preserve_rng_state=False)
         else:
-            part = _chunk_nats(h, weight, t, ignore_index)
+            part = _chunk_nats(h, weight, bias, t, ignore_index)
         total = total + part
     return total, (targets != ignore_index).sum()

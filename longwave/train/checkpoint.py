@@ -26,7 +26,9 @@ from longwave._version import __version__
 from longwave.errors import ArgumentError, DataError
 from longwave.models import SequenceModel
 from longwave.train.files import replacing
+from longwave.train.heads import Trained, with_head
 from longwave.train.optional import need
+from longwave.train.task import Classes
 
 FORMAT = "longwave-1"
 _WEIGHTS = re.compile(r"weights-(\d{8})\.safetensors")
@@ -46,7 +48,10 @@ def state_path(folder: Path, step: int) -> Path:
 
 @dataclass(frozen=True)
 class Description:
-    """What a weights file says about itself."""
+    """What a weights file says about itself.
+
+    `classes` are those of `longwave.train.task.Classes`, empty for a model under its own head; `own` the task's own options.
+    """
 
     task: str
     model: str
@@ -55,6 +60,8 @@ class Description:
     context: int
     step: int
     data: dict[str, Any]
+    classes: dict[str, Any] = dataclasses.field(default_factory=dict)
+    own: dict[str, Any] = dataclasses.field(default_factory=dict)
 
     def metadata(self) -> dict[str, str]:
         """As safetensors keeps it: text to text."""
@@ -98,7 +105,7 @@ def load_tensors(path: Path) -> dict[str, Tensor]:
     return tensors
 
 
-def load_weights(path: Path, model: SequenceModel) -> None:
+def load_weights(path: Path, model: Trained) -> None:
     """Copy the tensors of `path` into `model`.
 
     Raises:
@@ -110,8 +117,8 @@ def load_weights(path: Path, model: SequenceModel) -> None:
         raise DataError(f"the tensors in {path} are not those of the model it names ({_one_line(error)})") from error
 
 
-def load_model(path: Path, *, backend: str = "auto", device: torch.device | None = None) -> tuple[SequenceModel, Description]:
-    """The model of a weights file or of a run's newest checkpoint, in eval mode.
+def load_model(path: Path, *, backend: str = "auto", device: torch.device | None = None) -> tuple[Trained, Description]:
+    """The model of a weights file or of a run's newest checkpoint, with its head, in eval mode.
 
     Raises:
         DataError: there is no whole checkpoint, or it is of a model that this version does not have.
@@ -120,7 +127,8 @@ def load_model(path: Path, *, backend: str = "auto", device: torch.device | None
     description = describe(path)
     try:
         module = models.find(description.model)
-        model: SequenceModel = module.Model(module.Config(**description.config), backend=backend)
+        body: SequenceModel = module.Model(module.Config(**description.config), backend=backend)
+        model = with_head(body, Classes(**description.classes) if description.classes else None)
     except (ArgumentError, TypeError) as error:
         raise DataError(f"{path} cannot be used: {_one_line(error)}") from error
     load_weights(path, model)
@@ -156,7 +164,7 @@ def steps_in(folder: Path) -> list[int]:
     return sorted((int(match[1]) for match in found if match), reverse=True)
 
 
-def save(folder: Path, model: SequenceModel, optimizer: torch.optim.Optimizer, description: Description) -> None:
+def save(folder: Path, model: Trained, optimizer: torch.optim.Optimizer, description: Description) -> None:
     """Write the pair of `description.step`, then remove older pairs.
 
     Raises:
@@ -183,7 +191,7 @@ def save(folder: Path, model: SequenceModel, optimizer: torch.optim.Optimizer, d
             path.unlink(missing_ok=True)
 
 
-def restore(folder: Path, model: SequenceModel, optimizer: torch.optim.Optimizer) -> tuple[int, list[str]]:
+def restore(folder: Path, model: Trained, optimizer: torch.optim.Optimizer) -> tuple[int, list[str]]:
     """Load the newest pair of which both files are whole into `model` and `optimizer`.
 
     Returns:

@@ -5,9 +5,11 @@ from __future__ import annotations
 import math
 from collections import Counter
 from pathlib import Path
+from typing import Any
 
-from longwave.train import checkpoint
+from longwave.train import checkpoint, tasks
 from longwave.train.record import METRICS, Metrics
+from longwave.train.task import Metric
 
 
 def lines(path: Path) -> list[str]:
@@ -29,12 +31,13 @@ def lines(path: Path) -> list[str]:
         f"config      {config}",
         f"parameters  {parts.total():,}",
         *(f"            {count:>11,}  {part}" for part, count in parts.items()),
-        f"context     {description.context:,} bases",
+        f"task        {description.task}",
+        f"context     {description.context:,} {tasks.find(description.task).UNIT}s",
         f"step        {description.step:,}",
-        f"data        {description.data.get('source')}: {description.data.get('bases', 0):,} bases",
+        f"data        {_data(description.data)}",
     ]
     if path.is_dir():
-        found += _latest(path)
+        found += _latest(path, tasks.find(description.task).METRIC)
         found += [
             f"file        {file.name}  {file.stat().st_size:,} bytes" for file in sorted(path.iterdir()) if file.is_file()
         ]
@@ -47,16 +50,22 @@ def _part(name: str) -> str:
     return ", ".join(names[:2]) if len(names) > 2 else names[0]
 
 
-def _latest(folder: Path) -> list[str]:
-    metrics = Metrics(folder / METRICS).read()
-    latest = {line["kind"]: line for line in metrics}
+def _data(about: dict[str, Any]) -> str:
+    """`E. coli 536: 1 records, 4,938,920 bases`."""
+    sizes = ", ".join(f"{value:,} {name}" for name, value in about.items() if isinstance(value, int))
+    return f"{about.get('source')}: {sizes}"
+
+
+def _latest(folder: Path, metric: Metric) -> list[str]:
+    latest = {line["kind"]: line for line in Metrics(folder / METRICS).read()}
     found = [
-        f"{kind:<12}{latest[kind]['bits_per_base']:.4f} bits per base at step {latest[kind]['step']:,}"
+        f"{kind:<12}{latest[kind][metric.name]:.4f} {metric.label} at step {latest[kind]['step']:,}"
         for kind in ("train", "validation")
         if kind in latest
     ]
     if test := latest.get("test"):
-        found.append(f"test        {test['model_bits_per_base']:.4f} bits per base on {test['test_bases']:,} held-out bases")
-        found.append(f"            {test['markov_bits_per_base']:.4f} by the Markov model of order {test['markov_order']}")
-        found.append(f"            {test['uniform_bits_per_base']:.4f} by chance")
+        asked = test[f"test_{metric.counted}s"]
+        found.append(f"test        {test[f'model_{metric.name}']:.4f} {metric.label} on {asked:,} held-out {metric.counted}s")
+        others = {name: value for name, value in test.items() if name.endswith(f"_{metric.name}") and name[:6] != "model_"}
+        found += [f"            {value:.4f} {name.removesuffix(f'_{metric.name}')}" for name, value in others.items()]
     return found

@@ -1,54 +1,68 @@
-"""What `longwave eval` writes: the cost of every record under a checkpoint's model, as tab-separated lines."""
+"""What `longwave eval` writes: the score of every part under a checkpoint's model, as tab-separated lines."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
-from longwave.data import dna, fasta, genome
-from longwave.data.codes import Record
-from longwave.errors import ArgumentError
-from longwave.train import checkpoint
+from longwave import models
+from longwave.train import checkpoint, tasks
+from longwave.train.checkpoint import Description
 from longwave.train.options import choose_autocast, choose_device
-from longwave.train.score import Score, score
+from longwave.train.score import score
+from longwave.train.task import Batch, Metric, Score, Setting
 
 
-def lines(
-    path: Path, *, fasta_path: str | None, overlap: int | None, backend: str, device: str, autocast: str
-) -> Iterator[str]:
-    """A header, a line for every record, and a total: name, known bases, bits per base (nan where no base is known).
+def lines(path: Path, *, fasta: str | None, overlap: int | None, backend: str, device: str, autocast: str) -> Iterator[str]:
+    """A header, a line for every part, and a total: name, how much was asked, score (nan where nothing was).
 
     Args:
         path: folder of a run, or weights.
-        fasta_path: the records; None for the held-out test bases of the embedded genome.
-        overlap: bases that neighbouring windows share, 0 to context - 1; None for half the context.
+        fasta: DNA to score, every record a part; None for the task's held-out test data.
+        overlap: positions that neighbouring windows of DNA share, 0 to context - 1; None for half the context.
         backend, device, autocast: as in training.
 
     Raises:
-        ArgumentError: an option is out of range.
+        ArgumentError: an option is out of range, or not one of the checkpoint's task.
         DataError: the checkpoint or the file cannot be used.
     """
     where = choose_device(device)
     half = choose_autocast(autocast, where)
     model, description = checkpoint.load_model(path, backend=backend, device=where)
-    context = description.context
-    overlap = context // 2 if overlap is None else overlap
-    if not 0 <= overlap < context:
-        raise ArgumentError(f"--overlap must be from 0 to {context - 1:,} (the context - 1), but {overlap:,} was given")
-    records = fasta.read_fasta(fasta_path) if fasta_path else [_held_out(context)]
+    metric = tasks.find(description.task).METRIC
     total = Score(0, 0.0)
-    for number, record in enumerate(records):
-        cost = score(model, record.codes, context, overlap=overlap, device=where, autocast=half)
+    for number, (name, batches) in enumerate(held_out(description, fasta=fasta, overlap=overlap)):
+        cost = score(model, batches, device=where, autocast=half)
         total += cost
         if number == 0:  # not before a score is there: a backend that refuses leaves no half of a table
-            yield "record\tbases\tbits_per_base"
-        yield _line(record.name, cost)
-    yield _line("total", total)
+            yield f"record\t{metric.counted}s\t{metric.name}"
+        yield _line(name, cost, metric)
+    yield _line("total", total, metric)
 
 
-def _held_out(context: int) -> Record:
-    return Record(f"{genome.ACCESSION}:test", dna.split([genome.ecoli()], context).test)
+def setting(description: Description, *, batch: int = 1) -> Setting:
+    """What the task of a checkpoint was opened with, for `batch` sequences a step."""
+    config = models.find(description.model).Config(**description.config)
+    causal = models.is_causal(description.model, config)
+    return Setting(context=description.context, batch=batch, seed=0, causal=causal, own=description.own)
 
 
-def _line(name: str, cost: Score) -> str:
-    return f"{name}\t{cost.bases}\t{cost.bits_per_base:.4f}"
+def held_out(
+    description: Description, *, fasta: str | None = None, overlap: int | None = None
+) -> Iterator[tuple[str, Iterable[Batch]]]:
+    """Names and batches: what a checkpoint is scored on.
+
+    Raises:
+        ArgumentError: an option is out of range, or not one of the checkpoint's task.
+        DataError: the data cannot be used.
+    """
+    said = {name: value for name, value in (("fasta", fasta), ("overlap", overlap)) if value is not None}
+    module, where = tasks.find(description.task), setting(description)
+    if not said and not hasattr(module, "held_out"):
+        yield "test", module.make(where).test()
+        return
+    yield from tasks.offered(description.task, "held_out", f"--{next(iter(said), '')}")(where, **said)
+
+
+def _line(name: str, cost: Score, metric: Metric) -> str:
+    return f"{name}\t{cost.targets}\t{metric.of(cost):.4f}"

@@ -1,4 +1,4 @@
-"""What `longwave generate` does: a prompt is read once, then bases are drawn one by one from what the model predicts."""
+"""What `longwave generate` does: a prompt is read once, then tokens are drawn one by one from what the model predicts."""
 
 from __future__ import annotations
 
@@ -11,61 +11,77 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from longwave.data import fasta
-from longwave.data.codes import ALPHABET, Codes, encode
 from longwave.errors import ArgumentError
 from longwave.models import SequenceModel
-from longwave.train import checkpoint
+from longwave.train import checkpoint, tasks
+from longwave.train.evaluate import setting
+from longwave.train.heads import body_of
 from longwave.train.optional import need
 from longwave.train.options import choose_device
 
 
-def bases(
+def letters(
     path: Path, *, prompt: str | None, fasta_path: str | None, length: int, temperature: float, top_k: int | None, seed: int,
     backend: str, device: str,
 ) -> Iterator[str]:  # fmt: skip
-    """`length` bases after the prompt, one at a time.
+    """The text of `length` tokens after the prompt, one at a time.
 
     Args:
         path: folder of a run, or weights.
-        prompt, fasta_path: letters of DNA, or a file whose first record is the prompt; one of them.
-        temperature: what logits are divided by; 0 takes the likeliest base.
-        top_k: draw among so many of the likeliest bases; None for all.
-        seed: of the generator: equal seeds give equal bases.
+        prompt, fasta_path: text, or a file whose first record of DNA is the prompt; one of them.
+        temperature: what logits are divided by; 0 takes the likeliest token.
+        top_k: draw among so many of the likeliest tokens; None for all.
+        seed: of the generator: equal seeds give equal text.
         backend, device: as in training.
 
     Raises:
-        ArgumentError: an option is out of range.
+        ArgumentError: an option is out of range, or the checkpoint's task has no text to go on with.
         DataError: the checkpoint or the file cannot be used.
     """
     if length < 1:
-        raise ArgumentError(f"--length {length} is no number of bases; give at least 1")
+        raise ArgumentError(f"--length {length} is too short; give at least 1")
     if not 0 <= temperature < float("inf"):
-        raise ArgumentError(f"--temperature {temperature:g} is none; give 0 (the likeliest base) or more")
+        raise ArgumentError(f"--temperature {temperature:g} is none; give 0 (the likeliest token) or more")
     if top_k is not None and top_k < 1:
         raise ArgumentError(f"--top-k {top_k} leaves nothing to draw from; give at least 1")
     if (prompt is None) == (fasta_path is None):
-        raise ArgumentError("generation continues a prompt; give one of --prompt ACGT… and --fasta FILE")
-    codes = encode(prompt) if prompt is not None else next(iter(fasta.read_fasta(str(fasta_path)))).codes
-    if not len(codes):
-        raise ArgumentError("the prompt is empty; give at least one base")
+        raise ArgumentError("generation continues a prompt; give one of --prompt TEXT and --fasta FILE")
     where = choose_device(device)
-    model, _ = checkpoint.load_model(path, device=where)
-    yield from drawn(model, codes, length, temperature=temperature, top_k=top_k, seed=seed, backend=backend)
+    model, description = checkpoint.load_model(path, device=where)
+    known = setting(description)
+    codec = tasks.offered(description.task, "codec", "longwave generate")(known)
+    if not known.causal:
+        raise ArgumentError(f"the model {description.model} sees both sides and predicts no next token; give a causal one")
+    if fasta_path is not None:
+        tasks.offered(description.task, "held_out", "--fasta")
+        tokens = torch.from_numpy(next(iter(fasta.read_fasta(fasta_path))).codes)
+    else:
+        tokens = codec.encode(str(prompt))
+    if not len(tokens):
+        raise ArgumentError("the prompt is empty; give at least one letter")
+    for token in drawn(body_of(model), tokens, length, temperature=temperature, top_k=top_k, seed=seed, backend=backend):
+        yield codec.decode(token)
 
 
 @torch.no_grad()
 def drawn(
-    model: SequenceModel, codes: Codes, length: int, *, temperature: float, top_k: int | None, seed: int, backend: str = "auto"
-) -> Iterator[str]:
-    """`bases`, of a model and a prompt that are at hand."""
+    model: SequenceModel,
+    prompt: Tensor,
+    length: int,
+    *,
+    temperature: float,
+    top_k: int | None,
+    seed: int,
+    backend: str = "auto",
+) -> Iterator[int]:
+    """`length` tokens after the prompt (n,), n >= 1."""
     weight = model.head_weight()
-    stream = model.stream(1, max_length=len(codes) + length, backend=backend)
-    prompt = torch.from_numpy(codes).to(weight.device, torch.int64).unsqueeze(0)
-    hidden = stream.prefill(prompt)[:, -1]
+    stream = model.stream(1, max_length=len(prompt) + length, backend=backend)
+    hidden = stream.prefill(prompt.to(weight.device, torch.int64).unsqueeze(0))[:, -1]
     generator = torch.Generator().manual_seed(seed)
     for i in range(length):
         token = choose(F.linear(hidden, weight)[0].float().cpu(), temperature, top_k, generator)
-        yield ALPHABET[token]
+        yield token
         if i < length - 1:
             hidden = stream.step(torch.tensor([token], device=weight.device))
 
@@ -80,11 +96,11 @@ def choose(logits: Tensor, temperature: float, top_k: int | None, generator: tor
 
 
 def with_progress(letters: Iterator[str], length: int) -> Iterator[str]:
-    """The same, and a bar on stderr where that is a terminal and stdout is none (there the bases themselves show it)."""
+    """The same, and a bar on stderr where that is a terminal and stdout is none (there the text itself shows it)."""
     if not sys.stderr.isatty() or sys.stdout.isatty():
         yield from letters
         return
-    with need("tqdm").tqdm(total=length, desc="generating", unit=" bases", dynamic_ncols=True) as bar:
+    with need("tqdm").tqdm(total=length, desc="generating", unit=" tokens", dynamic_ncols=True) as bar:
         for letter in letters:
             yield letter
             bar.update(1)

@@ -88,7 +88,7 @@ def as_markdown(stamp: Stamp, leaks: Sequence[Leak], about: Description, rows: S
         source=about.data.get("source", "unknown data"),
         train=train_command(about.preset, about.context, about.step),
         mask=mask,
-        bases=rows[0].bases,
+        bases=rows[0].targets,
         tuned=_TUNED.format(steps=tune) if tune else "",
     )
     parts = [

@@ -9,47 +9,31 @@ from __future__ import annotations
 import dataclasses
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import NamedTuple
 
 import torch
-from torch import Tensor
 from torch.distributed.device_mesh import DeviceMesh
 
 from longwave.errors import ArgumentError
-from longwave.models import SequenceModel
 from longwave.train import checkpoint
+from longwave.train.heads import Trained
 from longwave.train.interrupt import InterruptGuard
-from longwave.train.optim import learning_rate, make_optimizer
+from longwave.train.optim import learning_rate, make_optimizer, set_rate
 from longwave.train.options import Options
 from longwave.train.progress import Progress
-from longwave.train.record import METRICS, Metrics, draw_loss
-from longwave.train.score import Score, loss_nats
+from longwave.train.record import METRICS, Metrics, draw
+from longwave.train.score import loss_nats, on_device, right_answers
+from longwave.train.task import Batch, Metric, Reference, Score
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """How a run ended: after `step` steps, interrupted or not; `bases_per_s` of training in this process, NaN without
-    any.
-    """
+    """How a run ended: after `step` steps, interrupted or not."""
 
     step: int
     interrupted: bool
-    bases_per_s: float
-
-
-class Batch(NamedTuple):
-    """The windows of a step.
-
-    Attributes:
-        tokens: (batch, context + 1) uint8 on the CPU: `[:, :-1]` are the inputs, `[:, 1:]` the targets.
-        cu_seqlens: (S + 1,) int32 on the CPU, the documents in the inputs, row after row, where any row holds two.
-    """
-
-    tokens: Tensor
-    cu_seqlens: Tensor | None = None
 
 
 @dataclass(frozen=True)
@@ -57,20 +41,24 @@ class Job:
     """What the loop trains, and on what.
 
     Attributes:
-        model: on `device`.
+        model: on `device`, with its head.
         batches: data-parallel rank to a function that takes a step (0 is the first) to its `Batch`; the same for the same
             rank and step.
-        validate: the model's cost of the validation bases, without gradients.
+        validate: the model's score on the validation data, without gradients.
+        metric: what is written down and drawn of it.
+        unit: what a position is.
         description: what the weights say about themselves; the loop fills in the step.
-        markov_bits: the Markov model's bits per base on the validation bases, for the picture.
+        references: what the picture compares with.
         autocast: whether the model runs in bfloat16.
     """
 
-    model: SequenceModel
+    model: Trained
     batches: Callable[[int], Callable[[int], Batch]]
-    validate: Callable[[SequenceModel], Score]
+    validate: Callable[[Trained], Score]
+    metric: Metric
+    unit: str
     description: checkpoint.Description
-    markov_bits: float
+    references: Sequence[Reference]
     device: torch.device
     autocast: bool
 
@@ -90,7 +78,7 @@ def train(job: Job, options: Options, folder: Path, *, resume: bool, mesh: Devic
         ArgumentError: the loss is no longer a number.
         DataError: no whole checkpoint to resume from, or the file system refuses.
     """
-    model, metrics = job.model, Metrics(folder / METRICS)
+    model, metric, metrics = job.model, job.metric, Metrics(folder / METRICS)
     optimizer = make_optimizer(model, lr=options.lr, weight_decay=options.weight_decay)
     start, saved, notes = 0, -1, list[str]()
     if resume:
@@ -98,19 +86,22 @@ def train(job: Job, options: Options, folder: Path, *, resume: bool, mesh: Devic
             start, notes = checkpoint.restore(folder, model, optimizer)
             saved = start
         metrics.cut_back(start)
-    progress = Progress(options.steps, start, options.batch * options.context)
+    progress = Progress(
+        options.steps, start, options.batch * options.context, unit=job.unit, label=metric.label, seconds=metrics.seconds
+    )
     for note in notes:
         progress.say(f"passed over: {note}")
 
     def save(step: int) -> None:
         checkpoint.save(folder, model, optimizer, dataclasses.replace(job.description, step=step))
-        draw_loss(folder, f"{job.description.preset}, context {options.context:,}", job.markov_bits)
+        draw(folder, f"{job.description.preset}, context {options.context:,}", metric, job.references)
 
     def validate(step: int) -> None:
         model.eval()
         cost = job.validate(model)
-        metrics.append("validation", step, bits_per_base=cost.bits_per_base, bases=cost.bases)
-        progress.say(f"step {step:,}: validation {cost.bits_per_base:.4f} bits per base")
+        values = {metric.name: metric.of(cost), f"{metric.counted}s": cost.targets}
+        metrics.append("validation", step, **values)
+        progress.say(f"step {step:,}: validation {metric.of(cost):.4f} {metric.label}")
 
     def due(step: int) -> bool:
         return step == options.steps or step % options.eval_every == 0
@@ -123,11 +114,12 @@ def train(job: Job, options: Options, folder: Path, *, resume: bool, mesh: Devic
             validate(step)
         while step < options.steps and not guard.requested:
             model.train()
-            values = _step(job, optimizer, options, step, batch(step))
+            rate = learning_rate(step, peak=options.lr, warmup=options.warmup, steps=options.steps)
+            values = update(job, optimizer, rate, options.clip, step, batch(step))
             step += 1
-            speed = progress.bases_per_second(step)
-            metrics.append("train", step, **values, bases_per_s=round(speed, 1))
-            progress.update(step, values["bits_per_base"])
+            speed = {f"{job.unit}s_per_s": round(progress.per_second(step), 1), "seconds": round(progress.seconds, 3)}
+            metrics.append("train", step, **values, **speed)
+            progress.update(step, values[metric.name])
             began = time.perf_counter()
             if due(step) and not guard.requested:
                 validate(step)
@@ -135,30 +127,35 @@ def train(job: Job, options: Options, folder: Path, *, resume: bool, mesh: Devic
                 save(step)
                 saved = step
             progress.exclude(time.perf_counter() - began)
-        speed = progress.bases_per_second(step) if step > start else math.nan
         if guard.requested and saved != step:
             save(step)
     finally:
         progress.close()
-    return Outcome(step, guard.requested, speed)
+    return Outcome(step, guard.requested)
 
 
-def _step(job: Job, optimizer: torch.optim.Optimizer, options: Options, step: int, batch: Batch) -> dict[str, float]:
-    """One update from the batch of `step`; returns what is written down."""
-    rate = learning_rate(step, peak=options.lr, warmup=options.warmup, steps=options.steps)
-    for group in optimizer.param_groups:
-        group["lr"] = rate
-    tokens = batch.tokens.to(job.device)
-    nats, count = loss_nats(job.model, tokens[:, :-1], tokens[:, 1:], batch.cu_seqlens, autocast=job.autocast)
+def update(job: Job, optimizer: torch.optim.Optimizer, rate: float, clip: float, step: int, batch: Batch) -> dict[str, float]:
+    """One update from the batch of `step` (0 is the first) at the learning rate `rate`; returns what is written down.
+
+    Raises:
+        ArgumentError: the loss or its gradient is not finite.
+    """
+    set_rate(optimizer, rate)
+    batch = on_device(batch, job.device)
+    nats, count, hidden = loss_nats(job.model, batch, autocast=job.autocast)
     loss = nats / count
     optimizer.zero_grad(set_to_none=True)
     loss.backward()
-    norm = torch.nn.utils.clip_grad_norm_(job.model.parameters(), options.clip)
+    norm = torch.nn.utils.clip_grad_norm_(job.model.parameters(), clip)
     bits = loss.item() / math.log(2)
     if not math.isfinite(bits) or not math.isfinite(norm.item()):
         raise ArgumentError(
             f"the loss of step {step + 1:,} or its gradient is not finite; start again with a smaller --lr "
-            f"than {options.lr} or a longer --warmup (the newest checkpoint is from before)"
+            f"than {rate:.2g} or a longer --warmup (the newest checkpoint is from before)"
         )
+    values = {job.metric.name: bits}
+    if job.metric.higher_is_better:
+        right = int(right_answers(job.model, hidden.detach(), batch.targets))
+        values = {job.metric.name: right / int(count), "bits": bits}
     optimizer.step()
-    return {"bits_per_base": bits, "learning_rate": rate, "gradient_norm": norm.item()}
+    return {**values, "learning_rate": rate, "gradient_norm": norm.item()}

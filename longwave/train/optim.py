@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
+import fnmatch
 import math
+from typing import Any
 
 import torch
 from torch import nn
-
-from longwave.nn import HyenaFilter
 
 FLOOR = 0.02  # the cosine ends at this share of the peak
 
@@ -22,28 +22,42 @@ def learning_rate(step: int, *, peak: float, warmup: int, steps: int) -> float:
     return peak * (FLOOR + (1 - FLOOR) * 0.5 * (1 + math.cos(math.pi * progress)))
 
 
-def parameter_groups(model: nn.Module, weight_decay: float) -> list[dict[str, object]]:
-    """Two groups: matrices that decay, and what does not: norms, biases, `D`, embeddings, short filters and filter
-    networks.
+def parameter_groups(model: nn.Module, weight_decay: float) -> list[dict[str, Any]]:
+    """Groups of parameters with their `weight_decay` and their `lr_scale`, the factor of the learning rate.
 
-    An implicit filter's weights set its frequencies, not its size, so that decay would smooth the filter (HyenaDNA
-    trains them without decay too).
+    Matrices of linear layers decay; norms, biases, `D`, embeddings and short filters do not. A layer says otherwise in its
+    class's `optimizer_options`: a name of its parameters, perhaps with `*`, to `{"lr_scale": ..., "weight_decay": ...}`, either
+    of them; an inner layer's word counts before an outer one's.
     """
-    exempt: set[int] = set()
+    said: dict[int, dict[str, float]] = {}
+    usual: dict[int, float] = {}
     for module in model.modules():
-        if isinstance(module, HyenaFilter):
-            exempt |= {id(p) for p in module.parameters()}
-        elif not isinstance(module, nn.Linear):
-            exempt |= {id(p) for p in module.parameters(recurse=False)}
-    trained = [p for p in model.parameters() if p.requires_grad]
-    decays = [p for p in trained if id(p) not in exempt and p.ndim >= 2]
-    decaying = {id(p) for p in decays}
+        decays = weight_decay if isinstance(module, nn.Linear) else 0.0
+        for parameter in module.parameters(recurse=False):  # one that two layers share decays if both let it
+            decay = decays if parameter.ndim >= 2 else 0.0
+            usual[id(parameter)] = min(decay, usual.get(id(parameter), decay))
+        options: dict[str, dict[str, float]] = getattr(module, "optimizer_options", {})
+        for pattern, values in options.items():
+            for name, parameter in module.named_parameters():
+                if fnmatch.fnmatchcase(name, pattern):
+                    said[id(parameter)] = {**said.get(id(parameter), {}), **values}
+    groups: dict[tuple[float, float], list[nn.Parameter]] = {}
+    for parameter in model.parameters():
+        if parameter.requires_grad:
+            options_of = {"weight_decay": usual[id(parameter)], "lr_scale": 1.0, **said.get(id(parameter), {})}
+            groups.setdefault((options_of["weight_decay"], options_of["lr_scale"]), []).append(parameter)
     return [
-        {"params": decays, "weight_decay": weight_decay},
-        {"params": [p for p in trained if id(p) not in decaying], "weight_decay": 0.0},
+        {"params": parameters, "weight_decay": decay, "lr_scale": scale}
+        for (decay, scale), parameters in sorted(groups.items(), key=lambda group: group[0], reverse=True)
     ]
 
 
 def make_optimizer(model: nn.Module, *, lr: float, weight_decay: float) -> torch.optim.AdamW:
-    """AdamW with betas (0.9, 0.98) over `parameter_groups`; the loop sets the rate of every step."""
+    """AdamW with betas (0.9, 0.98) over `parameter_groups`; `set_rate` sets the rate of every step."""
     return torch.optim.AdamW(parameter_groups(model, weight_decay), lr=lr, betas=(0.9, 0.98))
+
+
+def set_rate(optimizer: torch.optim.Optimizer, rate: float) -> None:
+    """Have every group learn at `rate` times its `lr_scale`."""
+    for group in optimizer.param_groups:
+        group["lr"] = rate * group["lr_scale"]

@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 import dataclasses
+import os
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 
+from longwave import models
 from longwave.errors import ArgumentError
+from longwave.train import recipe, tasks
+from longwave.train.task import Option, Value
 
 AUTOCAST = ("auto", "off", "bf16")
 SWITCH = ("auto", "on", "off")
@@ -21,12 +26,14 @@ CHECKPOINT_ABOVE = 2**26
 class Options:
     """Options of a training run, all resolved: no field means "default".
 
-    Lengths are in bases, rates a step; `weight_decay` applies to matrices alone; `eval_bases` bounds what a validation
-    during training scores. `backend`, `device`, `autocast` and `activation_checkpointing` are kept as they were given.
+    Lengths are in positions, rates a step; `weight_decay` applies to matrices alone. `backend`, `device`, `autocast` and
+    `activation_checkpointing` are kept as they were given. `own` holds the options of the task alone.
     """
 
+    task: str
     preset: str
     context: int
+    filter_length: int
     batch: int
     steps: int
     seed: int
@@ -35,19 +42,26 @@ class Options:
     weight_decay: float
     clip: float
     eval_every: int
-    eval_bases: int
     checkpoint_every: int
-    fasta: str
     backend: str
     device: str
     autocast: str
     activation_checkpointing: str
+    own: dict[str, Value]
 
     def __post_init__(self) -> None:
-        at_least = {"context": 2, "batch": 1, "steps": 1, "seed": 0, "warmup": 0, "eval_every": 1, "eval_bases": 1}
-        for name, least in {**at_least, "checkpoint_every": 1}.items():
-            if getattr(self, name) < least:
-                raise ArgumentError(f"--{_dashed(name)} must be at least {least}, but {getattr(self, name)} was given")
+        at_least = {
+            "context": 2,
+            "filter_length": 1,
+            "batch": 1,
+            "steps": 1,
+            "seed": 0,
+            "warmup": 0,
+            "eval_every": 1,
+            "checkpoint_every": 1,
+        }
+        for name, least in at_least.items():
+            _check_least(name, getattr(self, name), least)
         for name in ("lr", "clip"):
             if not 0 < getattr(self, name) < float("inf"):
                 raise ArgumentError(f"--{name} must be greater than 0 and finite, but {getattr(self, name)} was given")
@@ -58,39 +72,148 @@ class Options:
         if self.warmup > self.steps:
             raise ArgumentError(f"--warmup must not exceed the {self.steps} steps, but {self.warmup} was given")
         for name, allowed in (("autocast", AUTOCAST), ("activation_checkpointing", SWITCH)):
-            if getattr(self, name) not in allowed:
-                raise ArgumentError(
-                    f"--{_dashed(name)} must be one of {', '.join(allowed)}, but {getattr(self, name)!r} was given"
-                )
+            _check_among(name, getattr(self, name), allowed)
+        for option in tasks.find(self.task).OPTIONS:
+            if option.least is not None:
+                _check_least(option.name, self.own[option.name], option.least)
+            if option.choices:
+                _check_among(option.name, self.own[option.name], option.choices)
+
+    @property
+    def flat(self) -> dict[str, Value]:
+        """Every option by its name, the task's own ones among them: what TOML keeps."""
+        fields = dataclasses.asdict(self)
+        own = fields.pop("own")
+        del fields["task"]
+        return {**fields, **own}
+
+    @property
+    def words(self) -> list[str]:
+        """The command line that asks for the same run, but for its folder."""
+        names = [option.name for option in common(self.task) if option.name in ("preset", "context", "batch", "steps", "lr")]
+        said = {name: self.flat[name] for name in names}
+        said |= {name: value for name, value in self.own.items() if value != resolve(self.task, said).own[name]}
+        said |= {name: value for name, value in self.flat.items() if value != resolve(self.task, said).flat[name]}
+        return ["train", self.task, *(word for name, value in said.items() for word in (f"--{dashed(name)}", str(value)))]
 
 
-def _dashed(name: str) -> str:
-    return name.replace("_", "-")
+def common(task: str) -> list[Option]:
+    """The options that every task has, as this one calls them; the defaults are those that no recipe says."""
+    module = tasks.find(task)
+    units, counted = f"{module.UNIT}s", f"{module.METRIC.counted}s"
+    length = []
+    if module.CONTEXTS is not None:
+        least, most = module.CONTEXTS
+        help = f"{units} in a sequence, {least} to {most} (default: the recipe's)"
+        length = [Option("context", 0, help, metavar=units.upper())]
+    return [
+        Option("preset", "", "size of the model (default: the recipe's); an unknown name lists them all"),
+        *length,
+        Option("filter_length", 0, "taps of the long filters (default: as many as the context)", metavar="TAPS"),
+        Option("batch", 0, "sequences in a step", metavar="SEQUENCES"),
+        Option("steps", 0, "updates in all"),
+        Option("seed", 0, f"of the initial weights and of the order of {counted} (default: 0)"),
+        Option("lr", 0.0, "peak learning rate", metavar="RATE"),
+        Option("warmup", 0, "steps of linear warm-up before the cosine (default: a twentieth)", metavar="STEPS"),
+        Option("weight_decay", 0.1, "of matrices outside filters (default: 0.1)", metavar="RATE"),
+        Option("clip", 1.0, "largest norm of the gradient (default: 1)", metavar="NORM"),
+        Option("backend", "auto", "backend of the convolutions (default: auto)"),
+        Option("device", "auto", "auto, cpu or cuda (default: auto)"),
+        Option(
+            "autocast", "auto", "auto, off or bf16 (default: auto, which is bf16 where the hardware has it)", metavar="MODE"
+        ),
+        Option(
+            "activation_checkpointing", "auto", "auto, on or off (default: auto, which is by size)", metavar="MODE"
+        ),
+        Option("eval_every", 0, "steps between validations (default: a tenth of all)", metavar="STEPS"),
+        Option("checkpoint_every", 0, "steps between checkpoints (default: a fifth of all)", metavar="STEPS"),
+    ]  # fmt: skip
 
 
-def given(namespace: Any) -> dict[str, Any]:
-    """The options of a parsed command line that the user wrote: those that are not None."""
-    names = [field.name for field in dataclasses.fields(Options)]
-    return {name: value for name in names if (value := getattr(namespace, name, None)) is not None}
+def resolve(task: str, asked: Mapping[str, Any]) -> Options:
+    """Options with every default filled in, from what was asked for, the recipe and the task.
+
+    Args:
+        task: its name.
+        asked: options by name, and perhaps `model`, whose recipe then names the preset.
+
+    Raises:
+        ArgumentError: an unknown preset or model, a preset of another model, or a value out of range.
+    """
+    module, model = tasks.find(task), asked.get("model")
+    preset = asked.get("preset") or recipe.default_preset(task, model)
+    owner = models.find_preset(preset)[0]
+    if model is not None and model != owner:
+        raise ArgumentError(f"--preset {preset} is one of the model {owner}, not of --model {model}; leave one of them out")
+    advised = recipe.defaults(task, preset)
+    chosen = {**advised, **{name: value for name, value in asked.items() if name != "model"}, "preset": preset}
+    fixed = {option.name: chosen.pop(option.name, option.default) for option in module.OPTIONS}
+    if module.CONTEXTS is None:
+        chosen["context"] = tasks.offered(task, "context", "a task without --context")(fixed)
+    elif not module.CONTEXTS[0] <= chosen["context"] <= module.CONTEXTS[1]:
+        least, most = module.CONTEXTS
+        raise ArgumentError(f"--context must be from {least:,} to {most:,} {module.UNIT}s, but {chosen['context']:,} was given")
+    context = chosen["context"]
+    if "batch" not in asked:  # as many positions a step as the recipe has, whatever the context
+        chosen["batch"] = max(1, advised["batch"] * advised["context"] // context)
+    steps = chosen["steps"]
+    plain = {option.name: option.default for option in common(task)}
+    plain |= {
+        "filter_length": context,
+        "warmup": steps // 20,
+        "eval_every": max(steps // 10, 1),
+        "checkpoint_every": max(steps // 5, 1),
+    }
+    own = {name: value(context) if callable(value) else value for name, value in fixed.items()}
+    return Options(**{**plain, **chosen}, task=task, own=own)
 
 
-def resume_options(stored: dict[str, Any], asked: dict[str, Any], folder: str) -> Options:
+def given(task: str, namespace: Any) -> dict[str, Any]:
+    """The options of a parsed command line that the user wrote: those that are not None. Files are made absolute."""
+    found = {}
+    for option in (*common(task), *tasks.find(task).OPTIONS, Option("model", "", "")):
+        if (value := getattr(namespace, option.name, None)) is not None:
+            found[option.name] = (
+                os.path.abspath(value) if option.is_file else value
+            )  # not resolved: /dev/stdin is a link to no path
+    return found
+
+
+def resume_options(task: str, stored: Mapping[str, Any], asked: Mapping[str, Any], folder: str) -> Options:
     """The options of the run in `folder`, with nothing asked for that differs from them.
 
     Raises:
         ArgumentError: an option was asked for with another value than the run has, or the stored ones are not options.
     """
+    names = [option.name for option in tasks.find(task).OPTIONS]
     try:
-        options = Options(**stored)
-    except TypeError as error:
+        own = {name: stored[name] for name in names}
+        options = Options(task=task, own=own, **{name: value for name, value in stored.items() if name not in names})
+    except (TypeError, KeyError) as error:
         raise ArgumentError(f"{folder}/config.toml does not hold the options of a run of this version ({error})") from error
+    has = {**options.flat, "model": models.find_preset(options.preset)[0]}
     for name, value in asked.items():
-        if value != getattr(options, name):
+        if value != has[name]:
             raise ArgumentError(
-                f"--resume continues {folder} with its own --{_dashed(name)} {getattr(options, name)}, but {value} "
+                f"--resume continues {folder} with its own --{dashed(name)} {has[name]}, but {value} "
                 "was given; leave the option out, or start a new run in another --out"
             )
     return options
+
+
+def _check_least(name: str, value: Any, least: float) -> None:
+    if value < least:
+        raise ArgumentError(f"--{dashed(name)} must be at least {least}, but {value} was given")
+
+
+def _check_among(name: str, value: Any, allowed: Sequence[Value]) -> None:
+    if value not in allowed:
+        raise ArgumentError(f"--{dashed(name)} must be one of {', '.join(map(str, allowed))}, but {value!r} was given")
+
+
+def dashed(name: str) -> str:
+    """As it is typed."""
+    return name.replace("_", "-")
 
 
 def choose_device(name: str) -> torch.device:

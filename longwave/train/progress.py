@@ -12,10 +12,19 @@ SECONDS_BETWEEN_LINES = 10.0
 
 
 class Progress:
-    """Loss, speed and time left of a run of `steps` steps that begins after `start` of them; written to stderr."""
+    """Score, speed and time left of a run of `steps` steps that begins after `start` of them; written to stderr.
 
-    def __init__(self, steps: int, start: int, bases_per_step: int) -> None:
-        self.steps, self.start, self.bases_per_step = steps, start, bases_per_step
+    Args:
+        steps, start: as above.
+        positions_a_step: of `unit`s.
+        unit: what a position is: "base".
+        label: of the score: "bits per base".
+        seconds: that the steps before `start` took.
+    """
+
+    def __init__(self, steps: int, start: int, positions_a_step: int, *, unit: str, label: str, seconds: float = 0.0) -> None:
+        self.steps, self.start, self.positions_a_step = steps, start, positions_a_step
+        self.unit, self.label, self._seconds_before = unit, label, seconds
         self._began = self._written = time.perf_counter()
         self._seconds_idle = 0.0
         self._bar: Any = None
@@ -27,24 +36,32 @@ class Progress:
         """Leave `seconds`, spent on validation or saving, out of the speed."""
         self._seconds_idle += seconds
 
-    def bases_per_second(self, step: int) -> float:
-        """Training bases a second from the start of this process to the end of `step`."""
-        seconds = time.perf_counter() - self._began - self._seconds_idle
-        return (step - self.start) * self.bases_per_step / max(seconds, 1e-9)
+    @property
+    def seconds(self) -> float:
+        """Training alone, from the start of the run until now."""
+        return self._seconds_before + self._seconds_here
 
-    def update(self, step: int, bits_per_base: float) -> None:
+    @property
+    def _seconds_here(self) -> float:
+        return time.perf_counter() - self._began - self._seconds_idle
+
+    def per_second(self, step: int) -> float:
+        """Positions a second from the start of this process to the end of `step`."""
+        return (step - self.start) * self.positions_a_step / max(self._seconds_here, 1e-9)
+
+    def update(self, step: int, score: float) -> None:
         """Show that `step` (1 is the first) is done."""
-        speed = self.bases_per_second(step)
+        speed = self.per_second(step)
         if self._bar is not None:
-            self._bar.set_postfix_str(f"{bits_per_base:.4f} bits/base, {speed:,.0f} bases/s", refresh=False)
+            self._bar.set_postfix_str(f"{score:.4f} {self.label}, {speed:,.0f} {self.unit}s/s", refresh=False)
             self._bar.update(1)
             return
         now = time.perf_counter()
         if step in (self.start + 1, self.steps) or now - self._written >= SECONDS_BETWEEN_LINES:
             self._written = now
-            left = (self.steps - step) * self.bases_per_step / speed
+            left = (self.steps - step) * self.positions_a_step / speed
             self.say(
-                f"step {step:,}/{self.steps:,}: {bits_per_base:.4f} bits per base, {speed:,.0f} bases/s, "
+                f"step {step:,}/{self.steps:,}: {score:.4f} {self.label}, {speed:,.0f} {self.unit}s/s, "
                 f"{int(left) // 60}:{int(left) % 60:02d} left"
             )
 

@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from longwave.errors import DataError
 from longwave.train.files import replacing, write_text
 from longwave.train.optional import need
+from longwave.train.task import Metric, Reference
 
 METRICS = "metrics.jsonl"
 PICTURE = "loss.png"
-UNIFORM_BITS = 2.0
 
 
 class Metrics:
@@ -41,14 +42,19 @@ class Metrics:
                 break
         return lines
 
+    @property
+    def seconds(self) -> float:
+        """What the training steps written down took in all."""
+        return next((float(line["seconds"]) for line in reversed(self.read()) if line["kind"] == "train"), 0.0)
+
     def cut_back(self, step: int) -> None:
         """Drop what was written after `step`, and the final test: a resumed run writes both again."""
         kept = [line for line in self.read() if line["step"] <= step and line["kind"] != "test"]
         write_text(self.path, "".join(json.dumps(line) + "\n" for line in kept))
 
 
-def draw_loss(folder: Path, title: str, markov_bits: float) -> None:
-    """Draw `loss.png` in `folder` from its metrics: bits per base over steps, with the uniform and the Markov line.
+def draw(folder: Path, title: str, metric: Metric, references: Sequence[Reference]) -> None:
+    """Draw `loss.png` in `folder` from its metrics: the score over steps, beside those of `references`.
 
     Raises:
         DataError: the file system refuses.
@@ -56,30 +62,35 @@ def draw_loss(folder: Path, title: str, markov_bits: float) -> None:
     figure = need("matplotlib.figure").Figure(figsize=(7, 4.2), layout="constrained")
     axes = figure.subplots()
     lines = Metrics(folder / METRICS).read()
-    train = [(line["step"], line["bits_per_base"]) for line in lines if line["kind"] == "train"]
-    validation = [(line["step"], line["bits_per_base"]) for line in lines if line["kind"] == "validation"]
+    train = [(line["step"], line[metric.name]) for line in lines if line["kind"] == "train"]
+    validation = [(line["step"], line[metric.name]) for line in lines if line["kind"] == "validation"]
     if train:
-        steps, bits = zip(*train, strict=True)
-        axes.plot(steps, bits, color="0.75", linewidth=0.6, label="training, a step")
-        width = max(len(bits) // 50, 1)
+        steps, scores = zip(*train, strict=True)
+        axes.plot(steps, scores, color="0.75", linewidth=0.6, label="training, a step")
+        width = max(len(scores) // 50, 1)
         if width > 1:
-            axes.plot(steps[width - 1 :], _running_mean(bits, width), color="C0", label=f"training, mean of {width} steps")
+            means = running_mean(scores, width)
+            axes.plot(steps[width - 1 :], means, color="C0", label=f"training, mean of {width} steps")
     if validation:
-        steps, bits = zip(*validation, strict=True)
-        axes.plot(steps, bits, color="C1", marker="o", markersize=4, label="validation")
-    axes.axhline(UNIFORM_BITS, color="0.3", linestyle=":", label="uniform, 2.000")
-    axes.axhline(markov_bits, color="C2", linestyle="--", label=f"Markov on validation, {markov_bits:.3f}")
-    # The first steps of an untrained model would flatten everything that matters.
-    seen = [bits for _, bits in train + validation if bits <= 2.05]
-    low = min([*seen, markov_bits])
-    axes.set_ylim(low - 0.02, 2.05)
-    axes.set(xlabel="step", ylabel="bits per base", title=title)
-    axes.legend(fontsize="small", framealpha=0.9)
+        steps, scores = zip(*validation, strict=True)
+        axes.plot(steps, scores, color="C1", marker="o", markersize=4, label="validation")
+    levels = [reference.test if reference.validation is None else reference.validation for reference in references]
+    for reference, level, color, style in zip(references, levels, ("0.3", "C2", "C3"), (":", "--", "-."), strict=False):
+        axes.axhline(level, color=color, linestyle=style, label=f"{reference.label}, {level:.3f}")
+    if not metric.higher_is_better and references:
+        # The first steps of an untrained model would flatten everything that matters.
+        high = 1.025 * max(levels)
+        seen = [score for _, score in train + validation if score <= high]
+        axes.set_ylim(min([*seen, *levels]) - 0.01 * max(levels), high)
+    axes.set(xlabel="step", ylabel=metric.label, title=title)
+    # Not "best", which searches among all points: where a curve that goes right leaves room.
+    axes.legend(fontsize="small", framealpha=0.9, loc="lower right" if metric.higher_is_better else "upper right")
     with replacing(folder / PICTURE) as temporary:
         figure.savefig(temporary, dpi=120, format="png")
 
 
-def _running_mean(values: tuple[float, ...], width: int) -> list[float]:
+def running_mean(values: Sequence[float], width: int) -> list[float]:
+    """The mean of every `width` neighbours."""
     total = sum(values[:width])
     means = [total / width]
     for new, old in zip(values[width:], values, strict=False):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import functools
 import statistics
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -14,21 +15,21 @@ import torch
 from torch import Tensor
 
 from longwave.bench.leak import negative_energy
-from longwave.data import dna, fasta, genome
 from longwave.errors import ArgumentError, DataError
 from longwave.masked import effective_filter
 from longwave.masks import FrequencyMask
-from longwave.models import SequenceModel
 from longwave.nn.hyena import HyenaOperator
 from longwave.ops.long_conv import long_conv
-from longwave.train import checkpoint
-from longwave.train.optim import parameter_groups
+from longwave.train import checkpoint, evaluate, tasks
+from longwave.train.heads import Trained, body_of
+from longwave.train.optim import parameter_groups, set_rate
 from longwave.train.options import choose_device
-from longwave.train.score import Score, loss_nats, score
+from longwave.train.score import loss_nats, on_device, score
+from longwave.train.task import Batch, Score
 
 KINDS = ("lowpass", "energy")
 FORWARDS = 5
-BASES_A_STEP = 4_096  # of training through masks
+POSITIONS_A_STEP = 4_096  # of training through masks
 TUNING_RATE = 1e-3
 
 
@@ -36,14 +37,14 @@ TUNING_RATE = 1e-3
 class Row:
     """A model with masks that keep the fraction `keep` of the frequencies of its filters (None: without masks).
 
-    - `leaking`: bits per base, masked as FlashFFTConv does. `cut`: the same with the effective filters' negative lags set to
-      zero, so that the model is causal again. `negative_energy`: the share of the effective filters' energy there.
+    - `leaking`: the score (of DNA: bits per base), masked as FlashFFTConv does. `cut`: the same with the effective filters'
+      negative lags set to zero, so that the model is causal again. `negative_energy`: the share of their energy there.
     - `tuned_leaking`, `tuned_cut`: the same two after some steps of training through the leaking masks.
     - `forward_ms`: median of one window's forward with the leaking filters.
     """
 
     keep: float | None
-    bases: int
+    targets: int
     leaking: float
     cut: float
     negative_energy: float
@@ -66,18 +67,18 @@ def rows(
     *,
     kind: str = "lowpass",
     tune: int = 0,
-    fasta_path: str | None,
+    fasta: str | None,
     backend: str,
     device: str,
 ) -> Iterator[Row]:
     """The model without masks, and then with masks that keep each of the fractions.
 
     Args:
-        path: folder of a run of `longwave train dna`, or weights.
+        path: folder of a run of `longwave train`, or weights, of a model with Hyena operators.
         keeps: fractions, above 0 and at most 1.
         kind: "lowpass", or "energy": the frequencies that hold most of the energy of each layer's filters.
-        tune: steps that a copy of the model is trained on through the masks, on E. coli's training bases.
-        fasta_path: what is scored, all records; None for the held-out test bases of the embedded genome.
+        tune: steps that a copy of the model is trained on through the masks, on the data it was trained on.
+        fasta: DNA to score, all records; None for the task's held-out test data (of DNA: E. coli's).
         backend, device: as in training.
 
     Raises:
@@ -92,58 +93,61 @@ def rows(
         FrequencyMask.lowpass(keep)  # refuses a fraction that is none
     where = choose_device(device)
     model, description = checkpoint.load_model(path, backend=backend, device=where)
-    context = description.context
+    config = body_of(model).config
+    example = torch.zeros(1, description.context, dtype=torch.int64, device=where)
+    if not config.vocabulary:
+        example = torch.zeros(1, description.context, config.values, device=where)
+    context, metric = description.context, tasks.find(description.task).METRIC
     if not _mixers(model):
         raise DataError(
             f"{path} holds the model {description.model!r} without Hyena operators; give a checkpoint that has some"
         )
-    split = dna.split([genome.ecoli()], context)
-    records = [record.codes for record in fasta.read_fasta(fasta_path)] if fasta_path else [split.test]
-    windows = dna.Windows(split.train, context, max(1, BASES_A_STEP // context), seed=0)
+    if tune:
+        setting = evaluate.setting(description, batch=max(1, POSITIONS_A_STEP // context))
+        batch = tasks.find(description.task).make(setting).batches(0)
 
-    def bits(model: SequenceModel) -> Score:
-        costs = [score(model, codes, context, overlap=context // 2, device=where) for codes in records]
-        return sum(costs[1:], costs[0])
+    def cost(model: Trained) -> Score:
+        parts = evaluate.held_out(description, fasta=fasta)
+        return sum((score(model, batches, device=where) for _, batches in parts), Score(0, 0.0))
+
+    def both(model: Trained) -> tuple[float, float]:
+        leaking = cost(model)
+        for mixer in _mixers(model):
+            mixer.conv = without_leak
+        cut = cost(model)
+        for mixer in _mixers(model):
+            mixer.conv = long_conv
+        return metric.of(leaking), metric.of(cut)
 
     with torch.no_grad():
         filters = [mixer.filter(min(context, mixer.filter.max_length)) for mixer in _mixers(model)]
-    whole = bits(model)
-    yield Row(None, whole.bases, whole.bits_per_base, whole.bits_per_base, 0.0, _forward_ms(model, context, where))
+    whole = cost(model)
+    forward_ms = functools.partial(_forward_ms, model, example, where)
+    yield Row(None, whole.targets, metric.of(whole), metric.of(whole), 0.0, forward_ms())
     for keep in keeps:
         masks = [_mask(kind, k, keep) for k in filters]
         effective = torch.cat([effective_filter(k, context, mask) for k, mask in zip(filters, masks, strict=True)])
         for mixer, mask in zip(_mixers(model), masks, strict=True):
             mixer.frequency_mask = mask
-        leaking, cut = _both(model, bits)
+        leaking, cut = both(model)
         tuned: tuple[float | None, float | None] = (None, None)
         if tune:
             trained_on = copy.deepcopy(model)
-            _tune(trained_on, windows, tune, where)
-            tuned = _both(trained_on, bits)
-        yield Row(keep, whole.bases, leaking, cut, negative_energy(effective), _forward_ms(model, context, where), *tuned)
+            _tune(trained_on, batch, tune, where)
+            tuned = both(trained_on)
+        yield Row(keep, whole.targets, leaking, cut, negative_energy(effective), forward_ms(), *tuned)
 
 
-def _mixers(model: SequenceModel) -> list[HyenaOperator]:
+def _mixers(model: Trained) -> list[HyenaOperator]:
     return [module for module in model.modules() if isinstance(module, HyenaOperator)]
 
 
-def _both(model: SequenceModel, bits: Callable[[SequenceModel], Score]) -> tuple[float, float]:
-    """Bits per base with the leak and without it."""
-    leaking = bits(model)
-    for mixer in _mixers(model):
-        mixer.conv = without_leak
-    cut = bits(model)
-    for mixer in _mixers(model):
-        mixer.conv = long_conv
-    return leaking.bits_per_base, cut.bits_per_base
-
-
-def _tune(model: SequenceModel, windows: dna.Windows, steps: int, device: torch.device) -> None:
+def _tune(model: Trained, batch: Callable[[int], Batch], steps: int, device: torch.device) -> None:
     optimizer = torch.optim.AdamW(parameter_groups(model, 0.1), lr=TUNING_RATE)
+    set_rate(optimizer, TUNING_RATE)
     model.train()
     for step in range(steps):
-        tokens = windows.batch(step).to(device)
-        nats, count = loss_nats(model, tokens[:, :-1], tokens[:, 1:], autocast=False)
+        nats, count, _ = loss_nats(model, on_device(batch(step), device), autocast=False)
         optimizer.zero_grad(set_to_none=True)
         (nats / count).backward()
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
@@ -158,12 +162,11 @@ def _mask(kind: str, k: Tensor, keep: float) -> FrequencyMask:
 
 
 @torch.no_grad()
-def _forward_ms(model: SequenceModel, context: int, device: torch.device) -> float:
-    tokens = torch.randint(0, 4, (1, context), device=device)
+def _forward_ms(model: Trained, window: Tensor, device: torch.device) -> float:
     times = []
     for _ in range(FORWARDS + 1):
         start = time.perf_counter()
-        model(tokens)
+        model(window)
         if device.type == "cuda":
             torch.cuda.synchronize(device)
         times.append(1e3 * (time.perf_counter() - start))

@@ -12,9 +12,12 @@ import torch
 from torch import Tensor
 
 from longwave import models
+from longwave.train.heads import Trained, body_of, with_head
 from longwave.train.score import loss_nats
+from longwave.train.task import Batch, Classes
 
 COPY = "copy"
+SCHEMA = "longwave-step/1"
 
 
 class _Copy(torch.autograd.Function):
@@ -40,40 +43,46 @@ class Steps:
     """Median seconds of a training step of each kind, in the order they were asked for."""
 
     preset: str
+    model: str
     context: int
     batch: int
     seconds: dict[str, float]
 
     def __str__(self) -> str:
-        lines = [f"one training step of {self.preset}, {self.batch} windows of {self.context:,}:"]
-        ceiling = self.seconds[COPY]
+        lines = [f"one training step of {self.preset}, {self.batch} sequences of {self.context:,}:"]
+        positions, ceiling = self.batch * self.context, self.seconds[COPY]
         for name, seconds in self.seconds.items():
             what = "convolutions replaced by a copy" if name == COPY else f"backend {name}"
-            lines.append(f"  {seconds:8.3f} s  {what}, {seconds / ceiling:.2f} × the copy")
+            speed = f"{positions / seconds:,.0f} positions/s, {ceiling / seconds:.0%} of the ceiling"
+            if "plain" in self.seconds:
+                speed += f", {self.seconds['plain'] / seconds:.2f} × plain"
+            lines.append(f"  {seconds:8.3f} s  {what}: {speed}")
         return "\n".join(lines)
 
 
 def measure(
     preset: str, context: int, batch: int, backends: Sequence[str], *, rounds: int, activation_checkpointing: bool
 ) -> Steps:
-    """Steps in turns (loss, gradients, AdamW; random bases), the first of each not counted.
+    """Steps in turns (loss, gradients, AdamW; random inputs), the first of each not counted.
+
+    The loss is that of the next token where the model predicts tokens, and of ten classes a sequence elsewhere.
 
     Raises:
         ArgumentError: an unknown preset, or a context that the model refuses.
     """
     kind, config = models.find_preset(preset)
     module = models.find(kind)
-    tokens = torch.randint(0, 4, (batch, context + 1))
+    sample, classes = _example(config, batch, context)
     steps: dict[str, Callable[[], None]] = {}
     for name in (*backends, COPY):
         torch.manual_seed(0)
         chosen = {"conv": _copied} if name == COPY else {"backend": name}
-        model = module.Model(replace(config, filter_length=context), **chosen)
-        model.activation_checkpointing = activation_checkpointing
+        model = with_head(module.Model(replace(config, filter_length=context), **chosen), classes)
+        body_of(model).activation_checkpointing = activation_checkpointing
         optimizer = torch.optim.AdamW(model.parameters())
 
-        def step(model: Any = model, optimizer: torch.optim.Optimizer = optimizer) -> None:
-            nats, count = loss_nats(model, tokens[:, :-1], tokens[:, 1:], autocast=False)
+        def step(model: Trained = model, optimizer: torch.optim.Optimizer = optimizer) -> None:
+            nats, count, _ = loss_nats(model, sample, autocast=False)
             optimizer.zero_grad(set_to_none=True)
             (nats / count).backward()
             optimizer.step()
@@ -86,4 +95,15 @@ def measure(
             one_step()
             if turn:
                 times[name].append(time.perf_counter() - start)
-    return Steps(preset, context, batch, {name: statistics.median(found) for name, found in times.items()})
+    medians = {name: statistics.median(found) for name, found in times.items()}
+    return Steps(preset, kind, context, batch, medians)
+
+
+def _example(config: Any, batch: int, context: int) -> tuple[Batch, Classes | None]:
+    if config.predicted:
+        tokens = torch.randint(0, config.predicted, (batch, context + 1))
+        return Batch(tokens[:, :-1], tokens[:, 1:]), None
+    inputs = torch.randn(batch, context, config.values)
+    if config.vocabulary:
+        inputs = torch.randint(0, config.vocabulary, (batch, context))
+    return Batch(inputs, torch.randint(0, 10, (batch,))), Classes(10, "mean")

@@ -56,7 +56,7 @@ def test_it_sweeps_the_fractions(trained: Path, genome_file: Path, tmp_path: Pat
     assert main(["sparsify", str(trained), *options, "--json"]) == 0
     rows = json.loads(capsys.readouterr().out)["rows"]
     assert [row["keep"] for row in rows] == [None, 1.0, 0.25]
-    assert {row["bases"] for row in rows} == {40_000}
+    assert {row["targets"] for row in rows} == {40_000}
     whole, one, quarter = rows
     assert one["leaking"] == pytest.approx(whole["leaking"], rel=1e-5)
     assert one["cut"] == pytest.approx(whole["leaking"], rel=1e-5)

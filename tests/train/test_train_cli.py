@@ -16,8 +16,7 @@ from terminal import typed
 
 from longwave.cli import main
 from longwave.models import hyena
-from longwave.train import checkpoint
-from longwave.train.tasks.dna import job
+from longwave.train import checkpoint, recipe
 
 QUICK = ("--steps", "2", "--eval-bases", "500")
 
@@ -202,7 +201,7 @@ def test_resume_refuses_other_options_and_other_data(
     resume = ("train", "dna", "--out", str(trained), "--resume")
     assert "--lr" in _refused(capsys, *resume, "--lr", "0.5")
     genome_file.write_text(genome_file.read_text().replace("A", "C", 1))
-    assert "other bases" in _refused(capsys, *resume)
+    assert "other data" in _refused(capsys, *resume)
 
 
 def test_train_refuses_several_processes(
@@ -273,4 +272,4 @@ def test_default_folder_names_preset_and_context(
     command = ["train", "dna", "--preset", micro, "--context", "2048", "--fasta", os.fspath(genome_file), "--batch", "1"]
     assert main([*command, "--steps", "1", "--eval-bases", "100"]) == 0
     assert (tmp_path / "runs" / "dna-micro-2048" / "config.toml").exists()
-    assert job.default_recipe("hyenadna-large-1m", 1_000_000).context == 1_000_000
+    assert recipe.defaults("dna", "hyenadna-large-1m")["context"] == 1_000_000

@@ -8,6 +8,7 @@ import itertools
 import json
 import math
 from pathlib import Path
+from typing import Any, ClassVar
 
 import numpy as np
 import pytest
@@ -19,12 +20,14 @@ from longwave.errors import ArgumentError, DataError, UnsupportedError
 from longwave.models.hyena import HyenaConfig, HyenaLM
 from longwave.train import checkpoint, options
 from longwave.train.files import replacing, write_text
+from longwave.train.heads import Classifier, with_head
 from longwave.train.mesh import single_process_mesh
-from longwave.train.optim import learning_rate, parameter_groups
+from longwave.train.optim import learning_rate, make_optimizer, parameter_groups, set_rate
 from longwave.train.progress import Progress
-from longwave.train.record import Metrics, draw_loss
-from longwave.train.score import Score, score
-from longwave.train.tasks.dna.job import resolve
+from longwave.train.record import Metrics, draw
+from longwave.train.score import loss_nats, right_answers, score
+from longwave.train.stretches import consecutive
+from longwave.train.task import IGNORE, Batch, Classes, Reference, Score, bits_per
 
 CPU = torch.device("cpu")
 
@@ -55,19 +58,23 @@ def _codes(n: int) -> np.ndarray:
     return codes
 
 
+def _scored(model: nn.Module, codes: np.ndarray, context: int, **options: Any) -> Score:
+    return score(model, consecutive(codes, context, start=4, unknown=4, **options), device=CPU)
+
+
 @pytest.mark.parametrize("overlap", [0, 3, 7])
 @pytest.mark.parametrize("n", [1, 2, 8, 9, 40, 41])
 def test_score_counts_every_known_base_once(n: int, overlap: int) -> None:
     """Against one window over everything: a model that remembers no more than the overlap cannot tell the difference."""
     codes, model = _codes(n), _Remembers(overlap)
-    found = score(model, codes, 8, overlap=overlap, device=CPU)
+    found = _scored(model, codes, 8, overlap=overlap)
     assert max(shape[1] for shape in model.seen) <= 8
     inputs = torch.from_numpy(np.concatenate([[4], codes[:-1]])).long()[None]
     targets = torch.from_numpy(codes).long()
     log_p = F.log_softmax(model(inputs)[0] @ model.head_weight().T, dim=-1)
     known = targets != 4
     bits = -log_p[known].gather(1, targets[known][:, None]).sum().item() / math.log(2)
-    assert found.bases == known.sum().item()
+    assert found.targets == known.sum().item()
     assert found.bits == pytest.approx(bits, rel=1e-5)
     assert bits > 0.5
 
@@ -75,9 +82,7 @@ def test_score_counts_every_known_base_once(n: int, overlap: int) -> None:
 def test_score_with_overlap_gives_context() -> None:
     """The control: a model that remembers more than the overlap does see a difference."""
     codes, model = _codes(40), _Remembers(7)
-    assert score(model, codes, 8, overlap=7, device=CPU).bits != pytest.approx(
-        score(model, codes, 8, overlap=0, device=CPU).bits, rel=1e-3
-    )
+    assert _scored(model, codes, 8, overlap=7).bits != pytest.approx(_scored(model, codes, 8, overlap=0).bits, rel=1e-3)
 
 
 @pytest.mark.parametrize("overlap", [0, 30])
@@ -92,22 +97,22 @@ def test_score_of_joined_records_is_that_of_each_alone(overlap: int) -> None:
     parts = [_codes(n + 5)[5:] for n in sizes]
     joined = np.concatenate([x for part in parts for x in (separator, part)][1:])
     records = np.cumsum([n + 1 for n in sizes])[:-1] - 1
-    alone = sum((score(model, part, 64, device=CPU) for part in parts), Score(0, 0.0))
-    apart = score(model, joined, 64, overlap=overlap, records=records, device=CPU)
-    assert apart.bases == alone.bases
+    alone = sum((_scored(model, part, 64) for part in parts), Score(0, 0.0))
+    apart = _scored(model, joined, 64, overlap=overlap, records=records)
+    assert apart.targets == alone.targets
     assert apart.bits == pytest.approx(alone.bits, rel=1e-9)
-    assert score(model, joined, 64, device=CPU).bits != pytest.approx(alone.bits, rel=1e-4)  # the control
+    assert _scored(model, joined, 64).bits != pytest.approx(alone.bits, rel=1e-4)  # the control
 
 
 @pytest.mark.parametrize("overlap", [-1, 8])
 def test_score_refuses_an_overlap_out_of_range(overlap: int) -> None:
     with pytest.raises(ArgumentError, match="overlap"):
-        score(_Remembers(1), _codes(9), 8, overlap=overlap, device=CPU)
+        _scored(_Remembers(1), _codes(9), 8, overlap=overlap)
 
 
 def test_score_of_nothing_known_is_nan() -> None:
-    assert math.isnan(score(_Remembers(1), np.full(5, 4, np.uint8), 8, device=CPU).bits_per_base)
-    assert (Score(1, 2.0) + Score(3, 2.0)).bits_per_base == 1.0
+    assert math.isnan(_scored(_Remembers(1), np.full(5, 4, np.uint8), 8).mean_bits)
+    assert (Score(1, 2.0) + Score(3, 2.0)).mean_bits == 1.0
 
 
 def test_learning_rate_warms_up_and_falls() -> None:
@@ -160,13 +165,14 @@ def test_metrics_are_cut_back(tmp_path: Path) -> None:
 def test_picture_shows_the_curves(tmp_path: Path) -> None:
     image = pytest.importorskip("matplotlib.image")
     metrics = Metrics(tmp_path / "metrics.jsonl")
-    draw_loss(tmp_path, "nothing yet", 1.94)
+    lines = [Reference("uniform", "uniform", 2.0, 2.0), Reference("markov", "Markov", 1.94, 1.95)]
+    draw(tmp_path, "nothing yet", bits_per("base"), lines)
     empty = image.imread(tmp_path / "loss.png")
     for step in range(1, 200):
         metrics.append("train", step, bits_per_base=1.9 + 0.1 / step)
         if step % 50 == 0:
             metrics.append("validation", step, bits_per_base=1.92)
-    draw_loss(tmp_path, "a run", 1.94)
+    draw(tmp_path, "a run", bits_per("base"), lines)
     drawn = image.imread(tmp_path / "loss.png")
     blue = np.array([0x1F, 0x77, 0xB4]) / 255
     assert (np.abs(drawn[..., :3] - blue).max(axis=2) < 0.02).sum() > 200
@@ -181,7 +187,7 @@ class _Terminal(io.StringIO):
 def test_progress_is_a_bar_on_a_terminal_and_lines_elsewhere(monkeypatch: pytest.MonkeyPatch) -> None:
     for screen in (_Terminal(), io.StringIO()):
         monkeypatch.setattr("sys.stderr", screen)
-        progress = Progress(10, 4, bases_per_step=2_048)
+        progress = Progress(10, 4, 2_048, unit="base", label="bits per base")
         for step in range(5, 11):
             progress.update(step, 1.91)
         progress.say("a word between")
@@ -216,18 +222,18 @@ def test_mesh_has_one_process_and_ends(monkeypatch: pytest.MonkeyPatch) -> None:
 )  # fmt: skip
 def test_options_refuse_values_out_of_range(name: str, value: object) -> None:
     with pytest.raises(ArgumentError, match="--" + name.replace("_", "-")):
-        resolve({name: value})
+        options.resolve("dna", {name: value})
 
 
 def test_options_resolve_and_resume() -> None:
-    chosen = resolve({"steps": 40})
+    chosen = options.resolve("dna", {"steps": 40})
     assert (chosen.preset, chosen.steps, chosen.warmup, chosen.eval_every) == ("tiny", 40, 2, 4)
-    stored = dataclasses.asdict(chosen)
-    assert options.resume_options(stored, {"steps": 40}, "run") == chosen
+    stored = chosen.flat
+    assert options.resume_options("dna", stored, {"steps": 40}, "run") == chosen
     with pytest.raises(ArgumentError, match="--steps 40, but 41"):
-        options.resume_options(stored, {"steps": 41}, "run")
+        options.resume_options("dna", stored, {"steps": 41}, "run")
     with pytest.raises(ArgumentError, match=r"config\.toml"):
-        options.resume_options({"steps": 40}, {}, "run")
+        options.resume_options("dna", {"steps": 40}, {}, "run")
 
 
 @pytest.mark.parametrize("name", ["nonsense", "cuda:99", "meta"])
@@ -248,3 +254,67 @@ def test_weights_alone_give_the_model_back(tmp_path: Path) -> None:
     assert torch.equal(loaded(tokens), model(tokens))
     assert found == about
     assert json.loads(json.dumps(found.config)) == dataclasses.asdict(config)
+
+
+class _Filter(nn.Module):
+    """A layer that says how it is trained."""
+
+    optimizer_options: ClassVar[dict[str, dict[str, float]]] = {
+        "rate": {"lr_scale": 0.1, "weight_decay": 0.0},
+        "inner.*": {"lr_scale": 0.5},
+    }
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.rate, self.inner = nn.Parameter(torch.zeros(2)), nn.Linear(2, 2)
+
+
+def test_layers_say_how_they_are_trained() -> None:
+    model = nn.Sequential(nn.Linear(2, 2), _Filter())
+    names = {id(parameter): name for name, parameter in model.named_parameters()}
+    optimizer = make_optimizer(model, lr=1.0, weight_decay=0.1)
+    set_rate(optimizer, 0.01)
+    found = {
+        (group["weight_decay"], round(group["lr"], 9)): sorted(names[id(p)] for p in group["params"])
+        for group in optimizer.param_groups
+    }
+    assert found == {
+        (0.1, 0.01): ["0.weight"],
+        (0.1, 0.005): ["1.inner.weight"],
+        (0.0, 0.01): ["0.bias"],
+        (0.0, 0.005): ["1.inner.bias"],
+        (0.0, 0.001): ["1.rate"],
+    }
+
+
+@pytest.mark.parametrize("pool", ["positions", "mean", "last"])
+def test_a_head_answers_where_it_is_asked(pool: str) -> None:
+    torch.manual_seed(0)
+    body = HyenaLM(HyenaConfig(d_model=8, layers=1, filter_length=16, d_inner=16)).double()
+    model = with_head(body, Classes(3, pool)).double()
+    assert isinstance(model, Classifier)
+    nn.init.normal_(model.head.bias)
+    inputs = torch.randint(0, 5, (2, 12))
+    hidden = body(inputs)
+    looked_at = {"positions": hidden, "mean": hidden.mean(dim=1), "last": hidden[:, -1]}[pool]
+    logits = looked_at @ model.head.weight.T + model.head.bias
+    targets = torch.randint(0, 3, logits.shape[:-1])
+    targets[0] = IGNORE if pool == "positions" else targets[0]
+    nats, count, features = loss_nats(model, Batch(inputs, targets), autocast=False)
+    expected = F.cross_entropy(logits.reshape(-1, 3), targets.reshape(-1), ignore_index=IGNORE, reduction="sum")
+    torch.testing.assert_close(nats, expected, rtol=1e-5, atol=1e-6)
+    assert int(count) == int((targets != IGNORE).sum())
+    right = (logits.argmax(dim=-1) == targets).sum()
+    assert int(right_answers(model, features, targets)) == int(right)
+    whole = score(model, [Batch(inputs, targets), Batch(inputs, targets)], device=CPU)
+    assert (whole.targets, whole.right) == (2 * int(count), 2 * int(right))
+    assert whole.accuracy == pytest.approx(int(right) / int(count))
+
+
+def test_a_head_that_is_none_is_refused() -> None:
+    body = HyenaLM(HyenaConfig(d_model=8, layers=1, filter_length=16, d_inner=16))
+    for classes in (Classes(1, "mean"), Classes(3, "max")):
+        with pytest.raises(ArgumentError, match="a head has"):
+            with_head(body, classes)
+    with pytest.raises(ArgumentError, match="packed documents"):
+        with_head(body, Classes(2, "mean"))(torch.zeros(1, 8).long(), cu_seqlens=torch.tensor([0, 4, 8], dtype=torch.int32))

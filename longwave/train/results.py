@@ -1,0 +1,98 @@
+"""`docs/results.md`: every recipe and every run that was kept, with score, baseline and where it ran."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+from longwave import models
+from longwave.bench.stamp import Stamp, checkout
+from longwave.errors import DataError
+from longwave.train import recipe, tasks
+from longwave.train.job import RESULT, SCHEMA
+from longwave.train.options import resolve
+
+_HEADER = (
+    "task", "model", "preset", "parameters", "context", "steps", "seconds", "score", "baseline", "command", "commit", "machine",
+)  # fmt: skip
+
+_INTRODUCTION = """\
+# Results
+
+This page is written by a command from the runs kept in `benchmarks/results/train/`; to change it, run a recipe and the
+command again:
+
+    longwave train TASK --model MODEL --out RUN
+    longwave results RUN --save --out docs/results.md
+
+Scores are those of held-out test data; the baseline is a simple method on the same data. Rows without a score were not run.
+"""
+
+
+def load(path: Path) -> dict[str, Any]:
+    """The result of a run: its folder, or its `result.json`.
+
+    Raises:
+        DataError: it cannot be read, or is none.
+    """
+    path = path / RESULT if path.is_dir() else path
+    try:
+        content: Any = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise DataError(f"{path} cannot be read ({error}); give the folder of a run that was tested") from error
+    if not isinstance(content, dict) or content.get("schema") != SCHEMA:
+        raise DataError(f"{path} is no result of `longwave train` of this version; train again")
+    return content
+
+
+def kept_folder() -> Path:
+    """Where results are kept: in the checkout longwave runs from, or in this folder."""
+    return (checkout() or Path.cwd()) / "benchmarks" / "results" / "train"
+
+
+def kept_path(name: str, stamp: Stamp) -> Path:
+    """A file for a result in `kept_folder`, which is made."""
+    folder = kept_folder()
+    folder.mkdir(parents=True, exist_ok=True)
+    return folder / f"{name}-{stamp.file_name}"
+
+
+def kept() -> list[dict[str, Any]]:
+    """The results of training that are kept. Raises DataError for a file that cannot be read."""
+    folder = kept_folder()
+    found = sorted(folder.glob("*.json")) if folder.is_dir() else []
+    return [load(path) for path in found if not path.name.startswith(("race-", "step-"))]
+
+
+def as_markdown(results: Iterable[dict[str, Any]]) -> str:
+    """The page: a row for every result, and one for every preset of a recipe that has none."""
+    results = list(results)
+    rows = [_row(result) for result in results]
+    ran = {(result["task"], result["preset"]) for result in results}
+    for (task, model), content in recipe.available().items():
+        if task in tasks.available() and model in models.available():
+            presets = [name for name, value in content.items() if isinstance(value, dict)]
+            rows += [_missing(task, model, preset) for preset in presets if (task, preset) not in ran]
+    rows.sort(key=lambda row: row[:3])
+    lines = ["| " + " | ".join(_HEADER) + " |", "|" + "---|" * len(_HEADER), *("| " + " | ".join(row) + " |" for row in rows)]
+    return _INTRODUCTION + "\n" + "\n".join(lines) + "\n"
+
+
+def _row(result: dict[str, Any]) -> tuple[str, ...]:
+    metric, stamp = tasks.find(result["task"]).METRIC, Stamp(**result["stamp"])
+    name, label = list(result["references"].items())[-1]
+    machine = f"{stamp.cpu}, {stamp.cores} cores" if stamp.device == "cpu" else stamp.device
+    return (
+        result["task"], result["model"], result["preset"], f"{result['parameters']:,}", f"{result['context']:,}",
+        f"{result['steps']:,}", f"{result['seconds']:,.0f}", f"{result[f'model_{metric.name}']:.4f} {metric.label}",
+        f"{result[f'{name}_{metric.name}']:.4f}, {label}", f"`{stamp.command}`",
+        f"{stamp.commit[:10] or stamp.versions['longwave']}{' (changed)' * stamp.dirty}", machine,
+    )  # fmt: skip
+
+
+def _missing(task: str, model: str, preset: str) -> tuple[str, ...]:
+    chosen = resolve(task, {"preset": preset})
+    command = f"`longwave train {task} --preset {preset}`"
+    return task, model, preset, "", f"{chosen.context:,}", f"{chosen.steps:,}", "", "not run", "", command, "", ""

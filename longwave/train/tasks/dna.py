@@ -1,0 +1,114 @@
+"""The next base of DNA, of E. coli or of a FASTA file, judged on held-out bases beside a Markov model."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable, Iterator, Sequence
+from typing import TYPE_CHECKING, Any
+
+from longwave.train.task import Batch, Option, Reads, Reference, Setting, Task, bits_per
+
+if TYPE_CHECKING:
+    from longwave.data.codes import Codes, Record
+    from longwave.train.tasks import Codec
+
+HELP = "train a language model of DNA on E. coli, or on a FASTA file"
+UNIT = "base"
+METRIC = bits_per("base")
+CONTEXTS = (1_024, 1_048_576)
+OPTIONS = (
+    Option(
+        "fasta",
+        "",
+        "train on this file, plain or gzip, its records kept apart (default: E. coli 536, in the package)",
+        metavar="FILE",
+        is_file=True,
+    ),
+    Option(
+        "eval_bases",
+        lambda context: max(65_536, 2 * context),
+        "most bases of a validation (default: 65536 or two contexts)",
+        metavar="BASES",
+        least=1,
+    ),
+)
+
+
+def make(setting: Setting) -> Task:
+    """Raises DataError where the file cannot be used or holds too little, ArgumentError where a number is out of range."""
+    from longwave.data import dna, fasta, genome, markov
+    from longwave.data.codes import UNKNOWN
+    from longwave.train.stretches import shifted
+
+    path, context = setting.own["fasta"], setting.context
+    records = fasta.read_fasta(path) if path else [genome.ecoli()]
+    data = dna.split(records, context)
+    validation = data.validation[: setting.own["eval_bases"]]
+
+    def batches(rank: int) -> Any:
+        windows = dna.Windows(data.train, context, setting.batch, setting.seed, rank, data.train_records)
+
+        return lambda step: shifted(windows.batch(step), windows.documents(step), unknown=UNKNOWN)
+
+    def references() -> list[Reference]:
+        best = markov.fit_best(data.train, data.validation)
+        cost = best.bits_per_base
+        return [
+            Reference("uniform", "uniform", 2.0, 2.0),
+            Reference("markov", f"Markov, order {best.order}", cost(data.test), cost(validation)),
+        ]
+
+    return Task(
+        reads=Reads(vocabulary=5, predicted=4, causal=True),
+        classes=None,
+        about=_about(path or f"E. coli 536, {genome.ACCESSION}, in the package", records),
+        batches=batches,
+        validation=lambda: _windows(validation, context, records=data.validation_records),
+        test=lambda: _windows(data.test, context, overlap=context // 2, records=data.test_records),
+        references=references,
+    )
+
+
+def held_out(setting: Setting, fasta: str | None = None, overlap: int | None = None) -> Iterator[tuple[str, Iterable[Batch]]]:
+    """The records of a file, or the test bases of the embedded genome, in windows that share `overlap` bases, half the
+    context when not given.
+    """
+    from longwave.data import dna, genome
+    from longwave.data.fasta import read_fasta
+    from longwave.errors import ArgumentError
+
+    context = setting.context
+    overlap = context // 2 if overlap is None else overlap
+    if not 0 <= overlap < context:
+        raise ArgumentError(f"--overlap must be from 0 to {context - 1:,} (the context - 1), but {overlap:,} was given")
+    if fasta is None:
+        yield f"{genome.ACCESSION}:test", _windows(dna.split([genome.ecoli()], context).test, context, overlap=overlap)
+        return
+    for record in read_fasta(fasta):
+        yield record.name, _windows(record.codes, context, overlap=overlap)
+
+
+def codec(setting: Setting) -> Codec:
+    """The letters of DNA."""
+    import torch
+
+    from longwave.data.codes import ALPHABET, encode
+    from longwave.train.tasks import Codec
+
+    return Codec(lambda text: torch.from_numpy(encode(text)), ALPHABET.__getitem__)
+
+
+def _windows(codes: Codes, context: int, **options: Any) -> Iterator[Batch]:
+    from longwave.data.codes import UNKNOWN
+    from longwave.train.stretches import consecutive
+
+    return consecutive(codes, context, start=UNKNOWN, unknown=UNKNOWN, **options)
+
+
+def _about(source: str, records: Sequence[Record]) -> dict[str, Any]:
+    digest = hashlib.sha256()
+    for record in records:
+        digest.update(len(record.codes).to_bytes(8, "little"))
+        digest.update(record.codes.tobytes())
+    bases = sum(len(record.codes) for record in records)
+    return {"source": source, "records": len(records), "bases": bases, "sha256": digest.hexdigest()}

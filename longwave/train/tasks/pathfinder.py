@@ -1,0 +1,43 @@
+"""Pathfinder: whether a dashed path joins two dots of an image, read pixel by pixel."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from longwave.train.task import Classes, Option, Reads, Reference, Setting, Task, accuracy_per, chance, most_validated
+
+HELP = "tell whether a dashed path joins two dots of an image"
+UNIT = "pixel"
+METRIC = accuracy_per("image")
+CONTEXTS = None
+OPTIONS = (
+    Option("side", 32, "pixels of a side: 32, 64, 128, 256 or 512 (default: 32)", choices=(32, 64, 128, 256, 512)),
+    Option("test_images", 1_000, "images of the test (default: 1000)", metavar="IMAGES", least=1),
+    most_validated("image", 200),
+)
+
+
+def context(own: dict[str, Any]) -> int:
+    """Every pixel."""
+    side: int = own["side"]
+    return side**2
+
+
+def make(setting: Setting) -> Task:
+    """The images are drawn as they are needed."""
+    from longwave.data import baselines, pathfinder
+    from longwave.train.splits import as_task, compared
+
+    split = pathfinder.load(setting.own["side"], setting.own["test_images"])
+
+    def references() -> list[Reference]:
+        return [chance(2), compared("majority", baselines.majority(split))]
+
+    return as_task(
+        split,
+        setting,
+        reads=Reads(values=1),
+        classes=Classes(split.classes, "mean"),
+        validated=setting.own["eval_images"],
+        references=references,
+    )

@@ -1,0 +1,255 @@
+"""Every task: it learns, resumes to the same bits, is scored and described, and does not give its answers away."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+from made_data import FILES
+from safetensors.torch import load_file
+from terminal import typed
+
+from longwave.cli import main
+from longwave.data import baselines, examples
+from longwave.train import checkpoint, evaluate, job, options, recipe, tasks
+from longwave.train.job import opened
+from longwave.train.task import IGNORE, Batch, Task, chance
+
+NEXT = {"dna", "text", "audio"}
+CONTEXT = {"dna": 1024, "genes": 128, "species": 128, "text": 128, "audio": 128, "recall": 8, "induction": 8}
+STEPS = 24
+
+
+@pytest.fixture(params=sorted(FILES))
+def task(request: pytest.FixtureRequest) -> str:
+    return str(request.param)
+
+
+@pytest.fixture
+def command(task: str, micro: str, tmp_path: Path) -> list[str]:
+    """What makes a small run of the task, without --out."""
+    module = tasks.find(task)
+    length = ["--context", str(CONTEXT[task])] if module.CONTEXTS else []
+    limit = ["--eval-" + module.METRIC.counted + "s", "64"]
+    return [
+        "train", task, "--preset", micro, *length, "--batch", "8", "--steps", str(STEPS), "--lr", "0.02", "--device", "cpu",
+        *FILES[task](tmp_path), *limit,
+    ]  # fmt: skip
+
+
+def test_every_task_has_small_data() -> None:
+    assert sorted(FILES) == sorted(tasks.available())
+    assert IGNORE == examples.IGNORE
+
+
+def test_a_task_learns_resumes_and_is_scored(
+    task: str, command: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    metric, out = tasks.find(task).METRIC, tmp_path / "run"
+    windows = functools.partial(baselines.base_window_logistic, reaches=(2,))  # in seconds
+    monkeypatch.setattr(baselines, "base_window_logistic", windows)
+    assert main([*command, "--out", str(out)]) == 0
+    result = json.loads((out / "result.json").read_text())
+    lines = [json.loads(line) for line in (out / "metrics.jsonl").read_text().splitlines()]
+    bits = [line.get("bits", line.get(metric.name)) for line in lines if line["kind"] == "train"]
+    assert len(bits) == STEPS
+    if task != "pathfinder":  # no model learns it in seconds
+        assert sum(bits[-6:]) / 6 < bits[0] - 0.01
+    assert result["task"] == task
+    assert result["references"]
+    assert result[f"test_{metric.counted}s"] > 0
+    assert result["stamp"]["command"].startswith(f"longwave train {task} --preset micro")
+
+    monkeypatch.setattr(job, "opened", lambda chosen: dataclasses.replace(opened(chosen), references=lambda: [chance(2)]))
+    stopped = tmp_path / "stopped"
+    assert main([*command, "--checkpoint-every", "10", "--out", str(stopped)]) == 0
+    for path in (*stopped.glob("weights-*"), *stopped.glob("state-*")):  # as if it had been killed before the first
+        path.unlink()
+    capsys.readouterr()
+    assert main(["train", task, "--out", str(stopped), "--resume"]) == 0
+    straight, resumed = (load_file(checkpoint.find_weights(folder)) for folder in (out, stopped))
+    assert straight.keys() == resumed.keys()
+    assert all(torch.equal(straight[name], resumed[name]) for name in straight)
+
+    own = command[command.index("--fasta") :][:2] if task == "dna" else []
+    status, text, _ = typed(capsys, "eval", str(out), *own)
+    assert status == 0
+    header, *_, total = (line.split("\t") for line in text.splitlines())
+    assert header == ["record", f"{metric.counted}s", metric.name]
+    if task != "dna":
+        assert total[1] == str(result[f"test_{metric.counted}s"])
+        assert float(total[2]) == pytest.approx(result[f"model_{metric.name}"], abs=1e-4)
+    status, text, _ = typed(capsys, "info", str(out))
+    assert status == 0
+    for word in (f"task        {task}", metric.label, f"held-out {metric.counted}s"):
+        assert word in text
+
+
+def _opened(task: str, command: list[str]) -> Task:
+    from longwave.cli import build_parser
+
+    return opened(options.resolve(task, options.given(task, build_parser().parse_args(command))))
+
+
+def _all(batches: list[Batch]) -> set[bytes]:
+    return {row.numpy().tobytes() for batch in batches for row in batch.inputs}
+
+
+def test_batches_follow_from_seed_step_and_rank(task: str, command: list[str]) -> None:
+    if task in ("recall", "induction"):  # of few tokens there are few sequences
+        command = [*command, "--context", "64"]
+    first, again = _opened(task, command), _opened(task, command)
+    for step in (0, 3):
+        one, other = first.batches(0)(step), again.batches(0)(step)
+        assert torch.equal(one.inputs, other.inputs)
+        assert torch.equal(one.targets, other.targets)
+    assert not torch.equal(first.batches(0)(0).inputs, first.batches(0)(1).inputs)
+    assert not torch.equal(first.batches(0)(0).inputs, first.batches(1)(0).inputs)
+    assert not torch.equal(first.batches(0)(0).inputs, _opened(task, [*command, "--seed", "1"]).batches(0)(0).inputs)
+    validation, test = _all(list(first.validation())), _all(list(first.test()))
+    assert validation == _all(list(first.validation()))
+    assert not validation & test
+    assert not _all([first.batches(0)(step) for step in range(20)]) & (validation | test)
+
+
+def test_answers_stand_nowhere_in_what_is_read(task: str, command: list[str]) -> None:
+    opened = _opened(task, command)
+    batch = opened.batches(0)(0)
+    asked = batch.targets != IGNORE
+    assert asked.any()
+    if task in NEXT:
+        assert opened.reads.causal or task == "text"
+        inputs, targets = batch.inputs[:, 1:].long(), batch.targets[:, :-1]
+        assert torch.equal(inputs[asked[:, :-1]], targets[asked[:, :-1]])  # a target is the input one place on, not before
+    elif task in ("recall", "induction"):
+        assert torch.equal(asked.sum(dim=1), torch.ones(len(asked), dtype=torch.int64))
+        assert asked[:, -1].all()
+        assert not torch.equal(batch.inputs[:, -1].long(), batch.targets[:, -1])
+    else:
+        assert opened.classes is not None
+
+
+def test_two_sided_models_are_asked_for_masked_characters(micro: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from longwave.data.text import MASK
+    from longwave.models import hyena
+
+    monkeypatch.setattr(hyena.HyenaLM, "causal", False)
+    command = ["train", "text", "--preset", micro, "--context", "100", "--batch", "64", *FILES["text"](tmp_path)]
+    batch = _opened("text", command).batches(0)(0)
+    asked = batch.targets != IGNORE
+    assert torch.equal(asked.sum(dim=1), torch.full((64,), 15))
+    hidden = (batch.inputs.long() == MASK)[asked].double().mean()
+    assert 0.75 < hidden < 0.85
+    assert 0.07 < (batch.inputs.long() == batch.targets)[asked].double().mean() < 0.16  # kept, as BERT does
+
+
+def test_tasks_that_ask_for_what_comes_next_refuse_models_that_see_it(
+    micro: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from longwave.models import hyena
+
+    monkeypatch.setattr(hyena.HyenaLM, "causal", False)
+    for task in ("dna", "audio"):
+        status, _, error = typed(
+            capsys, "train", task, "--preset", micro, *FILES[task](tmp_path), "--out", str(tmp_path / "run")
+        )
+        assert status == 2
+        assert "sees both sides" in error
+
+
+@pytest.mark.parametrize(
+    ("command", "word"),
+    [
+        (["train", "mnist", "--context", "100"], "unrecognized arguments: --context"),
+        (["train", "recall", "--vocabulary", "3"], "--vocabulary must be at least 4"),
+        (["train", "pathfinder", "--side", "33"], "--side must be one of 32, 64"),
+        (["train", "text", "--context", "5"], "from 16 to 65,536 characters"),
+        (["train", "text", "--model", "transformer"], "no model 'transformer'"),
+        (["train", "text", "--text", "nowhere.txt"], "nowhere.txt"),
+        (["train", "species", "--folder", "nowhere"], "nowhere"),
+    ],
+)
+def test_bad_options_get_one_sentence(
+    tmp_path: Path, micro: str, capsys: pytest.CaptureFixture[str], command: list[str], word: str
+) -> None:
+    status, out, error = typed(capsys, *command, "--out", str(tmp_path / "run"))
+    assert (status, out) == (2, "")
+    assert word in error
+    assert error.count("\n") == 1
+    assert not (tmp_path / "run").exists()
+
+
+def test_commands_refuse_tasks_that_they_make_no_sense_for(
+    tmp_path: Path, micro: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = str(tmp_path / "run")
+    small = ["--context", "8", "--steps", "1", "--eval-questions", "8", "--test-questions", "8"]
+    assert main(["train", "recall", "--preset", micro, *small, "--out", out]) == 0
+    for command, word in (
+        (["generate", out, "--prompt", "A"], "longwave generate does not know the task recall"),
+        (["eval", out, "--fasta", "x.fa"], "--fasta does not know the task recall"),
+        (["eval", out, "--overlap", "1"], "--overlap does not know the task recall"),
+        (["train", "induction", "--out", out, "--resume"], "is one of the task recall"),
+    ):
+        status, _, error = typed(capsys, *command)
+        assert status == 2
+        assert word in error
+
+
+def test_text_is_continued(tmp_path: Path, micro: str, capsys: pytest.CaptureFixture[str]) -> None:
+    out, files = str(tmp_path / "run"), FILES["text"](tmp_path)
+    command = ["train", "text", "--preset", micro, "--context", "64", "--steps", "30", "--lr", "0.02", "--batch", "16"]
+    assert main([*command, *files, "--eval-characters", "100", "--out", out]) == 0
+    status, text, _ = typed(capsys, "generate", out, "--prompt", "the hacker ", "--length", "40")
+    assert status == 0
+    assert len(text) >= 41
+    assert sum(letter in "thehackersaidfoobar,. \n" for letter in text) > 20  # chance would be a sixth
+
+
+def test_a_causal_model_of_any_task_can_be_masked(tmp_path: Path, micro: str, capsys: pytest.CaptureFixture[str]) -> None:
+    out = str(tmp_path / "run")
+    small = ["--context", "64", "--steps", "2", "--eval-questions", "8", "--test-questions", "8"]
+    assert main(["train", "recall", "--preset", micro, *small, "--out", out]) == 0
+    status, text, _ = typed(capsys, "sparsify", out, "--keep", "0.5", "--tune", "1")
+    assert status == 0
+    assert len(text.splitlines()) == 3
+
+
+def test_recipes_are_of_tasks_and_models_that_are_there() -> None:
+    from longwave import models
+
+    for (task, model), content in recipe.available().items():
+        assert task in tasks.available()
+        assert model in models.available()
+        presets = [name for name, value in content.items() if isinstance(value, dict)]
+        assert content["preset"] in presets
+        for preset in presets:
+            assert options.resolve(task, {"preset": preset}).flat.items() >= content[preset].items()
+            assert models.find_preset(preset)[0] == model
+
+
+def test_filters_may_be_shorter_than_the_context(train: Callable[..., int], tmp_path: Path) -> None:
+    assert train(tmp_path / "run", "--steps", "2", "--eval-bases", "1100", "--filter-length", "100") == 0
+    about = checkpoint.describe(checkpoint.find_weights(tmp_path / "run"))
+    assert (about.config["filter_length"], about.context) == (100, 1024)
+    assert main(["train", "dna", "--out", str(tmp_path / "run"), "--resume"]) == 0
+
+
+def test_the_stamped_command_asks_for_the_same_run() -> None:
+    from longwave.cli import build_parser
+
+    for asked in ({}, {"preset": "small", "steps": 7, "clip": 2.0, "fasta": "/x.fa"}, {"context": 2048, "filter_length": 64}):
+        chosen = options.resolve("dna", asked)
+        again = build_parser().parse_args(chosen.words)
+        assert options.resolve("dna", options.given("dna", again)) == chosen
+
+
+def test_a_setting_is_found_again_in_a_checkpoint(train: Callable[..., int], tmp_path: Path) -> None:
+    assert train(tmp_path / "run", "--steps", "1", "--eval-bases", "100") == 0
+    found = evaluate.setting(checkpoint.describe(checkpoint.find_weights(tmp_path / "run")))
+    assert (found.context, found.causal, found.own["eval_bases"]) == (1024, True, 100)
