@@ -36,7 +36,7 @@ import importlib
 import pkgutil
 from collections.abc import Callable
 from functools import lru_cache
-from typing import Any, Protocol, cast
+from typing import Protocol, cast
 
 from torch import Tensor
 
@@ -97,17 +97,22 @@ class StreamMemory(Protocol):
     """Inputs, spectra and pending outputs of a stream. The clock counts samples, at multiples of `planner.Schedule.grain`
     block boundaries of all levels; nothing is asked at a clock that was not reserved.
 
-    In block b of a level the spectrum of block b-1 falls due, and the outputs of block b+1; `due_from[i]`: for level i not in
-    blocks before this one, where it has been done.
+    In block b of a level the spectrum of block b-1 falls due, and the outputs of block b+1.
     """
-
-    due_from: Any
 
     @property
     def nbytes(self) -> int: ...
 
     def reserve(self, clock: int) -> int:
         """Make memory for inputs before `clock`; until when what there is lasts."""
+        ...
+
+    def forget(self) -> None:
+        """Begin anew: nothing that was made is of use."""
+        ...
+
+    def again(self, number: int, block: int) -> None:
+        """What falls due in a level's blocks from `block` on is to be done again; before it, it has been done."""
         ...
 
     def load(self, clock: int, u: Tensor) -> None:

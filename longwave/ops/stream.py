@@ -84,8 +84,8 @@ class Stream:
         max_rollback: samples that `rollback` may take back.
         backend: "auto", or a backend by name.
 
-    Memory, in numbers of the arithmetic type: for each filter about 2·K (spectra), for each row and channel about 3·K + 3·n +
-    max_rollback with n <= 16,384, the largest block; `nbytes` says how much there is.
+    Memory, in numbers of the arithmetic type: for each filter about 3·K (taps and spectra), for each row and channel about
+    3·K + 18·n + max_rollback with n <= 16,384, the largest block; `nbytes` says how much there is.
 
     Raises:
         ArgumentError: a wrong shape, dtype or value; a filter that requires a gradient.
@@ -313,7 +313,7 @@ class Stream:
             # Outputs of the block before are still there, and its delay line; the work of the later block is to be done again.
             self._has_spectra[i] = self._has_spectra[i] and here == there - 1
             self._has_outputs[i] = self._has_outputs[i] and here == there - 1 and here >= self._since[i]
-            self._memory.due_from[i] = there
+            self._memory.again(i, there)
         self._ready = -1
 
     def reorder(self, rows: Tensor) -> None:
@@ -344,7 +344,7 @@ class Stream:
         count = len(self.schedule.levels)
         self._has_spectra, self._has_outputs = [fresh] * count, [fresh] * count
         self._since = [0] * count
-        self._memory.due_from[:] = [0] * count
+        self._memory.forget()
         self._ready = -1
 
     def _fill(self, inputs: Tensor, position: int) -> None:
@@ -422,13 +422,9 @@ class Stream:
             wants_outputs = outputs or i > first
             if self._has_spectra[i] and (self._has_outputs[i] or not wants_outputs):
                 continue
-            block = self._clock // self.schedule.levels[i].n
-            if block:
-                self._memory.rebuild(i, self._clock, not self._has_spectra[i])
-            else:
-                self._memory.due_from[i] = 0
+            self._memory.rebuild(i, self._clock, not self._has_spectra[i])
             self._has_spectra[i] = self._has_outputs[i] = True
-            self._since[i] = block
+            self._since[i] = self._clock // self.schedule.levels[i].n
 
     def _name(self) -> str:
         if not self._fingerprint:

@@ -15,7 +15,7 @@ from longwave.backends.cpu import stream_kernels as kernels
 from longwave.backends.cpu.launches import base
 from longwave.backends.cpu.program import CODE, Program, address
 from longwave.backends.cpu.simd import vector_bytes
-from longwave.backends.cpu.stream_steps import QUAD
+from longwave.backends.cpu.stream_steps import GROUP, QUAD
 from longwave.backends.cpu.tables import tables
 from longwave.planner import Level, Schedule
 
@@ -36,14 +36,17 @@ def _made(shape: tuple[int, ...], dtype: torch.dtype) -> Tensor:
 
 class _Lines:
     """What one level holds, a tile each: spectra of the filters and of the inputs, blocks of QUAD frequencies with their parts
-    (or slots) side by side, pending outputs of three blocks, and the sums in progress where a tile's work is in pieces."""
+    (or slots) side by side, pending outputs of three blocks, the sums in progress where a tile's work is in pieces, and
+    those of the later blocks of a group."""
 
     def __init__(self, level: Level, filters: int, arithmetic: torch.dtype, like: Any) -> None:
         self.n, self.parts, self.slots = level.n, level.parts, level.slots
         self.W = vector_bytes() // arithmetic.itemsize
         self.S = _made((filters, self.n // QUAD, self.parts, QUAD, 2, self.W), arithmetic)
         self.X = self.S.new_empty(0)
-        self.outputs, self.sums = self.S.new_empty(0), self.S.new_empty(0)
+        self.outputs, self.sums, self.later = (self.S.new_empty(0) for _ in range(3))
+        # The block that would follow on the last whole one, if nothing has come in between.
+        self.next_whole = -1
         read = 2 * self.parts * self.n * 2 * vector_bytes()
         pieces = -(-read // PIECE_BYTES)
         self.jobs = 1 if pieces == 1 else pieces + 2
@@ -53,7 +56,7 @@ class _Lines:
 
     @property
     def held(self) -> list[Tensor]:
-        return [self.X, self.outputs, self.sums]
+        return [self.X, self.outputs, self.sums, self.later]
 
     def reserve(self, clock: int, tiles: int) -> bool:
         """Memory for blocks that begin before `clock`; whether something has moved."""
@@ -67,6 +70,7 @@ class _Lines:
             return False
         if self.X.numel() == 0:
             self.outputs = _made((tiles, 3, self.n, self.W), self.S.dtype)
+            self.later = _made((tiles, GROUP - 1, self.n, 2, self.W), self.S.dtype)
             if self.jobs > 1:
                 self.sums = _made((tiles, self.n, 2, self.W), self.S.dtype)
         X = _made((tiles, self.n // QUAD, wanted, QUAD, 2, self.W), self.S.dtype)
@@ -111,10 +115,10 @@ class Memory:
         self.scratch_bytes = kernels.scratch_bytes(schedule.grain)
         self.words = np.zeros(kernels.HEADER + len(self.levels) * kernels.LEVEL_WORDS, dtype=np.int64)
         self.bytes, self.code = self.words.data.cast("B"), CODE[dtype]
-        self.due_from = self.words[kernels.HEADER + kernels.DUE :: kernels.LEVEL_WORDS]
         self.step_seconds = self.tiles * (SECONDS_A_ROW + schedule.direct * 2 * vector_bytes() / BYTES_A_SECOND)
         self._write()
         self._make_spectra()
+        self.forget()
 
     def _rows(self) -> tuple[Any, Any]:
         """The channel and the sample of every lane of every tile."""
@@ -139,7 +143,8 @@ class Memory:
         w[kernels.ALL_TAPS], w[kernels.LEVEL_COUNT] = self.k.shape[1], len(self.levels)
         for number, level in enumerate(self.levels):
             at = kernels.HEADER + number * kernels.LEVEL_WORDS
-            pointers = [0 if t.numel() == 0 else t.data_ptr() for t in (level.S, level.X, level.outputs, level.sums)]
+            held = (level.S, level.X, level.outputs, level.sums, level.later)
+            pointers = [0 if t.numel() == 0 else t.data_ptr() for t in held]
             slots = level.X.shape[2] if level.X.numel() else level.slots
             w[at : at + kernels.DUE] = [level.n.bit_length() - 1, level.parts, slots, *pointers, level.jobs]
             w[at + kernels.PROGRAM] = address(level.program)
@@ -153,6 +158,19 @@ class Memory:
     def nbytes(self) -> int:
         held = [self.x, self.k, self.taps, *(t for level in self.levels for t in (level.S, *level.held))]
         return sum(t.numel() * t.element_size() for t in held)
+
+    def _tell(self, number: int, **words: int) -> None:
+        """Write words of a level, by their names in stream_kernels.py."""
+        for name, value in words.items():
+            self.words[kernels.HEADER + number * kernels.LEVEL_WORDS + getattr(kernels, name)] = value
+
+    def forget(self) -> None:
+        for number, level in enumerate(self.levels):
+            self._tell(number, DUE=0, GROUPED=2, GROUPED_WHOLE=0)
+            level.next_whole = -1
+
+    def again(self, number: int, block: int) -> None:
+        self._tell(number, DUE=block)
 
     def reserve(self, clock: int) -> int:
         held, moved = self.x.shape[1], False
@@ -211,24 +229,33 @@ class Memory:
         self._name(kernels.X, u)
         self._name(kernels.Y, y)
         level = self.levels[number]
+        c = clock // level.n
+        if c != level.next_whole:  # a group that began earlier is another's
+            self._tell(number, GROUPED_WHOLE=c)
+        level.next_whole = c + 1
         self._run(kernels.BLOCK, LEVEL=number, CLOCK=clock, seconds=level.seconds * self.tiles)
-        self.due_from[number] = (clock >> (level.n.bit_length() - 1)) + 2
+        self._tell(number, DUE=c + 2)
 
     def rebuild(self, number: int, clock: int, transform: bool) -> None:
         level = self.levels[number]
-        self._run(kernels.REBUILD, LEVEL=number, CLOCK=clock, ANEW=int(transform), seconds=3 * level.seconds * self.tiles)
-        self.due_from[number] = clock // level.n + 1
+        b = clock // level.n
+        level.next_whole = -1
+        if b:
+            self._run(kernels.REBUILD, LEVEL=number, CLOCK=clock, ANEW=int(transform), seconds=3 * level.seconds * self.tiles)
+        self._tell(number, DUE=b + 1, GROUPED=b + 2)
 
     def reorder(self, clock: int, rows: Tensor) -> None:
         # What falls due in the present blocks is done for some tiles and not for others: a row must not change from one of
         # them to another in between.
         for number, level in enumerate(self.levels):
-            if clock >= level.n and self.due_from[number] <= clock // level.n:
+            due = self.words[kernels.HEADER + number * kernels.LEVEL_WORDS + kernels.DUE]
+            if clock >= level.n and due <= clock // level.n:
                 self._run(kernels.FINISH, LEVEL=number, CLOCK=clock // level.n * level.n, seconds=level.seconds * self.tiles)
-                self.due_from[number] = clock // level.n + 1
+                self._tell(number, DUE=clock // level.n + 1)
         self.x = self._reordered(self.x, rows)
         for level in self.levels:
-            level.X, level.outputs, level.sums = (self._reordered(t, rows) if t.numel() else t for t in level.held)
+            held = (self._reordered(t, rows) if t.numel() else t for t in level.held)
+            level.X, level.outputs, level.sums, level.later = held
         self._write()
 
     def _reordered(self, x: Tensor, rows: Tensor) -> Tensor:
