@@ -155,13 +155,13 @@ class Stream:
         self._has_spectra: list[bool] = []
         self._has_outputs: list[bool] = []
         self._since: list[int] = []
-        # The memory's clock, what it shows at position 0, the furthest it has shown, and until when a step needs nothing more;
-        # the furthest position.
-        self._clock = self._zero = self._high = self._ready = 0
+        # The memory's clock, what it shows at position 0, the furthest it has shown, until when a step needs nothing more, and
+        # until when memory lasts; the furthest position.
+        self._clock = self._zero = self._high = self._ready = self._lasts = 0
         self._furthest = 0
         self._reset(0, 0)
         if max_length is not None:
-            self._memory.reserve(self._clock + max_length + self.schedule.grain)
+            self._reserve(self._clock + max_length + self.schedule.grain)
 
     @property
     def position(self) -> int:
@@ -347,10 +347,14 @@ class Stream:
         self._memory.forget()
         self._ready = -1
 
+    def _reserve(self, clock: int) -> None:
+        if clock > self._lasts:
+            self._lasts = self._memory.reserve(clock)
+
     def _fill(self, inputs: Tensor, position: int) -> None:
         """Stand at `position` after these last inputs."""
         self._reset(position, inputs.shape[-1])
-        self._memory.reserve(self._clock)
+        self._reserve(self._clock)
         self._memory.load(self._clock, inputs)
 
     def _whole(self, u: Tensor) -> Tensor:
@@ -396,7 +400,7 @@ class Stream:
     def _piece(self, u: Tensor, y: Tensor, level: int) -> None:
         self._ready = -1
         d = u.shape[-1]
-        self._memory.reserve(self._clock + d)
+        self._reserve(self._clock + d)
         self._refresh(max(level, 0), level < 0)
         if level < 0:
             self._memory.advance(self._clock, u, y)
@@ -410,7 +414,8 @@ class Stream:
     def _prepare_step(self) -> None:
         """Whatever a step needs beside its own work, and until when nothing more is needed."""
         self._refuse_beyond(self.position + 1, 1)
-        self._ready = self._memory.reserve(self._clock + 1)
+        self._reserve(self._clock + 1)
+        self._ready = self._lasts
         if self.max_length is not None:
             self._ready = min(self._ready, self._zero + self.max_length)
         self._refresh(0, True)

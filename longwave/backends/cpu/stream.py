@@ -150,9 +150,10 @@ class Memory:
             w[at + kernels.PROGRAM] = address(level.program)
 
     def _make_spectra(self) -> None:
-        self._name(kernels.X, self.k.view(1, *self.k.shape))
+        k = self.k.view(1, *self.k.shape)
         for number, level in enumerate(self.levels):
-            self._run(kernels.SPECTRA, LEVEL=number, units=len(self.filter_rows), seconds=level.seconds * len(self.filter_rows))
+            count = len(self.filter_rows)
+            self._run(kernels.SPECTRA, level.seconds * count, level=number, x=k, units=count)
 
     @property
     def nbytes(self) -> int:
@@ -191,8 +192,7 @@ class Memory:
     def load(self, clock: int, u: Tensor) -> None:
         begin = clock - u.shape[-1]
         self.x[:, :begin] = 0
-        self._name(kernels.X, u)
-        self._run(kernels.LOAD, CLOCK=begin, COUNT=u.shape[-1], seconds=self.tiles * u.shape[-1] * 1e-9 * self.W)
+        self._run(kernels.LOAD, self.tiles * u.shape[-1] * 1e-9 * self.W, clock=begin, count=u.shape[-1], x=u)
 
     def read(self, begin: int, end: int) -> Tensor:
         y = torch.empty(self.batch, self.channels, end - begin, dtype=self.arithmetic)
@@ -201,15 +201,13 @@ class Memory:
         while first < end:
             count = min(end - first, self.x.shape[1] - first % self.x.shape[1])
             part = y[..., first - begin : first - begin + count]
-            self._name(kernels.Y, part)
-            self._run(kernels.READ, CLOCK=first, COUNT=count, seconds=self.tiles * count * 1e-9 * self.W)
+            self._run(kernels.READ, self.tiles * count * 1e-9 * self.W, clock=first, count=count, y=part)
             first += count
         return y
 
     def step(self, clock: int, u: Tensor, y: Tensor) -> None:
         size = self.dtype.itemsize
         (sb, sh), (yb, yh) = u.stride(), y.stride()
-        # All words up to the ring's at once: by one each they would take as long as the kernel.
         HEAD.pack_into(
             self.bytes, 0, kernels.ADVANCE, 0, clock, clock % self.x.shape[1], 1, 0,
             u.data_ptr(), sb * size, sh * size, size, self.code,
@@ -218,22 +216,17 @@ class Memory:
         threads.run(kernels.stream, self.address, self.like, self.tiles, self.step_seconds, self.scratch_bytes)
 
     def advance(self, clock: int, u: Tensor, y: Tensor) -> None:
-        self._name(kernels.X, u)
-        self._name(kernels.Y, y)
         count = u.shape[-1]
-        self._run(
-            kernels.ADVANCE, CLOCK=clock, AT=clock % self.x.shape[1], COUNT=count, seconds=count * self.step_seconds
-        )  # fmt: skip
+        self._run(kernels.ADVANCE, count * self.step_seconds, clock=clock, count=count, x=u, y=y)
 
     def block(self, number: int, clock: int, u: Tensor, y: Tensor) -> None:
-        self._name(kernels.X, u)
-        self._name(kernels.Y, y)
         level = self.levels[number]
         c = clock // level.n
         if c != level.next_whole:  # a group that began earlier is another's
             self._tell(number, GROUPED_WHOLE=c)
         level.next_whole = c + 1
-        self._run(kernels.BLOCK, LEVEL=number, CLOCK=clock, seconds=level.seconds * self.tiles)
+        seconds = level.seconds + sum(above.seconds * level.n / above.n for above in self.levels[number + 1 :])
+        self._run(kernels.BLOCK, self.tiles * seconds, level=number, clock=clock, x=u, y=y)
         self._tell(number, DUE=c + 2)
 
     def rebuild(self, number: int, clock: int, transform: bool) -> None:
@@ -241,7 +234,7 @@ class Memory:
         b = clock // level.n
         level.next_whole = -1
         if b:
-            self._run(kernels.REBUILD, LEVEL=number, CLOCK=clock, ANEW=int(transform), seconds=3 * level.seconds * self.tiles)
+            self._run(kernels.REBUILD, 3 * level.seconds * self.tiles, level=number, clock=clock, anew=int(transform))
         self._tell(number, DUE=b + 1, GROUPED=b + 2)
 
     def reorder(self, clock: int, rows: Tensor) -> None:
@@ -250,7 +243,8 @@ class Memory:
         for number, level in enumerate(self.levels):
             due = self.words[kernels.HEADER + number * kernels.LEVEL_WORDS + kernels.DUE]
             if clock >= level.n and due <= clock // level.n:
-                self._run(kernels.FINISH, LEVEL=number, CLOCK=clock // level.n * level.n, seconds=level.seconds * self.tiles)
+                begin = clock // level.n * level.n
+                self._run(kernels.FINISH, level.seconds * self.tiles, level=number, clock=begin)
                 self._tell(number, DUE=clock // level.n + 1)
         self.x = self._reordered(self.x, rows)
         for level in self.levels:
@@ -266,13 +260,18 @@ class Memory:
         lanes = x.movedim(-1, 1).flatten(0, 1).index_select(0, place)
         return lanes.unflatten(0, (self.tiles, self.W)).movedim(1, -1).contiguous()
 
-    def _name(self, word: int, x: Tensor) -> None:
-        """Say where a tensor (B, H, ·) is."""
-        size = x.element_size()
-        self.words[word : word + 5] = [x.data_ptr(), *(size * stride for stride in x.stride()), CODE[x.dtype]]
-
-    def _run(self, op: int, *, seconds: float, units: int | None = None, **told: int) -> None:
-        self.words[kernels.OP] = op
-        for name, value in told.items():
-            self.words[getattr(kernels, name)] = value
+    def _run(
+        self, op: int, seconds: float, *, level: int = 0, clock: int = 0, count: int = 0, anew: int = 0,
+        x: Tensor | None = None, y: Tensor | None = None, units: int | None = None,
+    ) -> None:  # fmt: skip
+        # All words at once: by one each they would take as long as a small kernel.
+        HEAD.pack_into(self.bytes, 0, op, level, clock, clock % max(1, self.x.shape[1]), count, anew, *_place(x), *_place(y))
         threads.run(kernels.stream, self.address, self.like, units or self.tiles, seconds, self.scratch_bytes)
+
+
+def _place(x: Tensor | None) -> tuple[int, ...]:
+    """Where a tensor (B, H, ·) is."""
+    if x is None:
+        return (0,) * 5
+    size, (b, h, t) = x.element_size(), x.stride()
+    return x.data_ptr(), size * b, size * h, size * t, CODE[x.dtype]

@@ -122,9 +122,10 @@ def combine_group(
             for sums, first, stop, top in ranges:
                 with t.loop(first, stop) as d:
                     inputs, filters = v + (i * slots + top - d) * size + row * t.row, factors + d * size + row * t.row
-                    for line in range(-(-t.row // LINE)):
-                        t.prefetch(inputs + slots * size + line * LINE)
-                        t.prefetch(filters + (parts + sums[-1]) * size + line * LINE)
+                    # What the next block needs, in the order of memory: a CPU does not follow rows that stand apart.
+                    for line in range(-(-t.row // LINE) if len(sums) > 1 else 0):
+                        t.prefetch(v + ((i + 1) * slots * QUAD + row * slots + d) * t.row + line * LINE)
+                        t.prefetch(factors + (parts * QUAD + row * terms + d) * t.row + line * LINE)
                     z = t.load_complex(inputs)
                     for r in sums:
                         _add_product(totals[r], z, t.load_complex(filters + r * size))
