@@ -132,7 +132,7 @@ def measure(backends: Sequence[str], rounds: int, seconds: float) -> Iterator[Ro
     """Every row. Raises DataError where a result is outside of its bound, ArgumentError where nothing is left to measure."""
     del seconds  # a stream's rounds are whole passes
     # `plain` would take hours over so many steps.
-    able = [name for name in backends if name != "plain" and hasattr(engines.load(name), "open_stream")]
+    able = [name for name in backends if name != "plain" and engines.load(name).STREAMS]
     if not able:
         raise ArgumentError(f"--stream does not measure {' or '.join(backends)}, whose steps take too long; name --backend cpu")
     for backend in able:

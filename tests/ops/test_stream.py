@@ -18,9 +18,7 @@ from longwave.bench.tolerances import bound, relative_l2
 from longwave.errors import ArgumentError
 from longwave.reference import long_conv_ref
 
-BACKENDS = [
-    name for name, reason in backends.available().items() if reason is None and hasattr(backends.load(name), "open_stream")
-]
+BACKENDS = [name for name, reason in backends.available().items() if reason is None and backends.load(name).STREAMS]
 EVERY_BACKEND = pytest.mark.parametrize("backend", BACKENDS)
 
 
