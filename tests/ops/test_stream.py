@@ -293,3 +293,20 @@ def test_names_of_dtypes_are_in_the_print() -> None:
     text = repr(longwave.Stream(torch.randn(2, 9000), batch_size=3, dtype=torch.bfloat16))
     assert "3 × 2 channels" in text
     assert dtypes.name(torch.bfloat16) in text
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+def test_a_stream_on_a_gpu_goes_on_from_one_on_the_cpu() -> None:
+    u, k, D = make(2, 6, 1500, 1400, "each", torch.float32)
+    here = longwave.Stream(k, D, batch_size=2, backend="plain")
+    there = longwave.Stream(k.cuda(), D.cuda(), batch_size=2, max_rollback=20)
+    y = [here.prefill(u[..., :500])]
+    there.restore(here.snapshot().to("cuda"))
+    for begin, end in ((500, 756), (756, 800)):
+        y.append(there.extend(u[..., begin:end].cuda()).cpu())
+    y += [there.step(u[..., t].cuda()).cpu().unsqueeze(-1) for t in range(800, 1380)]
+    there.step(torch.full((2, 6), 1e3, device="cuda"))
+    there.rollback(1)
+    y += [there.step(u[..., t].cuda()).cpu().unsqueeze(-1) for t in range(1380, 1400)]
+    check(torch.cat(y, dim=-1), u, k, D, "plain")
