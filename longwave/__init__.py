@@ -6,7 +6,8 @@ from longwave.ops.explain import plan
 from longwave.ops.long_conv import long_conv
 from longwave.ops.prepared import PreparedFilter, prepare_filter
 from longwave.ops.short_conv import short_conv
-from longwave.ops.stream import Stream, StreamState
+from longwave.ops.stream import Stream
+from longwave.ops.stream_state import StreamState
 
 __all__ = [
     "FrequencyMask",

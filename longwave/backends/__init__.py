@@ -23,25 +23,26 @@ again where the tags are equal. For `short_conv`
     short_forward(call) -> y
     short_backward(needs, dy, call) -> [gradients]
 
-with contiguous results, and gradients in the order x, w, bias, state. A backend may also offer
+with contiguous results, and gradients in the order x, w, bias, state. For `Stream`
 
+    STREAMS                         whether it holds streams, of any problem that it takes; if not, there is no open_stream
     open_stream(k, D, batch, channels, schedule, ring, dtype) -> StreamMemory
 
-for `Stream`, with k (G, K) or (B, H, K) in arithmetic precision: what a stream holds, and the work on it (`StreamMemory`).
+with k (G, K) or (B, H, K) in arithmetic precision: what a stream holds, and the work on it (`StreamMemory`).
 """
 
 from __future__ import annotations
 
 import importlib
 import pkgutil
-from collections.abc import Callable
 from functools import lru_cache
-from typing import Any, Protocol, cast
+from typing import Protocol, cast
 
+import torch
 from torch import Tensor
 
 from longwave.errors import ArgumentError, UnsupportedError
-from longwave.planner import Plan
+from longwave.planner import Plan, Schedule
 from longwave.problem import Problem, ShortCall
 
 
@@ -49,6 +50,7 @@ class Backend(Protocol):
     __name__: str
     PRIORITY: int
     SHORT_DEVICES: tuple[str, ...] | None
+    STREAMS: bool
 
     def missing(self) -> str | None: ...
 
@@ -92,22 +94,31 @@ class Backend(Protocol):
 
     def short_backward(self, needs: tuple[bool, ...], dy: Tensor, call: ShortCall) -> list[Tensor]: ...
 
+    def open_stream(
+        self, k: Tensor, D: Tensor | None, batch: int, channels: int, schedule: Schedule, ring: int, dtype: torch.dtype
+    ) -> StreamMemory: ...
+
 
 class StreamMemory(Protocol):
     """Inputs, spectra and pending outputs of a stream. The clock counts samples, at multiples of `planner.Schedule.grain`
     block boundaries of all levels; nothing is asked at a clock that was not reserved.
 
-    In block b of a level the spectrum of block b-1 falls due, and the outputs of block b+1; `due_from[i]`: for level i not in
-    blocks before this one, where it has been done.
+    In block b of a level the spectrum of block b-1 falls due, and the outputs of block b+1.
     """
-
-    due_from: Any
 
     @property
     def nbytes(self) -> int: ...
 
     def reserve(self, clock: int) -> int:
         """Make memory for inputs before `clock`; until when what there is lasts."""
+        ...
+
+    def forget(self) -> None:
+        """Begin anew: nothing that was made is of use."""
+        ...
+
+    def again(self, number: int, block: int) -> None:
+        """What falls due in a level's blocks from `block` on is to be done again; before it, it has been done."""
         ...
 
     def load(self, clock: int, u: Tensor) -> None:
@@ -197,14 +208,12 @@ def for_short_conv(device: str) -> Backend:
     return max(able, key=lambda backend: backend.PRIORITY)
 
 
-def for_stream(problem: Problem, name: str) -> tuple[Backend, Callable[..., StreamMemory]]:
-    """The backend that holds a stream whose calls are like `problem`, and its `open_stream`. Raises as `choose`."""
+def for_stream(problem: Problem, name: str) -> Backend:
+    """The backend that holds a stream whose calls are like `problem`. Raises as `choose`."""
     if name != "auto":
         backend, _ = choose(problem, name)
-        if not hasattr(backend, "open_stream"):
+        if not backend.STREAMS:
             raise UnsupportedError(f"backend={name!r} has no streams; use backend='auto' or another")
-        return backend, backend.open_stream
-    able = [load(name) for name in names() if hasattr(load(name), "open_stream")]
-    able = [b for b in able if (b.missing() or b.refuses(problem)) is None]
-    best = max(able, key=lambda backend: backend.PRIORITY)
-    return best, best.open_stream  # type: ignore[attr-defined]
+        return backend
+    able = [b for b in map(load, names()) if b.STREAMS and (b.missing() or b.refuses(problem)) is None]
+    return max(able, key=lambda backend: backend.PRIORITY)

@@ -4,16 +4,16 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
 
 from longwave import backends, dtypes
-from longwave.backends import StreamMemory
 from longwave.dtypes import resolved
 from longwave.errors import ArgumentError
 from longwave.ops.long_conv import long_conv
+from longwave.ops.stream_state import StreamState
+from longwave.ops.timeline import Timeline
 from longwave.planner import schedule
 from longwave.problem import Filters, Problem, lower
 
@@ -21,47 +21,6 @@ from longwave.problem import Filters, Problem, lower
 WHOLE_SHARE = 0.5
 # Under a filter of few taps fewer samples than this are summed directly.
 FEW_SAMPLES = 16
-
-
-@dataclass(frozen=True)
-class StreamState:
-    """Where a stream stands: all that later outputs depend on. Plain tensors and values, on any device.
-
-    Attributes:
-        inputs: (B, H, kept), the last inputs, K - 1 + max_rollback of them or as many as there were; in arithmetic precision.
-        position: samples that the stream has taken.
-        filter: what names the filter, its D and the dtype of the stream.
-
-    Raises:
-        ArgumentError: `from_tensors` was given something else.
-    """
-
-    inputs: Tensor
-    position: int
-    filter: str
-
-    def to(self, device: torch.device | str) -> StreamState:
-        """The same on another device."""
-        return replace(self, inputs=self.inputs.to(device))
-
-    def tensors(self) -> dict[str, Tensor]:
-        """As tensors alone, for safetensors or `torch.save`."""
-        return {
-            "inputs": self.inputs,
-            "position": torch.tensor(self.position),
-            "filter": torch.tensor(list(self.filter.encode()), dtype=torch.uint8),
-        }
-
-    @classmethod
-    def from_tensors(cls, tensors: dict[str, Tensor]) -> StreamState:
-        """What `tensors` made tensors of. Raises ArgumentError for anything else."""
-        try:
-            name = bytes(tensors["filter"].tolist()).decode()
-            return cls(tensors["inputs"], int(tensors["position"]), name)
-        except (AttributeError, KeyError, TypeError, ValueError, RuntimeError) as error:
-            raise ArgumentError(
-                f"these are not the tensors of a stream's state ({error!r}); give what StreamState.tensors() returned"
-            ) from None
 
 
 class Stream:
@@ -84,8 +43,8 @@ class Stream:
         max_rollback: samples that `rollback` may take back.
         backend: "auto", or a backend by name.
 
-    Memory, in numbers of the arithmetic type: for each filter about 2·K (spectra), for each row and channel about 3·K + 3·n +
-    max_rollback with n <= 16,384, the largest block; `nbytes` says how much there is.
+    Memory, in numbers of the arithmetic type: for each filter about 3·K (taps and spectra), for each row and channel about
+    3·K + 18·n + max_rollback with n <= 16,384, the largest block; `nbytes` says how much there is.
 
     Raises:
         ArgumentError: a wrong shape, dtype or value; a filter that requires a gradient.
@@ -137,10 +96,10 @@ class Stream:
         problem = Problem.of(
             u, Filters.of(self._k), in_start=0, in_len=1, out_start=0, out_len=1, lag0=0, reverse=False, circular=False
         )
-        engine, open_stream = backends.for_stream(problem, backend)
+        engine = backends.for_stream(problem, backend)
         self.backend = engine.__name__.rpartition(".")[2]
         wide = dtypes.filter_arithmetic(self.dtype, self._k.dtype)
-        self._memory: StreamMemory = open_stream(
+        self._memory = engine.open_stream(
             self._k.to(wide),
             None if D is None else self._D.to(wide),  # type: ignore[union-attr]
             batch_size,
@@ -149,24 +108,18 @@ class Stream:
             self.schedule.ring(max_rollback),
             self.dtype,
         )
+        self._timeline = Timeline(self.schedule, self._memory)
         self._step_shape = torch.Size((batch_size, H))
         self._fingerprint = ""
-        # Of each level: whether its delay line, and its pending outputs, are those of `_clock`; the block it was made for.
-        self._has_spectra: list[bool] = []
-        self._has_outputs: list[bool] = []
-        self._since: list[int] = []
-        # The memory's clock, what it shows at position 0, the furthest it has shown, and until when a step needs nothing more;
-        # the furthest position.
-        self._clock = self._zero = self._high = self._ready = 0
+        # The furthest position since the stream began: rollbacks count from there.
         self._furthest = 0
-        self._reset(0, 0)
         if max_length is not None:
-            self._memory.reserve(self._clock + max_length + self.schedule.grain)
+            self._timeline.reserve(max_length + self.schedule.grain)
 
     @property
     def position(self) -> int:
         """Samples taken so far."""
-        return self._clock - self._zero
+        return self._timeline.position
 
     @property
     def nbytes(self) -> int:
@@ -206,7 +159,7 @@ class Stream:
                 raise ArgumentError(f"lengths is {lengths}; give {self.batch_size} integers from 0 to the {T:,} samples of u")
             silent = torch.arange(T, device=self.device) < (T - given).view(-1, 1, 1)
             u = torch.where(silent, u.new_zeros(()), u)
-        self._reset(0, 0)
+        self._timeline.begin(0, 0)
         self._furthest = 0
         y = self._whole(u)
         return y if lengths is None else y.masked_fill_(silent, 0)
@@ -226,8 +179,7 @@ class Stream:
         if self._is_whole(T):
             return self._whole(u)
         y = u.new_empty(u.shape)
-        for begin, end, level in self._pieces(T):
-            self._piece(u[..., begin:end], y[..., begin:end], level)
+        self._timeline.take(u, y)
         return y
 
     def step(self, u_t: Tensor) -> Tensor:
@@ -244,13 +196,13 @@ class Stream:
             or (u_t.requires_grad and torch.is_grad_enabled())
         ):
             self._check(u_t, ("B", "H"))
-        clock = self._clock
-        if clock >= self._ready:
-            self._prepare_step()
-            clock = self._clock
+        timeline = self._timeline
+        if timeline.clock >= timeline.ready:
+            self._refuse_beyond(self.position + 1, 1)
+            timeline.prepare_step(self.max_length)
         y = torch.empty_like(u_t, memory_format=torch.contiguous_format)
-        self._memory.step(clock, u_t, y)
-        self._clock = clock + 1
+        self._memory.step(timeline.clock, u_t, y)
+        timeline.clock += 1
         return y
 
     # State.
@@ -258,7 +210,7 @@ class Stream:
     def snapshot(self) -> StreamState:
         """Where the stream stands: a copy of the last inputs. It may be restored any number of times."""
         kept = self._known(self.position)
-        return StreamState(self._memory.read(self._clock - kept, self._clock).clone(), self.position, self._name())
+        return StreamState(self._timeline.last(kept).clone(), self.position, self._name())
 
     def restore(self, state: StreamState) -> None:
         """Stand where `snapshot` was taken, by this stream or another one of an equal filter, here or on another device.
@@ -286,7 +238,7 @@ class Stream:
             raise ArgumentError(f"the state has {kept:,} inputs of the {self.taps - 1:,} that the filter reaches; take another")
         self._refuse_beyond(state.position, state.position)
         spare = self.max_rollback if kept >= state.position else min(self.max_rollback, kept - (self.taps - 1))
-        self._fill(state.inputs[..., kept - min(kept, self.schedule.kept(self.max_rollback)) :], state.position)
+        self._timeline.fill(state.inputs[..., kept - min(kept, self.schedule.kept(self.max_rollback)) :], state.position)
         self._furthest = state.position + self.max_rollback - spare
 
     def rollback(self, n: int) -> None:
@@ -297,24 +249,15 @@ class Stream:
                 there are.
         """
         _check_count("n", n, 0)
-        furthest, high = max(self._furthest, self.position), max(self._high, self._clock)
+        furthest = max(self._furthest, self.position)
         most = min(self.max_rollback - (furthest - self.position), self.position)
         if n > most:
             raise ArgumentError(
                 f"a rollback of {n:,} samples was asked for, and {max(0, most):,} are allowed (max_rollback="
                 f"{self.max_rollback:,}, {self.position:,} taken); give Stream a larger max_rollback, or restore a snapshot"
             )
-        self._furthest, self._high = furthest, high
-        self._clock -= n
-        for i, level in enumerate(self.schedule.levels):
-            here, there = self._clock // level.n, high // level.n
-            if here == there:
-                continue
-            # Outputs of the block before are still there, and its delay line; the work of the later block is to be done again.
-            self._has_spectra[i] = self._has_spectra[i] and here == there - 1
-            self._has_outputs[i] = self._has_outputs[i] and here == there - 1 and here >= self._since[i]
-            self._memory.due_from[i] = there
-        self._ready = -1
+        self._furthest = furthest
+        self._timeline.go_back(n)
 
     def reorder(self, rows: Tensor) -> None:
         """Let row b of the batch go on from where row rows[b] stands, (B,) integers: the survivors of a beam search.
@@ -330,41 +273,22 @@ class Stream:
             raise ArgumentError(
                 "rows with a filter each cannot be reordered; open a stream with the filters in their new order"
             )
-        self._memory.reorder(self._clock, rows.to(self.device, torch.int64))
+        self._memory.reorder(self._timeline.clock, rows.to(self.device, torch.int64))
 
     # Inside.
-
-    def _reset(self, position: int, kept: int) -> None:
-        """An empty stream; the clock then stands at a boundary of all blocks."""
-        grain = self.schedule.grain
-        self._clock = -(-kept // grain) * grain
-        self._zero = self._clock - position
-        self._high = self._clock
-        fresh = self._clock == 0
-        count = len(self.schedule.levels)
-        self._has_spectra, self._has_outputs = [fresh] * count, [fresh] * count
-        self._since = [0] * count
-        self._memory.due_from[:] = [0] * count
-        self._ready = -1
-
-    def _fill(self, inputs: Tensor, position: int) -> None:
-        """Stand at `position` after these last inputs."""
-        self._reset(position, inputs.shape[-1])
-        self._memory.reserve(self._clock)
-        self._memory.load(self._clock, inputs)
 
     def _whole(self, u: Tensor) -> Tensor:
         """A chunk as one convolution with its history."""
         position, T = self.position, u.shape[-1]
         before = min(position, self.taps - 1)
-        history = self._memory.read(self._clock - before, self._clock) if before else None
+        history = self._timeline.last(before) if before else None
         y = long_conv(u, self._k, self._D, history=history, backend=self.backend)
         kept = self._known(position + T)
         last = u[..., max(0, T - kept) :]
         if kept > T:
-            earlier = self._memory.read(self._clock - (kept - T), self._clock)
+            earlier = self._timeline.last(kept - T)
             last = torch.cat([earlier, u.to(earlier.dtype)], dim=-1)
-        self._fill(last, position + T)
+        self._timeline.fill(last, position + T)
         return y
 
     def _known(self, position: int) -> int:
@@ -376,59 +300,6 @@ class Stream:
         if not self.schedule.levels:
             return T >= FEW_SAMPLES
         return self.taps * WHOLE_SHARE <= T
-
-    def _pieces(self, T: int) -> list[tuple[int, int, int]]:
-        """(begin, end, level) of a chunk's pieces: whole blocks of the largest level that fit where they begin, or, with level
-        -1, some samples inside a block of the first one."""
-        found, a = [], 0
-        first = self.schedule.levels[0].n if self.schedule.levels else T
-        while a < T:
-            clock = self._clock + a
-            number = -1
-            for i, level in enumerate(self.schedule.levels):
-                if clock % level.n == 0 and level.n <= T - a:
-                    number = i
-            end = a + (self.schedule.levels[number].n if number >= 0 else min(T - a, first - clock % first))
-            found.append((a, end, number))
-            a = end
-        return found
-
-    def _piece(self, u: Tensor, y: Tensor, level: int) -> None:
-        self._ready = -1
-        d = u.shape[-1]
-        self._memory.reserve(self._clock + d)
-        self._refresh(max(level, 0), level < 0)
-        if level < 0:
-            self._memory.advance(self._clock, u, y)
-        else:
-            self._memory.block(level, self._clock, u, y)
-            for i in range(level):
-                self._has_spectra[i] = self._has_outputs[i] = False
-            self._has_outputs[level] = False
-        self._clock += d
-
-    def _prepare_step(self) -> None:
-        """Whatever a step needs beside its own work, and until when nothing more is needed."""
-        self._refuse_beyond(self.position + 1, 1)
-        self._ready = self._memory.reserve(self._clock + 1)
-        if self.max_length is not None:
-            self._ready = min(self._ready, self._zero + self.max_length)
-        self._refresh(0, True)
-
-    def _refresh(self, first: int, outputs: bool) -> None:
-        """Make what levels from `first` on lack: the delay line of each, pending outputs of all but, without `outputs`, the
-        first of them."""
-        for i in range(first, len(self.schedule.levels)):
-            wants_outputs = outputs or i > first
-            if self._has_spectra[i] and (self._has_outputs[i] or not wants_outputs):
-                continue
-            block = self._clock // self.schedule.levels[i].n
-            if block:
-                self._memory.rebuild(i, self._clock, not self._has_spectra[i])
-            else:
-                self._memory.due_from[i] = 0
-            self._has_spectra[i] = self._has_outputs[i] = True
-            self._since[i] = block
 
     def _name(self) -> str:
         if not self._fingerprint:

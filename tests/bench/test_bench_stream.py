@@ -31,9 +31,11 @@ def test_streams_are_measured_beside_their_rivals(tmp_path: Path, capsys: pytest
     assert kept["schema"] == stream.SCHEMA
     steps, first, second, generation, reverb = kept["results"]
     assert steps["median_us"] <= steps["p99_us"] <= steps["slowest_us"] <= steps["total_s"] * 1e6
+    assert 0 < steps["slowest_always_us"] <= steps["slowest_us"]
     assert [first["chunk"], second["chunk"]] == [256, 100]
     assert min(generation["steps_a_second"], generation["recomputing"], generation["direct"]) > 0
     assert 0 < reverb["share"] <= reverb["slowest_share"]
+    assert 0 < reverb["slowest_always_share"] <= reverb["slowest_share"]
     assert all(0 < row["error"] < 4e-7 for row in (steps, first, second, reverb))
 
 

@@ -38,6 +38,7 @@ if TYPE_CHECKING:
 
 PRIORITY = 10
 SHORT_DEVICES = ("cpu",)
+STREAMS = True
 
 SIGNALS = ("float32", "float64", "bfloat16", "float16")
 

@@ -129,6 +129,10 @@ class Address:
         b = self.builder
         return Address(b, b.select(b.icmp_signed("<", self.value, other.value), self.value, other.value))
 
+    def at_least(self, other: Address | int) -> Address:
+        b = self.builder
+        return Address(b, b.select(b.icmp_signed(">", self.value, _int(other)), self.value, _int(other)))
+
     __radd__, __rmul__ = __add__, __mul__
 
 

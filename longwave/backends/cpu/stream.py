@@ -15,7 +15,7 @@ from longwave.backends.cpu import stream_kernels as kernels
 from longwave.backends.cpu.launches import base
 from longwave.backends.cpu.program import CODE, Program, address
 from longwave.backends.cpu.simd import vector_bytes
-from longwave.backends.cpu.stream_steps import QUAD
+from longwave.backends.cpu.stream_steps import GROUP, QUAD
 from longwave.backends.cpu.tables import tables
 from longwave.planner import Level, Schedule
 
@@ -36,14 +36,17 @@ def _made(shape: tuple[int, ...], dtype: torch.dtype) -> Tensor:
 
 class _Lines:
     """What one level holds, a tile each: spectra of the filters and of the inputs, blocks of QUAD frequencies with their parts
-    (or slots) side by side, pending outputs of three blocks, and the sums in progress where a tile's work is in pieces."""
+    (or slots) side by side, pending outputs of three blocks, the sums in progress where a tile's work is in pieces, and
+    those of the later blocks of a group."""
 
     def __init__(self, level: Level, filters: int, arithmetic: torch.dtype, like: Any) -> None:
         self.n, self.parts, self.slots = level.n, level.parts, level.slots
         self.W = vector_bytes() // arithmetic.itemsize
         self.S = _made((filters, self.n // QUAD, self.parts, QUAD, 2, self.W), arithmetic)
         self.X = self.S.new_empty(0)
-        self.outputs, self.sums = self.S.new_empty(0), self.S.new_empty(0)
+        self.outputs, self.sums, self.later = (self.S.new_empty(0) for _ in range(3))
+        # The block that would follow on the last whole one, if nothing has come in between.
+        self.next_whole = -1
         read = 2 * self.parts * self.n * 2 * vector_bytes()
         pieces = -(-read // PIECE_BYTES)
         self.jobs = 1 if pieces == 1 else pieces + 2
@@ -53,7 +56,7 @@ class _Lines:
 
     @property
     def held(self) -> list[Tensor]:
-        return [self.X, self.outputs, self.sums]
+        return [self.X, self.outputs, self.sums, self.later]
 
     def reserve(self, clock: int, tiles: int) -> bool:
         """Memory for blocks that begin before `clock`; whether something has moved."""
@@ -67,6 +70,7 @@ class _Lines:
             return False
         if self.X.numel() == 0:
             self.outputs = _made((tiles, 3, self.n, self.W), self.S.dtype)
+            self.later = _made((tiles, GROUP - 1, self.n, 2, self.W), self.S.dtype)
             if self.jobs > 1:
                 self.sums = _made((tiles, self.n, 2, self.W), self.S.dtype)
         X = _made((tiles, self.n // QUAD, wanted, QUAD, 2, self.W), self.S.dtype)
@@ -111,10 +115,10 @@ class Memory:
         self.scratch_bytes = kernels.scratch_bytes(schedule.grain)
         self.words = np.zeros(kernels.HEADER + len(self.levels) * kernels.LEVEL_WORDS, dtype=np.int64)
         self.bytes, self.code = self.words.data.cast("B"), CODE[dtype]
-        self.due_from = self.words[kernels.HEADER + kernels.DUE :: kernels.LEVEL_WORDS]
         self.step_seconds = self.tiles * (SECONDS_A_ROW + schedule.direct * 2 * vector_bytes() / BYTES_A_SECOND)
         self._write()
         self._make_spectra()
+        self.forget()
 
     def _rows(self) -> tuple[Any, Any]:
         """The channel and the sample of every lane of every tile."""
@@ -139,20 +143,35 @@ class Memory:
         w[kernels.ALL_TAPS], w[kernels.LEVEL_COUNT] = self.k.shape[1], len(self.levels)
         for number, level in enumerate(self.levels):
             at = kernels.HEADER + number * kernels.LEVEL_WORDS
-            pointers = [0 if t.numel() == 0 else t.data_ptr() for t in (level.S, level.X, level.outputs, level.sums)]
+            held = (level.S, level.X, level.outputs, level.sums, level.later)
+            pointers = [0 if t.numel() == 0 else t.data_ptr() for t in held]
             slots = level.X.shape[2] if level.X.numel() else level.slots
             w[at : at + kernels.DUE] = [level.n.bit_length() - 1, level.parts, slots, *pointers, level.jobs]
             w[at + kernels.PROGRAM] = address(level.program)
 
     def _make_spectra(self) -> None:
-        self._name(kernels.X, self.k.view(1, *self.k.shape))
+        k = self.k.view(1, *self.k.shape)
         for number, level in enumerate(self.levels):
-            self._run(kernels.SPECTRA, LEVEL=number, units=len(self.filter_rows), seconds=level.seconds * len(self.filter_rows))
+            count = len(self.filter_rows)
+            self._run(kernels.SPECTRA, level.seconds * count, level=number, x=k, units=count)
 
     @property
     def nbytes(self) -> int:
         held = [self.x, self.k, self.taps, *(t for level in self.levels for t in (level.S, *level.held))]
         return sum(t.numel() * t.element_size() for t in held)
+
+    def _tell(self, number: int, **words: int) -> None:
+        """Write words of a level, by their names in stream_kernels.py."""
+        for name, value in words.items():
+            self.words[kernels.HEADER + number * kernels.LEVEL_WORDS + getattr(kernels, name)] = value
+
+    def forget(self) -> None:
+        for number, level in enumerate(self.levels):
+            self._tell(number, DUE=0, GROUPED=2, GROUPED_WHOLE=0)
+            level.next_whole = -1
+
+    def again(self, number: int, block: int) -> None:
+        self._tell(number, DUE=block)
 
     def reserve(self, clock: int) -> int:
         held, moved = self.x.shape[1], False
@@ -173,8 +192,7 @@ class Memory:
     def load(self, clock: int, u: Tensor) -> None:
         begin = clock - u.shape[-1]
         self.x[:, :begin] = 0
-        self._name(kernels.X, u)
-        self._run(kernels.LOAD, CLOCK=begin, COUNT=u.shape[-1], seconds=self.tiles * u.shape[-1] * 1e-9 * self.W)
+        self._run(kernels.LOAD, self.tiles * u.shape[-1] * 1e-9 * self.W, clock=begin, count=u.shape[-1], x=u)
 
     def read(self, begin: int, end: int) -> Tensor:
         y = torch.empty(self.batch, self.channels, end - begin, dtype=self.arithmetic)
@@ -183,15 +201,13 @@ class Memory:
         while first < end:
             count = min(end - first, self.x.shape[1] - first % self.x.shape[1])
             part = y[..., first - begin : first - begin + count]
-            self._name(kernels.Y, part)
-            self._run(kernels.READ, CLOCK=first, COUNT=count, seconds=self.tiles * count * 1e-9 * self.W)
+            self._run(kernels.READ, self.tiles * count * 1e-9 * self.W, clock=first, count=count, y=part)
             first += count
         return y
 
     def step(self, clock: int, u: Tensor, y: Tensor) -> None:
         size = self.dtype.itemsize
         (sb, sh), (yb, yh) = u.stride(), y.stride()
-        # All words up to the ring's at once: by one each they would take as long as the kernel.
         HEAD.pack_into(
             self.bytes, 0, kernels.ADVANCE, 0, clock, clock % self.x.shape[1], 1, 0,
             u.data_ptr(), sb * size, sh * size, size, self.code,
@@ -200,35 +216,40 @@ class Memory:
         threads.run(kernels.stream, self.address, self.like, self.tiles, self.step_seconds, self.scratch_bytes)
 
     def advance(self, clock: int, u: Tensor, y: Tensor) -> None:
-        self._name(kernels.X, u)
-        self._name(kernels.Y, y)
         count = u.shape[-1]
-        self._run(
-            kernels.ADVANCE, CLOCK=clock, AT=clock % self.x.shape[1], COUNT=count, seconds=count * self.step_seconds
-        )  # fmt: skip
+        self._run(kernels.ADVANCE, count * self.step_seconds, clock=clock, count=count, x=u, y=y)
 
     def block(self, number: int, clock: int, u: Tensor, y: Tensor) -> None:
-        self._name(kernels.X, u)
-        self._name(kernels.Y, y)
         level = self.levels[number]
-        self._run(kernels.BLOCK, LEVEL=number, CLOCK=clock, seconds=level.seconds * self.tiles)
-        self.due_from[number] = (clock >> (level.n.bit_length() - 1)) + 2
+        c = clock // level.n
+        if c != level.next_whole:  # a group that began earlier is another's
+            self._tell(number, GROUPED_WHOLE=c)
+        level.next_whole = c + 1
+        seconds = level.seconds + sum(above.seconds * level.n / above.n for above in self.levels[number + 1 :])
+        self._run(kernels.BLOCK, self.tiles * seconds, level=number, clock=clock, x=u, y=y)
+        self._tell(number, DUE=c + 2)
 
     def rebuild(self, number: int, clock: int, transform: bool) -> None:
         level = self.levels[number]
-        self._run(kernels.REBUILD, LEVEL=number, CLOCK=clock, ANEW=int(transform), seconds=3 * level.seconds * self.tiles)
-        self.due_from[number] = clock // level.n + 1
+        b = clock // level.n
+        level.next_whole = -1
+        if b:
+            self._run(kernels.REBUILD, 3 * level.seconds * self.tiles, level=number, clock=clock, anew=int(transform))
+        self._tell(number, DUE=b + 1, GROUPED=b + 2)
 
     def reorder(self, clock: int, rows: Tensor) -> None:
         # What falls due in the present blocks is done for some tiles and not for others: a row must not change from one of
         # them to another in between.
         for number, level in enumerate(self.levels):
-            if clock >= level.n and self.due_from[number] <= clock // level.n:
-                self._run(kernels.FINISH, LEVEL=number, CLOCK=clock // level.n * level.n, seconds=level.seconds * self.tiles)
-                self.due_from[number] = clock // level.n + 1
+            due = self.words[kernels.HEADER + number * kernels.LEVEL_WORDS + kernels.DUE]
+            if clock >= level.n and due <= clock // level.n:
+                begin = clock // level.n * level.n
+                self._run(kernels.FINISH, level.seconds * self.tiles, level=number, clock=begin)
+                self._tell(number, DUE=clock // level.n + 1)
         self.x = self._reordered(self.x, rows)
         for level in self.levels:
-            level.X, level.outputs, level.sums = (self._reordered(t, rows) if t.numel() else t for t in level.held)
+            held = (self._reordered(t, rows) if t.numel() else t for t in level.held)
+            level.X, level.outputs, level.sums, level.later = held
         self._write()
 
     def _reordered(self, x: Tensor, rows: Tensor) -> Tensor:
@@ -239,13 +260,18 @@ class Memory:
         lanes = x.movedim(-1, 1).flatten(0, 1).index_select(0, place)
         return lanes.unflatten(0, (self.tiles, self.W)).movedim(1, -1).contiguous()
 
-    def _name(self, word: int, x: Tensor) -> None:
-        """Say where a tensor (B, H, ·) is."""
-        size = x.element_size()
-        self.words[word : word + 5] = [x.data_ptr(), *(size * stride for stride in x.stride()), CODE[x.dtype]]
-
-    def _run(self, op: int, *, seconds: float, units: int | None = None, **told: int) -> None:
-        self.words[kernels.OP] = op
-        for name, value in told.items():
-            self.words[getattr(kernels, name)] = value
+    def _run(
+        self, op: int, seconds: float, *, level: int = 0, clock: int = 0, count: int = 0, anew: int = 0,
+        x: Tensor | None = None, y: Tensor | None = None, units: int | None = None,
+    ) -> None:  # fmt: skip
+        # All words at once: by one each they would take as long as a small kernel.
+        HEAD.pack_into(self.bytes, 0, op, level, clock, clock % max(1, self.x.shape[1]), count, anew, *_place(x), *_place(y))
         threads.run(kernels.stream, self.address, self.like, units or self.tiles, seconds, self.scratch_bytes)
+
+
+def _place(x: Tensor | None) -> tuple[int, ...]:
+    """Where a tensor (B, H, ·) is."""
+    if x is None:
+        return (0,) * 5
+    size, (b, h, t) = x.element_size(), x.stride()
+    return x.data_ptr(), size * b, size * h, size * t, CODE[x.dtype]

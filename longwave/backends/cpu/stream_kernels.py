@@ -4,6 +4,9 @@ The inputs of a tile are rows of a ring, W numbers each, in order of time. Level
 window of a block (real) and the one before it (imaginary) is one right-angle transform of n points, whose product with the
 spectrum of n taps gives n outputs as real parts. In block b of a level the spectrum of block b-1 and the outputs of block b+1
 fall due: `JOBS` pieces of work a tile, that are dealt to the n steps of the block.
+
+With the first of GROUP blocks goes, for the later ones, what is known of their sums by then; so each needs a few products more
+when its turn comes, and spectra are read once for all of them.
 """
 
 from __future__ import annotations
@@ -15,7 +18,7 @@ from longwave.backends.cpu.fused import walk
 from longwave.backends.cpu.jit import kernel, part
 from longwave.backends.cpu.moves import PLANE_BYTES, ROW_BYTES, word
 from longwave.backends.cpu.simd import STORED_BYTES, lanes_of, poke
-from longwave.backends.cpu.stream_steps import QUAD
+from longwave.backends.cpu.stream_steps import GROUP, QUAD
 from longwave.backends.cpu.words import INT, INVERT_ALONE, TRANSFORM
 
 # What is asked.
@@ -33,8 +36,9 @@ TILES, PER_SAMPLE, ROWS, CHANNELS, FILTERS, FILTER_ROWS, ALL_TAPS = range(22, 29
 LEVEL_COUNT = 29
 HEADER = 32
 # Of every level: n as a power of two, parts, slots, spectra of the filters and of the inputs, pending outputs, sums in
-# progress (or 0), pieces of work a tile, the block from which on work falls due, and the program of its transform.
-SHIFT, PARTS, SLOTS, S, LINE, PENDING, SUMS, JOBS, DUE, PROGRAM, LEVEL_WORDS = range(11)
+# progress (or 0), sums of the later blocks of a group, pieces of work a tile, the block from which on work falls due, the
+# blocks from which on groups have sums of pending outputs, or of whole blocks, and the program of its transform.
+SHIFT, PARTS, SLOTS, S, LINE, PENDING, SUMS, LATER, JOBS, DUE, GROUPED, GROUPED_WHOLE, PROGRAM, LEVEL_WORDS = range(14)
 
 # Scratch memory: addresses of W rows, rows of a few inputs, rows of outputs, a transform.
 FEW_AT = 256
@@ -120,13 +124,24 @@ def _transform(p: int, level: int, tile: int, c: int, x: int, scratch: int, like
 
 
 @part
-def _combine(p: int, level: int, tile: int, out: int, first: int, x: int, begin: int, end: int, like: Any) -> None:
-    """The sum of the products for block `out` under the parts from `first` on, blocks begin … end - 1 of its frequencies."""
+def _combine(p: int, level: int, tile: int, out: int, first: int, since: int, x: int, begin: int, end: int, like: Any) -> None:
+    """The sum of the products for block `out` under the parts from `first` on, blocks begin … end - 1 of its frequencies; in
+    groups that begin at block `since` or later."""
     shift, parts, slots = word(level, SHIFT), word(level, PARTS), word(level, SLOTS)
-    filters = word(word(p, FILTERS), tile)
+    filters, place, newest = word(word(p, FILTERS), tile), out % GROUP, out - first
     s = word(level, S) + (((filters * parts) << shift) + first * QUAD) * ROW_BYTES
     line = word(level, LINE) + ((tile * slots) << shift) * ROW_BYTES
-    stream_steps.combine(like, x, s, parts, line, slots, (out - first) % slots, max(0, min(parts, out + 1) - first), begin, end)
+    later, apart = word(level, LATER) + ((tile * (GROUP - 1)) << shift) * ROW_BYTES, ROW_BYTES << shift
+    known = max(0, min(parts - first, newest + 1))
+    if out - place < since:
+        stream_steps.combine(like, x, 0, 0, s, parts, line, slots, newest % slots, known, begin, end)
+    elif place == 0:
+        stream_steps.combine_group(
+            like, x, later, apart, s, parts, line, slots, newest % slots, newest + 1, parts - first, begin, end
+        )
+    else:
+        start = later + (place - 1) * apart
+        stream_steps.combine(like, x, start, 1, s, parts, line, slots, newest % slots, min(place, known), begin, end)
 
 
 @part
@@ -139,9 +154,9 @@ def _invert(level: int, x: int, to: int, scratch: int, like: Any) -> None:
 
 
 @part
-def _outputs(p: int, level: int, tile: int, out: int, first: int, x: int, to: int, scratch: int, like: Any) -> None:
+def _outputs(p: int, level: int, tile: int, out: int, first: int, since: int, x: int, to: int, scratch: int, like: Any) -> None:
     """The outputs of block `out`, n rows."""
-    _combine(p, level, tile, out, first, x, 0, (1 << word(level, SHIFT)) // QUAD, like)
+    _combine(p, level, tile, out, first, since, x, 0, (1 << word(level, SHIFT)) // QUAD, like)
     _invert(level, x, to, scratch, like)
 
 
@@ -160,7 +175,7 @@ def _jobs(p: int, level: int, tile: int, clock: int, count: int, x: int, scratch
     to = _pending(level, tile, b + 1)
     if each == 1:
         _transform(p, level, tile, b - 1, x, scratch, like)
-        _outputs(p, level, tile, b + 1, 2, x, to, scratch, like)
+        _outputs(p, level, tile, b + 1, 2, word(level, GROUPED), x, to, scratch, like)
         return
     # Between steps the sum stays where it is: doing a piece once more, after a step back, changes nothing.
     sums = word(level, SUMS) + ((tile * ROW_BYTES) << shift)
@@ -168,8 +183,8 @@ def _jobs(p: int, level: int, tile: int, clock: int, count: int, x: int, scratch
         if i == 0:
             _transform(p, level, tile, b - 1, x, scratch, like)
         elif i < each - 1:
-            quads = n // QUAD
-            _combine(p, level, tile, b + 1, 2, sums, quads * (i - 1) // (each - 2), quads * i // (each - 2), like)
+            first, last = n // QUAD * (i - 1) // (each - 2), n // QUAD * i // (each - 2)
+            _combine(p, level, tile, b + 1, 2, word(level, GROUPED), sums, first, last, like)
         else:
             steps.copy(like, x, sums, n)
             _invert(level, x, to, scratch, like)
@@ -217,7 +232,7 @@ def _block(p: int, scratch: int, tile: int, x: int, like: Any) -> None:
     if c > 0 and word(level, DUE) <= c:
         _transform(p, level, tile, c - 1, x, scratch, like)
     _transform(p, level, tile, c, x, scratch, like)
-    _outputs(p, level, tile, c, 0, x, out, scratch, like)
+    _outputs(p, level, tile, c, 0, word(level, GROUPED_WHOLE), x, out, scratch, like)
     if word(p, D) != 0:
         stream_steps.skip(like, out, rows, word(p, D) + tile * PLANE_BYTES, n)
     for larger in range(number + 1, word(p, LEVEL_COUNT)):
@@ -240,7 +255,7 @@ def _rebuild(p: int, scratch: int, tile: int, x: int, like: Any) -> None:
         for c in range(max(0, b - word(level, PARTS)), b):
             _transform(p, level, tile, c, x, scratch, like)
     for out in range(max(2, b), b + 2):
-        _outputs(p, level, tile, out, 2, x, _pending(level, tile, out), scratch, like)
+        _outputs(p, level, tile, out, 2, out + 1, x, _pending(level, tile, out), scratch, like)
 
 
 @part

@@ -31,6 +31,7 @@ from longwave.results import empty
 
 PRIORITY = 0
 SHORT_DEVICES = None
+STREAMS = True
 
 # What the rows in flight may hold: on a CPU so little that the allocator hands out the same warm pages again (2 to 4 times
 # as fast as all rows at once), on a GPU enough to fill it.

@@ -75,6 +75,12 @@ class Memory:
                 last = level.n - 1 if last is None else min(last, level.n - 1)
         return 2**62 if last is None else last
 
+    def forget(self) -> None:
+        self.due_from = [0] * len(self.levels)
+
+    def again(self, number: int, block: int) -> None:
+        self.due_from[number] = block
+
     def load(self, clock: int, u: Tensor) -> None:
         """Inputs that end at `clock`, after zeros."""
         begin = clock - u.shape[-1]

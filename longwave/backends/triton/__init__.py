@@ -30,6 +30,7 @@ from longwave.problem import Problem, ShortCall
 PRIORITY = 20
 # Types of device whose short convolutions come here: none before a stamped run on a GPU has passed.
 SHORT_DEVICES: tuple[str, ...] = ()
+STREAMS = False
 
 SIGNALS = ("float32", "bfloat16", "float16")
 MOST_ROWS = 65_535
