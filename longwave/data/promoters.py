@@ -16,6 +16,7 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
@@ -50,6 +51,21 @@ _PLACE = re.compile(r"_up_2000_(?P<chromosome>\w+)_(?P<start>\d+)_(?P<strand>[fr
 Places = npt.NDArray[np.int64]
 
 
+@dataclass(frozen=True, eq=False)
+class Windows:
+    """Where the windows of a part stand, in the order of its examples.
+
+    Attributes:
+        starts: (n,) int64, the first index.
+        strands: (n,) int64, 1 for windows that are read on the other strand.
+        labels: (n,) int64, `PROMOTER` or `BACKGROUND`.
+    """
+
+    starts: Places
+    strands: Places
+    labels: Places
+
+
 def load(upstream: str | os.PathLike[str] | None = None, chromosome: str | os.PathLike[str] | None = None) -> Split:
     """Promoters and background, as many of each in every part.
 
@@ -67,11 +83,10 @@ def load(upstream: str | os.PathLike[str] | None = None, chromosome: str | os.Pa
     instead = "give FASTA files of your own, of promoters and of their chromosome"
     record = read_fasta(chromosome or fetched(*_CHROMOSOME, instead=instead))[0]
     found = read_fasta(upstream or fetched(*_UPSTREAM, instead=instead))
-    starts, strands = _places(found, record)
-    train, validation, test = _split(starts, strands, record.codes)
-    return Split(
-        train, validation, test, classes=2, vocabulary=len(ALPHABET), source=f"promoters and background of {record.name}, dm3"
-    )
+    windows = placed(*_places(found, record), record.codes)
+    train, validation, test = (_cut(part, record.codes) for part in windows)
+    source = f"promoters and background of {record.name}, dm3"
+    return Split(train, validation, test, classes=2, vocabulary=len(ALPHABET), source=source)
 
 
 def _places(promoters: Sequence[Record], record: Record) -> tuple[Places, Places]:
@@ -96,7 +111,17 @@ def _places(promoters: Sequence[Record], record: Record) -> tuple[Places, Places
     return starts, strands
 
 
-def _split(starts: Places, strands: Places, codes: Codes) -> list[Examples]:
+def placed(starts: Places, strands: Places, codes: Codes) -> list[Windows]:
+    """Where the windows of training, validation and test stand, from where promoters do.
+
+    Args:
+        starts: (n,) the first index of every promoter, ascending.
+        strands: (n,) 1 for those of the other strand.
+        codes: (m,) uint8, the chromosome.
+
+    Raises:
+        DataError: a part has no promoter or no background.
+    """
     free = _background(starts, codes)
     parts = []
     for number, name in enumerate(draws.SPLITS):
@@ -105,12 +130,17 @@ def _split(starts: Places, strands: Places, codes: Codes) -> list[Examples]:
         negative = _like(positive, free[_part(free) == number])
         if not len(positive) or not len(negative):
             raise DataError(f"the {name} blocks hold no promoter or no background; give a chromosome of some million bases")
-        strand = np.concatenate([strand, strand[: len(negative)]])
-        windows = codes[np.concatenate([positive, negative])[:, None] + np.arange(LENGTH)]
-        windows[strand == 1] = reverse_complement(windows[strand == 1])
+        order = draws.order(len(positive) + len(negative), 0, number)
         labels = np.repeat([PROMOTER, BACKGROUND], [len(positive), len(negative)])
-        parts.append(Examples(torch.from_numpy(windows), torch.from_numpy(labels)).take(draws.order(len(labels), 0, number)))
+        both = np.concatenate([strand, strand[: len(negative)]])
+        parts.append(Windows(np.concatenate([positive, negative])[order], both[order], labels[order]))
     return parts
+
+
+def _cut(windows: Windows, codes: Codes) -> Examples:
+    cut = codes[windows.starts[:, None] + np.arange(LENGTH)]
+    cut[windows.strands == 1] = reverse_complement(cut[windows.strands == 1])
+    return Examples(torch.from_numpy(cut), torch.from_numpy(windows.labels))
 
 
 def _part(starts: Places) -> Places:
