@@ -39,13 +39,16 @@ class LongConvConfig:
     heads: int = 1  # filters a channel
     squash: float = 0.001  # taps are this much smaller, or zero
     smooth: int = 0  # taps on either side that a mean takes in
-    two_sided: bool = False
+    two_sided: bool = False  # whether positions see what comes after them
     butterfly: int = 0  # matrices in a learned transform; 0 convolves
 
     def __post_init__(self) -> None:
         check_config(self, "heads")
-        if self.butterfly < 0:
-            raise ArgumentError(f"LongConvConfig.butterfly is {self.butterfly}; give 0, or the matrices of a learned transform")
+        if self.butterfly < 0 or (self.butterfly and not self.two_sided):
+            raise ArgumentError(
+                f"LongConvConfig.butterfly is {self.butterfly} with two_sided={self.two_sided}; give 0, or with two_sided=True "
+                "the matrices of a learned transform, which sees the whole input"
+            )
 
 
 def _published(d_model: int, layers: int, length: int, squash: float, vocabulary: int = 0, **rest: bool) -> LongConvConfig:
@@ -118,7 +121,7 @@ class LongConvModel(SequenceModel):
     ) -> None:
         super().__init__()
         self.config = config
-        self.causal, self.packs = not (config.two_sided or config.butterfly), not config.butterfly
+        self.causal, self.packs = not config.two_sided, not config.butterfly
         self.max_length = config.filter_length if config.butterfly else None
         self.activation_checkpointing = activation_checkpointing
         self.inputs = Inputs(config.d_model, vocabulary=config.vocabulary, values=config.values)

@@ -12,11 +12,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from torch import Tensor, nn
+from torch import nn
 
 from longwave.models import SequenceModel, check_config, initialise
 from longwave.nn.inputs import Inputs
 from longwave.nn.long_conv import LongConvOp
+from longwave.nn.residual import ResidualBlock
 from longwave.nn.s4d import S4D
 from longwave.nn.state_space import StateSpaceFilter
 from longwave.ops.long_conv import long_conv
@@ -37,7 +38,7 @@ class S4DConfig:
     discretisation: str = "zoh"
     dt_min: float = 1e-3
     dt_max: float = 0.1
-    causal: bool = True  # or two-sided: of what comes before and after
+    two_sided: bool = False
 
     def __post_init__(self) -> None:
         check_config(self, "state")
@@ -46,7 +47,7 @@ class S4DConfig:
 def _published(d_model: int, layers: int, length: int, dt_min: float = 1e-3) -> S4DConfig:
     """Of an image's pixels, numbers from 0 to 1, to classify it."""
     return S4DConfig(
-        d_model=d_model, layers=layers, filter_length=length, vocabulary=0, predicted=0, values=1, dt_min=dt_min, causal=False
+        d_model=d_model, layers=layers, filter_length=length, vocabulary=0, predicted=0, values=1, dt_min=dt_min, two_sided=True
     )
 
 
@@ -60,29 +61,19 @@ PRESETS: dict[str, S4DConfig] = {
 }
 
 
-class _Block(nn.Module):
-    def __init__(self, config: S4DConfig, backend: str, conv: LongConvOp) -> None:
-        super().__init__()
-        self.mixer_norm = nn.LayerNorm(config.d_model)
-        self.mixer = S4D(
-            config.d_model,
-            config.state,
-            two_sided=not config.causal,
-            backend=backend,
-            conv=conv,
-            spectrum=config.spectrum,
-            discretisation=config.discretisation,
-            dt_min=config.dt_min,
-            dt_max=config.dt_max,
-        )
-
-    def forward(self, x: Tensor, cu_seqlens: Tensor | None = None) -> Tensor:
-        mixed: Tensor = x + self.mixer(self.mixer_norm(x), cu_seqlens=cu_seqlens)
-        return mixed
-
-    def feed(self, x: Tensor) -> Tensor:
-        """Nothing more happens position by position: the layer's gated linear map is the channels' only mixing."""
-        return x
+def _block(config: S4DConfig, backend: str, conv: LongConvOp) -> ResidualBlock:
+    mixer = S4D(
+        config.d_model,
+        config.state,
+        two_sided=config.two_sided,
+        backend=backend,
+        conv=conv,
+        spectrum=config.spectrum,
+        discretisation=config.discretisation,
+        dt_min=config.dt_min,
+        dt_max=config.dt_max,
+    )
+    return ResidualBlock(config.d_model, mixer, d_inner=None)
 
 
 class S4DModel(SequenceModel):
@@ -109,10 +100,10 @@ class S4DModel(SequenceModel):
         activation_checkpointing: bool = False,
     ) -> None:
         super().__init__()
-        self.config, self.causal = config, config.causal
+        self.config, self.causal = config, not config.two_sided
         self.activation_checkpointing = activation_checkpointing
         self.inputs = Inputs(config.d_model, vocabulary=config.vocabulary, values=config.values)
-        self.blocks = nn.ModuleList(_Block(config, backend, conv) for _ in range(config.layers))
+        self.blocks = nn.ModuleList(_block(config, backend, conv) for _ in range(config.layers))
         self.norm = nn.LayerNorm(config.d_model)
         initialise(self, keep=(StateSpaceFilter, S4D))
 

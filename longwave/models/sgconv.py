@@ -36,7 +36,7 @@ class SGConvConfig:
     scale_taps: int = 32  # parameters a scale
     slow_decay: float = 2.0  # by which each scale of the first channel is smaller than the one before
     fast_decay: float = 2.0  # the same of the last channel
-    two_sided: bool = False
+    two_sided: bool = False  # whether positions see what comes after them
 
     def __post_init__(self) -> None:
         check_config(self, "scale_taps")

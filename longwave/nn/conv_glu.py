@@ -13,6 +13,7 @@ from longwave.errors import ArgumentError
 from longwave.nn.decode import LayerStream
 from longwave.nn.long_conv import LongConvOp
 from longwave.ops.long_conv import long_conv
+from longwave.ops.recurrence import RecurrentStream
 from longwave.ops.stream import Stream
 
 
@@ -82,13 +83,15 @@ class ConvGLU(nn.Module):
 
     Args:
         d_model: channels of input and result.
-        long: the convolution, with `channels` = heads · d_model: (B, L, channels) and `cu_seqlens` to the same.
+        long: the convolution, with `channels` = heads · d_model: (B, L, channels) and `cu_seqlens` to the same; its `stream`
+            opens what takes (B, channels, T).
         heads: filters a channel, at least 1.
 
     Raises:
         ArgumentError: `long` has another number of channels.
 
-    Source: Gu et al. 2021 (arXiv 2111.00396), whose layer LongConv (arXiv 2302.06646) and SGConv (arXiv 2210.09298) keep.
+    Source: Gu et al. 2021 (arXiv 2111.00396), whose layer S4D (arXiv 2206.11893), SGConv (arXiv 2210.09298) and LongConv
+    (arXiv 2302.06646) keep.
     """
 
     def __init__(self, d_model: int, long: nn.Module, *, heads: int = 1) -> None:
@@ -101,15 +104,16 @@ class ConvGLU(nn.Module):
         self.d_model, self.long, self.heads = d_model, long, heads
         self.out_proj = nn.Linear(heads * d_model, 2 * d_model)
 
-    def forward(self, u: Tensor, *, cu_seqlens: Tensor | None = None) -> Tensor:
-        """Mix `u` (B, L, d_model) along L, documents apart with `cu_seqlens`; the result has its shape.
+    def forward(self, u: Tensor, *, cu_seqlens: Tensor | None = None, **options: Any) -> Tensor:
+        """Mix `u` (B, L, d_model) along L, documents apart with `cu_seqlens`; the result has its shape. Other keywords are
+        those of `long`, as the `time_scale` of state spaces.
 
         Raises:
             ArgumentError: `u` is not (B, L, d_model), or the convolution refuses it.
         """
         if u.ndim != 3 or u.shape[-1] != self.d_model:
-            raise ArgumentError(f"ConvGLU takes (B, L, {self.d_model}), but got {tuple(u.shape)}")
-        return self.mixed(self.long(self.copies(u), cu_seqlens=cu_seqlens))
+            raise ArgumentError(f"{type(self).__name__} takes (B, L, {self.d_model}), but got {tuple(u.shape)}")
+        return self.mixed(self.long(self.copies(u), cu_seqlens=cu_seqlens, **options))
 
     def copies(self, u: Tensor) -> Tensor:
         """(…, d_model) to (…, heads · d_model)."""
@@ -119,22 +123,19 @@ class ConvGLU(nn.Module):
         """What follows the convolution, position by position: (…, heads · d_model) to (…, d_model)."""
         return F.glu(self.out_proj(F.gelu(y)), dim=-1)
 
-    def stream(
-        self, batch_size: int, *, max_length: int | None = None, max_rollback: int = 0, backend: str | None = None
-    ) -> ConvGLUStream:
-        """This layer for positions that come one by one; `longwave.Stream` says what the options mean.
+    def stream(self, batch_size: int, **options: Any) -> ConvGLUStream:
+        """This layer for positions that come one by one; options are those of `longwave.Stream`, and further ones of `long`.
 
         Raises:
             ArgumentError: the convolution looks ahead, or a size is out of range.
         """
-        options: dict[str, Any] = {"max_length": max_length, "max_rollback": max_rollback, "backend": backend}
         return ConvGLUStream(self, cast(FilterConv1d, self.long).stream(batch_size, **options))
 
 
 class ConvGLUStream(LayerStream):
     """What `ConvGLU.stream` opens."""
 
-    def __init__(self, layer: ConvGLU, long: Stream) -> None:
+    def __init__(self, layer: ConvGLU, long: Stream | RecurrentStream) -> None:
         self.layer, self.long, self.streams = layer, long, [long]
 
     @torch.no_grad()

@@ -169,7 +169,7 @@ class StateSpaceConv1d(nn.Module):
         **filter_options: str | float,
     ) -> None:
         super().__init__()
-        self.layout, self.backend, self.conv = layout, backend, conv
+        self.channels, self.layout, self.backend, self.conv = channels, layout, backend, conv
         self.filter = StateSpaceFilter(channels, state, **filter_options)  # type: ignore[arg-type]
         self.filter_rev = StateSpaceFilter(channels, state, **filter_options) if two_sided else None  # type: ignore[arg-type]
         self.D = nn.Parameter(torch.randn(channels))

@@ -52,7 +52,12 @@ class ToeplitzAttention(nn.Module):
     2106.12566): normalised, with the positive random features of Performer (arXiv 2009.14794).
     """
 
-    optimizer_options: ClassVar[dict[str, dict[str, float]]] = {"b": {"weight_decay": 0.0}, "b_rev": {"weight_decay": 0.0}}
+    # Ten times the rate: biases begin as zeros and are of the order of one. Copying the token five before, `toeplitz-tiny`
+    # (AdamW, 3e-3) is at 0.57 nats after 50 steps, and at 1.20 without.
+    optimizer_options: ClassVar[dict[str, dict[str, float]]] = {
+        "b": {"lr_scale": 10.0, "weight_decay": 0.0},
+        "b_rev": {"lr_scale": 10.0, "weight_decay": 0.0},
+    }
 
     directions: Tensor
 

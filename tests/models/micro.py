@@ -13,11 +13,15 @@ import torch
 
 from longwave import models
 from longwave.models import SequenceModel
+from longwave.models.dfsmn import DFSMNConfig
+from longwave.models.flowstate import FlowStateConfig
 from longwave.models.h3 import H3Config
 from longwave.models.hyena import HyenaConfig
+from longwave.models.hyperzzw import HyperZZWConfig
 from longwave.models.longconv import LongConvConfig
 from longwave.models.m2_bert import M2BertConfig
 from longwave.models.s4d import S4DConfig
+from longwave.models.s5 import S5Config
 from longwave.models.sashimi import SashimiConfig
 from longwave.models.sgconv import SGConvConfig
 from longwave.models.toeplitz import ToeplitzConfig
@@ -29,15 +33,28 @@ def both(config: Any, values: int = 3) -> list[Any]:
 
 
 MICRO: dict[str, list[Any]] = {
+    "dfsmn": both(
+        DFSMNConfig(
+            d_model=8, layers=2, filter_length=48, hidden=16, vocabulary=5, predicted=4, values=0, back=20, ahead=0, stride=1
+        )
+    ),
+    "flowstate": both(
+        FlowStateConfig(d_model=8, layers=2, filter_length=48, vocabulary=5, predicted=4, values=0, state=4, hippo_blocks=1)
+    ),
     "h3": [
         *both(H3Config(d_model=8, layers=2, filter_length=48, d_inner=16, vocabulary=5, predicted=4, state=4)),
         H3Config(d_model=8, layers=2, filter_length=48, d_inner=16, vocabulary=5, predicted=4, state=4, head_dim=4),
     ],
     "hyena": both(HyenaConfig(d_model=8, layers=2, filter_length=48, d_inner=16, filter_width=8)),
-    "s4d": both(S4DConfig(d_model=8, layers=2, filter_length=48, vocabulary=5, predicted=4, state=4)),
+    "s4d": [
+        *both(S4DConfig(d_model=8, layers=2, filter_length=48, vocabulary=5, predicted=4, state=4)),
+        S4DConfig(d_model=8, layers=2, filter_length=48, vocabulary=5, predicted=4, state=4, two_sided=True),
+    ],
+    "s5": both(S5Config(d_model=8, layers=2, filter_length=48, vocabulary=5, predicted=4, values=0, state=4)),
     "sashimi": both(
         SashimiConfig(d_model=8, layers=1, filter_length=48, vocabulary=5, predicted=4, poolings=2, pool=2, state=4)
     ),
+    "hyperzzw": both(HyperZZWConfig(d_model=8, layers=2, filter_length=47, d_inner=16, network_width=6, network_frequency=1.0)),
     "longconv": [
         *both(LongConvConfig(d_model=8, layers=2, filter_length=48, squash=0.002, smooth=1)),
         LongConvConfig(d_model=8, layers=2, filter_length=48, heads=2, two_sided=True),

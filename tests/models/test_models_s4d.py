@@ -10,7 +10,7 @@ from longwave.models.s4d import PRESETS, S4DConfig, S4DModel
 
 
 def test_a_two_sided_model_sees_both_sides_and_is_not_streamed() -> None:
-    config = S4DConfig(d_model=8, layers=2, filter_length=48, vocabulary=0, predicted=0, values=2, state=4, causal=False)
+    config = S4DConfig(d_model=8, layers=2, filter_length=48, vocabulary=0, predicted=0, values=2, state=4, two_sided=True)
     model = S4DModel(config).double()
     u = torch.randn(1, 40, 2, dtype=torch.float64)
     changed = u.clone()
@@ -30,4 +30,4 @@ def test_presets_have_the_published_sizes() -> None:
     assert sizes["s4d-lra-image"] == (512, 6, 64, 1e-3)
     assert sizes["s4d-lra-pathfinder"] == (256, 6, 64, 1e-3)
     assert sizes["s4d-lra-pathx"] == (256, 6, 64, 1e-4)
-    assert not any(PRESETS[name].causal for name in sizes if "lra" in name)
+    assert all(PRESETS[name].two_sided for name in sizes if "lra" in name)

@@ -145,7 +145,7 @@ def test_activation_checkpointing_changes_no_gradient(name: str, config: Any, pa
         again = gradients(model, inputs, **options)
     finally:
         hook.remove()
-    assert len(calls) - once > 1.25 * once  # computed a second time, up to the last values that are kept
+    assert len(calls) - once > once  # computed a second time, as far as the backward pass needs it
     assert all(torch.equal(a, b) for a, b in zip(kept, again, strict=True))
 
 

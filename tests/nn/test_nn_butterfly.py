@@ -109,6 +109,7 @@ def test_butterfly_conv_gives_every_parameter_its_gradient() -> None:
         lambda: Butterfly((4, 2))(torch.zeros(2, 9, dtype=torch.complex64)),
         lambda: ButterflyConv1d(SquashedFilter(2, 8), order=0),
         lambda: ButterflyConv1d(SquashedFilter(2, 8))(torch.zeros(1, 9, 2)),
+        lambda: ButterflyConv1d(SquashedFilter(2, 8)).stream(1),
         lambda: ButterflyConv1d(SquashedFilter(2, 8))(torch.zeros(1, 8, 3)),
         lambda: ButterflyConv1d(SquashedFilter(2, 8))(torch.zeros(1, 8, 2), cu_seqlens=torch.tensor([0, 8])),
     ],
