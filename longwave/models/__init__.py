@@ -188,7 +188,11 @@ def find_preset(preset: str) -> tuple[str, Any]:
 
 
 def is_causal(name: str, config: Any) -> bool:
-    """Whether the model `name` with this config is causal: what the model itself says, made without memory."""
-    with torch.device("meta"):
-        model: SequenceModel = find(name).Model(config)
-    return model.causal
+    """Whether the model `name` with this config is causal: never if its class is not, else what the model says of itself, made
+    on the meta device.
+    """
+    model: Any = find(name).Model
+    if model.causal:
+        with torch.device("meta"):
+            model = model(config)
+    return bool(model.causal)

@@ -51,7 +51,7 @@ def test_step_times_backends_beside_copies(capsys: pytest.CaptureFixture[str]) -
     status, out, _ = typed(capsys, "step", "--preset", "tiny", "--context", "1024", "--rounds", "1", "--backend", "plain")
     assert status == 0
     assert "backend plain" in out
-    assert "replaced by a copy, 1.00 × the copy" in out
+    assert "replaced by a copy:" in out
     for bad in (["--context", "0"], ["--preset", "huge"], ["--backend", "nothing"]):
         status, _, err = typed(capsys, "step", *bad)
         assert status == 2

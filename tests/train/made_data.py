@@ -80,7 +80,7 @@ def mnist(folder: Path) -> list[str]:
 
 def audio(folder: Path) -> list[str]:
     """Two tones."""
-    t = np.arange(16_000)
+    t = np.arange(24_000)
     samples = 8_000 * np.sin(t / 7) + 4_000 * np.sin(t / 31)
     with wave.open(str(folder / "tones.wav"), "wb") as file:
         file.setnchannels(1)
