@@ -6,10 +6,10 @@
     with w[n] = exp(-iπn/2N), A(z) = DFT(w·z) maps products of real polynomials modulo x^2N + 1 to products in C^N,
     with x^N = -i.
 
-16-bit signals are multiplied as they are, with float32 sums, unitary DFT matrices and a power of two a filter: a float16 row
-whose norm passes float16's largest number, or whose samples are below about 1e-4, needs precision="high", which goes, as
-float32 does, by three products of TF32. The files from the bottom up: moves (how samples enter and leave the ring), fused
-(the kernels), shapes (which matrices a length is), tables (what they hold), layouts (where a Problem stands in its
+16-bit signals are multiplied as such, with float32 sums, unitary DFT matrices, a power of two for each filter and, in float16,
+one for each row, so that neither its scale nor that of the row beside it matters; precision="high" goes, as float32 does, by
+three products of TF32. The files from the bottom up: moves (how samples enter and leave the ring), stages (the products), fused
+and split (the kernels), shapes (which matrices a length is), tables (what they hold), layouts (where a Problem stands in its
 transforms), windows (when), blocks (which rows are in flight), plans, configurations (how kernels are launched, and which a
 GPU has passed), launches, engine (from a Problem to results). Few taps are summed as they stand: fir_plan, fir_kernels,
 fir_launch, fir, and short for `short_conv`; ahead (kernels compiled without a GPU), cost (what a call should take on one).

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import NamedTuple
 
-from longwave.backends.triton.configurations import CHAIN
+from longwave.backends.triton.configurations import CHAIN, ENERGY_SPAN
 from longwave.backends.triton.layouts import Layout, is_wide
 from longwave.problem import Problem
 
@@ -33,6 +33,17 @@ def in_flight(p: Problem, at: Layout) -> int:
     """Split rows in flight: two complex ones of operands each, and the spectrum of its filter in float32 and as operand."""
     row_bytes = 2 * at.N * (2 * item_bytes(p) + 8)
     return max(1, min(SCRATCH_BYTES // row_bytes, MOST_PROGRAMS // at.parts))
+
+
+def energy_spans(N: int, upper: bool) -> int:
+    """Spans of a split row whose squares are added up apart."""
+    return -(-(N * (1 + upper)) // ENERGY_SPAN)
+
+
+def headroom(spans: int) -> int:
+    """The exponent that the norm of a split float16 row gets, as far as one span knows it: a product with a spectrum of numbers
+    below 2√2 then stays below 65,504."""
+    return 13 - ((spans - 1).bit_length() + 1) // 2
 
 
 def blocks(p: Problem, rows: int) -> Iterator[Block]:
