@@ -32,7 +32,6 @@ PRIORITY = 20
 SHORT_DEVICES: tuple[str, ...] = ()
 
 SIGNALS = ("float32", "bfloat16", "float16")
-MOST_ROWS = 65_535
 
 
 def interprets() -> bool:
@@ -55,8 +54,6 @@ def refuses(problem: Problem) -> str | None:
     if p.dtype not in SIGNALS or p.filter_dtype not in SIGNALS:
         given = f"u is {p.dtype} with filters of {p.filter_dtype}"
         return f"it takes {', '.join(SIGNALS)}, and {given}; backend='plain' takes them"
-    if p.channels > MOST_ROWS:
-        return f"it takes at most {MOST_ROWS:,} channels, and u has {p.channels:,}; split them or use backend='plain'"
     return None
 
 

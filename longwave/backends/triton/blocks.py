@@ -11,8 +11,6 @@ from longwave.problem import Problem
 
 # What the scratch memory of split rows, and products of spectra that wait to be added up, may hold.
 SCRATCH_BYTES = 2**28
-# The most programs that a launch has beside each other in its second dimension.
-MOST_PROGRAMS = 65_535
 
 
 class Block(NamedTuple):
@@ -32,7 +30,7 @@ def item_bytes(p: Problem) -> int:
 def in_flight(p: Problem, at: Layout) -> int:
     """Split rows in flight: two complex ones of operands each, and the spectrum of its filter in float32 and as operand."""
     row_bytes = 2 * at.N * (2 * item_bytes(p) + 8)
-    return max(1, min(SCRATCH_BYTES // row_bytes, MOST_PROGRAMS // at.parts))
+    return max(1, SCRATCH_BYTES // row_bytes)
 
 
 def energy_spans(N: int, upper: bool) -> int:
@@ -57,7 +55,7 @@ def blocks(p: Problem, rows: int) -> Iterator[Block]:
 def group_blocks(p: Problem, at: Layout) -> Iterator[tuple[int, int]]:
     """(first, count) of groups whose filters' gradients, in float64, are added up together."""
     row_bytes = 16 * at.N * (p.batch if p.per_sample else 1)
-    count = max(1, min(SCRATCH_BYTES // row_bytes, MOST_PROGRAMS // at.parts))
+    count = max(1, SCRATCH_BYTES // row_bytes)
     yield from ((first, min(count, p.groups - first)) for first in range(0, p.groups, count))
 
 

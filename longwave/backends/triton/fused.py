@@ -78,12 +78,13 @@ def convolve(
     R: tl.constexpr, N2: tl.constexpr, N3: tl.constexpr, UPPER_IN: tl.constexpr, UPPER_OUT: tl.constexpr, CONJ: tl.constexpr,
     SWAPPED: tl.constexpr, DT: tl.constexpr, PRECISION: tl.constexpr,
 ):  # fmt: skip
-    """All rows: program (chunk of turns, tile)."""
-    first = tl.program_id(0) * rows.chunk
+    """All rows: program tile · chunks + chunk of turns."""
+    chunks = tl.cdiv(rows.turns, rows.chunk)
+    first = tl.program_id(0) % chunks * rows.chunk
     for step in range(tl.minimum(rows.chunk, rows.turns - first)):
         convolve_row(
-            tl.program_id(1), first + step, signal, source, results, target, z_in, z_out, filters, tables, rows, P, BLOCKS, R,
-            N2, N3, UPPER_IN, UPPER_OUT, CONJ, SWAPPED, DT, PRECISION,
+            tl.program_id(0) // chunks, first + step, signal, source, results, target, z_in, z_out, filters, tables, rows, P,
+            BLOCKS, R, N2, N3, UPPER_IN, UPPER_OUT, CONJ, SWAPPED, DT, PRECISION,
         )  # fmt: skip
 
 
@@ -92,9 +93,9 @@ def analyse(
     signal, source, z_in, spectra, tables, rows, P: tl.constexpr, BLOCKS: tl.constexpr, R: tl.constexpr, N2: tl.constexpr,
     N3: tl.constexpr, UPPER: tl.constexpr, DT: tl.constexpr, PRECISION: tl.constexpr,
 ):  # fmt: skip
-    """The spectra of rows, in float32: program (turn, row tile, block)."""
+    """The spectra of rows, in float32: program (row tile · turns + turn, block)."""
     N: tl.constexpr = P * BLOCKS * N2 * N3
-    i, tile, turn = tl.program_id(2), tl.program_id(1), tl.program_id(0)
+    i, tile, turn = tl.program_id(1), tl.program_id(0) // rows.turns, tl.program_id(0) % rows.turns
     br, bi = analyse_block(
         i, tile, turn, signal, source, z_in, None, tables, rows, P, BLOCKS, R, N2, N3, UPPER, False, DT, PRECISION
     )  # fmt: skip
@@ -133,14 +134,16 @@ def correlate(
     BLOCKS: tl.constexpr, R: tl.constexpr, N2: tl.constexpr, N3: tl.constexpr, UPPER: tl.constexpr, UPPER_OTHER: tl.constexpr,
     MORE: tl.constexpr, DT: tl.constexpr, PRECISION: tl.constexpr,
 ):  # fmt: skip
-    """Sums of conj(A(signal))·A(other) over CHAIN turns, of `span` that go together: program (chain, row tile, block).
+    """Sums of conj(A(signal))·A(other) over CHAIN turns, of `span` that go together: program (tile · all chains +
+    chain, block).
 
     `products` is (sums · chains, rows, 2 planes, N); with MORE they are added to what is there. `back_in`, `back_other`: by
     what the rows of a split transform are to be multiplied.
     """
     N: tl.constexpr = P * BLOCKS * N2 * N3
     ROWS: tl.constexpr = N2 * P * R if N3 > 1 else P * R
-    q, tile, i = tl.program_id(0), tl.program_id(1), tl.program_id(2)
+    all_chains = rows.turns // span * chains
+    q, tile, i = tl.program_id(0) % all_chains, tl.program_id(0) // all_chains, tl.program_id(1)
     first = (q // chains) * span + (q % chains) * CHAIN
     _b, _h, _w, part, exists, line = row_of(spectral_row(tile, R, ROWS), q, rows, False)
     o = frequencies(i, P, R, N2, N3)
@@ -169,9 +172,10 @@ def correlate(
 @triton.jit
 def add_products(products, totals, filters, apart, repeats, chains, count, TILE: tl.constexpr):
     """Add products (sums · chains, filters · repeats, count) to totals (sums, `apart`, count), one after the other: program
-    (filter of a sum, tile of numbers)."""
-    f = tl.program_id(0).to(tl.int64)
-    o = tl.program_id(1) * TILE + tl.arange(0, TILE)
+    filter of a sum · tiles + tile of numbers."""
+    tiles = tl.cdiv(count, TILE)
+    f = (tl.program_id(0) // tiles).to(tl.int64)
+    o = tl.program_id(0) % tiles * TILE + tl.arange(0, TILE)
     s, g = f // filters, f % filters
     at = totals + (s * apart + g) * count + o
     total = tl.load(at, o < count, 0.0)
@@ -187,10 +191,10 @@ def synthesise(
     totals, results, target, z_out, tables, rows, P: tl.constexpr, BLOCKS: tl.constexpr, R: tl.constexpr, N2: tl.constexpr,
     N3: tl.constexpr, UPPER: tl.constexpr, DT: tl.constexpr, PRECISION: tl.constexpr,
 ):  # fmt: skip
-    """The rows with the spectra `totals`: program (turn, row tile)."""
+    """The rows with the spectra `totals`: program row tile · turns + turn."""
     M: tl.constexpr = N2 * N3
     N: tl.constexpr = P * BLOCKS * M
-    turn, tile = tl.program_id(0), tl.program_id(1)
+    turn, tile = tl.program_id(0) % rows.turns, tl.program_id(0) // rows.turns
     b, h, window, part, exists, line = row_of(tile_row(tile, R, M), turn, rows, False)
     _b, _h, _w, spart, _e, sline = row_of(spectral_row(tile, R, N2 * P * R if N3 > 1 else P * R), turn, rows, False)
     real = zeros(BLOCKS, P, R * M, N3)
@@ -226,9 +230,10 @@ def round_spectra(spectra, rounded, scales, count, TILE: tl.constexpr):
 
 
 @triton.jit
-def skip_gradient(signal, length, other, other_length, channels, partial, shift, SPAN: tl.constexpr, TILE: tl.constexpr):
+def skip_gradient(signal, length, other, other_length, channels, partial, spans, shift, SPAN: tl.constexpr, TILE: tl.constexpr):
     """Sums over SPAN samples of other[t]·signal[t + shift], into (samples, channels, spans), which the programs are."""
-    b, h, s = tl.program_id(0).to(tl.int64), tl.program_id(1).to(tl.int64), tl.program_id(2)
+    row, s = (tl.program_id(0) // spans).to(tl.int64), tl.program_id(0) % spans
+    b, h = row // channels, row % channels
     total = tl.zeros((TILE,), tl.float32)
     for first in range(0, tl.minimum(SPAN, other_length - s * SPAN), TILE):
         t = s.to(tl.int64) * SPAN + first + tl.arange(0, TILE)
@@ -240,7 +245,7 @@ def skip_gradient(signal, length, other, other_length, channels, partial, shift,
         if other.gate is not None:
             y = y * tl.load(at(other.gate, b, h, t), inside, 0.0).to(tl.float32)
         total += x * y
-    tl.store(partial + (b * channels + h) * tl.num_programs(2) + s, tl.sum(total, 0))
+    tl.store(partial + row * spans + s, tl.sum(total, 0))
 
 
 @triton.jit

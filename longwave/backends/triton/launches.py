@@ -15,7 +15,6 @@ from torch import Tensor
 from longwave import dtypes, taps
 from longwave.backends.triton import fused, split
 from longwave.backends.triton.blocks import (
-    MOST_PROGRAMS,
     Block,
     blocks,
     channel_blocks,
@@ -181,7 +180,7 @@ def spectra(p: Problem, at: Layout, k: Tensor, block: Block | None = None) -> Fi
     z = transform.apart(side, rows).z if at.outer else None
     found = torch.empty(samples * groups, 2 * at.N, dtype=torch.float32, device=k.device)
     transform.run(
-        fused.analyse, (samples, -(-groups * at.parts // at.shape.rows), at.shape.blocks), side.of, side.place, z,
+        fused.analyse, (samples * -(-groups * at.parts // at.shape.rows), at.shape.blocks), side.of, side.place, z,
         Filters(found, None, 1, step, first), transform.tables, rows._replace(across=groups * at.parts, parts=at.parts),
         UPPER=side.upper or z is not None,
     )  # fmt: skip
@@ -231,13 +230,13 @@ def convolve(p: Problem, at: Layout, source: Side, target: Side, filters: Filter
         filters = spectra(p, at, filters)
     R, windows = at.shape.rows, max(1, at.windows_back if conj else at.windows)
     across, along = p.channels, p.batch * windows
-    swapped = R > 1 and across < min(R, along) and along <= MOST_PROGRAMS * R
+    swapped = R > 1 and across < min(R, along)
     if swapped:
         across, along = along, across
     tiles = -(-across // R)
     chunk = max(1, min(TURNS, tiles * along // PROGRAMS))
     transform.run(
-        fused.convolve, (-(-along // chunk), tiles), source.of, source.place, target.of, target.place, None, None, filters,
+        fused.convolve, (-(-along // chunk) * tiles,), source.of, source.place, target.of, target.place, None, None, filters,
         transform.tables, Rows(across, along, chunk, 0, 0, windows), UPPER_IN=source.upper, UPPER_OUT=target.upper, CONJ=conj,
         SWAPPED=swapped,
     )  # fmt: skip
@@ -253,7 +252,7 @@ def _convolve_split(transform: Transform, source: Side, target: Side, filters: F
     into = transform.scratch(block.channels * block.samples)
     count = block.channels * at.parts
     transform.run(
-        fused.convolve, (block.samples, -(-count // at.shape.rows)), None, source.place, None, target.place, z, into, filters,
+        fused.convolve, (block.samples * -(-count // at.shape.rows),), None, source.place, None, target.place, z, into, filters,
         transform.tables, rows._replace(across=count, parts=at.parts), UPPER_IN=True, UPPER_OUT=True, CONJ=conj, SWAPPED=False,
     )  # fmt: skip
     del z
@@ -275,7 +274,7 @@ def filter_gradient(p: Problem, at: Layout, dk: Tensor, source: Side, upstream: 
         rows = Rows(groups, samples, 1, 0, group, 1)
         z = back.scratch(samples * groups) if at.outer else None
         back.run(
-            fused.synthesise, (samples, -(-groups * at.parts // at.shape.rows)), totals, side.of, side.place, z, back.tables,
+            fused.synthesise, (samples * -(-groups * at.parts // at.shape.rows),), totals, side.of, side.place, z, back.tables,
             rows._replace(across=groups * at.parts, parts=at.parts), UPPER=side.upper or z is not None,
         )  # fmt: skip
         if z is not None:
@@ -297,7 +296,7 @@ def _add_products(p: Problem, at: Layout, totals: Tensor, block: Block, source: 
     if not at.outer:
         products = totals.new_empty(sums * chains, block.channels, 2 * at.N, dtype=torch.float32)
         transform.run(
-            fused.correlate, (sums * chains, -(-block.channels // shape.rows), shape.blocks), source.of, source.place, None,
+            fused.correlate, (sums * chains * -(-block.channels // shape.rows), shape.blocks), source.of, source.place, None,
             None, upstream.of, upstream.place, None, None, products, transform.tables,
             Rows(block.channels, sums * span, 1, 0, block.channel, windows), span, chains, **correlated, MORE=False,
         )  # fmt: skip
@@ -311,7 +310,7 @@ def _add_products(p: Problem, at: Layout, totals: Tensor, block: Block, source: 
             rows = Rows(block.channels, min(block.samples, last - sample), 1, sample, block.channel, 1)
             (z, back), (other, back_other) = transform.apart(source, rows), transform.apart(upstream, rows)
             transform.run(
-                fused.correlate, (1, -(-count // shape.rows), shape.blocks), None, source.place, z, back, None, upstream.place,
+                fused.correlate, (-(-count // shape.rows), shape.blocks), None, source.place, z, back, None, upstream.place,
                 other, back_other, products, transform.tables, rows._replace(across=count, parts=at.parts), rows.turns, 1,
                 UPPER=True, UPPER_OTHER=True, MORE=sample > first,
             )  # fmt: skip
@@ -320,7 +319,7 @@ def _add_products(p: Problem, at: Layout, totals: Tensor, block: Block, source: 
 
 def _sum_up(products: Tensor, totals: Tensor, repeats: int, rows: int, filters: int, chains: int, apart: int) -> None:
     count = products.shape[-1]
-    fused.add_products[(rows, -(-count // TILE))](
+    fused.add_products[(rows * -(-count // TILE),)](
         products, totals, filters, apart, repeats, chains, count, TILE=TILE, num_warps=4
     )  # fmt: skip
 
@@ -331,8 +330,8 @@ def skip_gradient(p: Problem, dy: Tensor, u: Tensor, pregate: Tensor | None, pos
     partial = u.new_empty(p.batch, p.channels, spans, dtype=torch.float32)
     total = u.new_empty(p.channels, dtype=torch.float32)
     L, shift = p.in_len - p.history, p.out_start - p.in_start - p.history
-    fused.skip_gradient[(p.batch, p.channels, spans)](
-        Signal(view(u), view(pregate)), L, Signal(view(dy), view(postgate)), p.out_len, p.channels, partial, shift,
+    fused.skip_gradient[(p.batch * p.channels * spans,)](
+        Signal(view(u), view(pregate)), L, Signal(view(dy), view(postgate)), p.out_len, p.channels, partial, spans, shift,
         SPAN=SPAN, TILE=TILE, num_warps=4,
     )  # fmt: skip
     fused.add_up[(-(-p.channels // 64),)](partial, total, p.channels, p.batch, spans, TILE=64, num_warps=2)

@@ -11,11 +11,11 @@ from longwave.backends.triton.blocks import headroom
 from longwave.bench.tolerances import bound, relative_l2
 
 F16, F32 = torch.float16, torch.float32
-SCALES = (1e-6, 1e-2, 6e4)
+SCALES = (1e-6, 6e4)
 pytestmark = pytest.mark.usefixtures("by_transforms")
 
 
-@pytest.fixture(params=[40, 700, "split"], ids=str)
+@pytest.fixture(params=[40, 300, "split"], ids=str)
 def L(request: pytest.FixtureRequest) -> int:
     """A length of every kind of tile, or one in splits of short transforms."""
     if request.param != "split":
