@@ -90,6 +90,21 @@ def test_a_prepared_filter_behind_a_mask(device: str) -> None:
     assert torch.equal(longwave.long_conv(u, prepared), want)
 
 
+@pytest.mark.parametrize("mode", ["causal", "circular", "same"])
+def test_bits_behind_a_mask_do_not_depend_on_company(mode: str, device: str) -> None:
+    u, dy, k = (torch.randn(*shape, device=device) for shape in ((1, 5, 90), (1, 5, 90), (5, 90)))
+    mask = longwave.FrequencyMask.lowpass(0.5, leaks_future=True)
+
+    def run(h: slice) -> list[Tensor]:
+        leaves = [x.detach().requires_grad_() for x in (u[:, h], k[h])]
+        y = longwave.long_conv(*leaves, mode=mode, frequency_mask=mask, backend="triton")
+        return [y.detach()[0], *(grad.view(-1, 90) for grad in torch.autograd.grad(y, leaves, dy[:, h]))]
+
+    for whole, alone in zip(run(slice(0, 5)), run(slice(4, 5)), strict=True):
+        assert torch.equal(whole[4:], alone)
+        assert not torch.equal(whole[3], whole[4])
+
+
 @pytest.mark.parametrize(("of_u", "of_k"), [(0.01, 1e-3), (1e-3, 1.0), (1.0, 1e-5)])
 def test_small_samples_and_taps_do_not_underflow(of_u: float, of_k: float, device: str) -> None:
     u, k = (of_u * torch.randn(1, 2, 200, device=device)).half(), of_k * torch.randn(2, 200, device=device) / 200**0.5
