@@ -5,7 +5,7 @@ BIN = $(VENV)/bin
 # One thread a worker: two workers with two threads each wait for each other.
 PYTEST = OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2
 
-.PHONY: help env demo test test-slow test-gpu check format bench docs clean
+.PHONY: help env demo test test-slow test-gpu gpu check format bench docs clean
 
 help:            ## this list
 	@grep -hE '^[a-z-]+: .*##|^[a-z-]+:  +##' $(MAKEFILE_LIST) | sed -E 's/:.*##/\t/' | expand -t 12
@@ -29,11 +29,11 @@ test: env        ## all tests but the slow ones and those that need a GPU
 test-slow: env   ## the tests that take minutes each
 	$(PYTEST) -m slow
 
-test-gpu: env    ## the GPU kernels on a CUDA device, and once more under compute-sanitizer where it is installed
-	$(BIN)/python -c "import sys, torch; sys.exit(None if torch.cuda.is_available() else 'no CUDA device; make test interprets')"
-	$(BIN)/python -m pytest -m 'not slow' tests/backends/triton
-	! command -v compute-sanitizer || compute-sanitizer --error-exitcode 1 \
-		$(BIN)/python -m pytest -m 'not slow' tests/backends/triton -k 'equal_the_direct_sum'
+test-gpu: env    ## the GPU kernels and the values of every operator on a CUDA device, and under compute-sanitizer where installed
+	$(BIN)/longwave gpu --minutes 120 --only kernels values sanitizer
+
+gpu: env         ## on a CUDA device, in half an hour: the tests there, then bench and tune; logs and results in runs/gpu
+	$(BIN)/longwave gpu
 
 check: env       ## format, lint and types; edits nothing
 	$(BIN)/ruff format --check --diff .

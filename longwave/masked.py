@@ -51,36 +51,42 @@ class Projection:
     period: int = 0
     whole: bool = True
 
-    def filter(self, k: Tensor, fft: Any = torch.fft) -> Tensor:
-        """(…, G, lags), the effective filter of k (…, G, taps): a differentiable expression, in k's dtype. `fft`: who makes the
-        transforms, by the names of torch.fft."""
+    def filter(self, k: Tensor, project: Project | None = None) -> Tensor:
+        """(…, G, lags), the effective filter of k (…, G, taps), in k's dtype. `project`: who makes it; without it torch.fft, in
+        a differentiable expression."""
         k = k.flip(-1) if self.reverse else k
         if self.period:
             turns = -(-self.taps // self.period)
             k = F.pad(k, (0, turns * self.period - self.taps)).unflatten(-1, (turns, self.period)).sum(dim=-2)
-            return self._by_rows(k.roll(self.at, dims=-1), fft)
+            return self._projected(k.roll(self.at, dims=-1), project)
         k = F.pad(k.narrow(-1, self.start, self.stop - self.start), (self.at, 2 * self.N - self.at - self.stop + self.start))
-        return self._by_rows(k, fft).narrow(-1, 0, self.lags)
+        return self._projected(k, project).narrow(-1, 0, self.lags)
 
-    def gradient(self, dk: Tensor, fft: Any = torch.fft) -> Tensor:
+    def gradient(self, dk: Tensor, project: Project | None = None) -> Tensor:
         """(…, G, taps), the adjoint of `filter`: the gradient of the taps from that of the effective filter."""
         if self.period:
-            dk = self._by_rows(dk, fft).roll(-self.at, dims=-1)
+            dk = self._projected(dk, project).roll(-self.at, dims=-1)
             dk = torch.cat([dk] * -(-self.taps // self.period), dim=-1).narrow(-1, 0, self.taps)
         else:
-            dk = self._by_rows(F.pad(dk, (0, 2 * self.N - self.lags)), fft).narrow(-1, self.at, self.stop - self.start)
+            dk = self._projected(F.pad(dk, (0, 2 * self.N - self.lags)), project).narrow(-1, self.at, self.stop - self.start)
             dk = F.pad(dk, (self.start, self.taps - self.stop))
         return dk.flip(-1) if self.reverse else dk
 
-    def _by_rows(self, k: Tensor, fft: Any) -> Tensor:
-        """P, on some rows at a time: the spectra of all filters may be many times as large as the filters."""
-        kept = self._kept().to(k.device)
+    def _projected(self, k: Tensor, project: Project | None) -> Tensor:
+        """P of polynomials of 2N coefficients, or of periods."""
+        return self.by_transforms(k, torch.fft) if project is None else project(self, k)
+
+    def by_transforms(self, k: Tensor, fft: Any) -> Tensor:
+        """P by the transforms of `fft`, which has the names of torch.fft, on some rows at a time: the spectra of all filters
+        may be many times as large as the filters."""
+        kept = self.kept().to(k.device)
         project = _project_period if self.period else _project
         if k.is_complex():  # the projection of a complex filter is that of its parts
             return torch.complex(*(self._split(project, part, kept, fft) for part in (k.real, k.imag)))
         return self._split(project, k, kept, fft)
 
-    def _kept(self) -> Tensor:
+    def kept(self) -> Tensor:
+        """Whether each frequency of the grid is kept."""
         kept = self.mask.kept_of_period(self.N) if self.period else self.mask.kept(self.N)
         if self.whole:  # a short document among others may well vanish
             self.mask.check_some(kept)
@@ -105,6 +111,10 @@ def _project(k: Tensor, kept: Tensor, fft: Any) -> Tensor:
 def _project_period(k: Tensor, kept: Tensor, fft: Any) -> Tensor:
     L = k.shape[-1]
     return fft.irfft(fft.rfft(k) * kept[: L // 2 + 1], n=L)
+
+
+# P of (…, G, 2N) real polynomials, or of (…, G, L) periods.
+Project = Callable[[Projection, Tensor], Tensor]
 
 
 class Stretch(NamedTuple):
@@ -165,21 +175,21 @@ def whole(p: Problem) -> Problem:
     return stretches(p)[0].problem
 
 
-def unmasked(p: Problem, k: Tensor, fft: Any = torch.fft) -> tuple[Problem, Tensor]:
+def unmasked(p: Problem, k: Tensor, project: Project | None = None) -> tuple[Problem, Tensor]:
     """`whole`, and the effective filter of k."""
-    return whole(p), stretches(p)[0].projection.filter(k.to(_filter_dtype(p)), fft)
+    return whole(p), stretches(p)[0].projection.filter(k.to(_filter_dtype(p)), project)
 
 
 def forward(
-    run: Callable[..., Tensor], p: Problem, u: Tensor, k: Tensor, *around: Tensor | None, fft: Any = torch.fft
+    run: Callable[..., Tensor], p: Problem, u: Tensor, k: Tensor, *around: Tensor | None, project: Project | None = None
 ) -> Tensor:
     """A backend's `forward` of a masked problem, by its `run` for problems without a mask. `around`: the other tensors."""
     if p.segments is None:
-        problem, effective = unmasked(p, k, fft)
+        problem, effective = unmasked(p, k, project)
         return run(problem, u, effective, *around)
     y = _zeros(p, p.out_len, u)
     for projection, group in _by_projection(p):
-        effective = projection.filter(k.to(_filter_dtype(p)), fft)
+        effective = projection.filter(k.to(_filter_dtype(p)), project)
         for stretch in group:
             y[..., stretch.outputs] = run(stretch.problem, *_cut(p, stretch, u, effective, *around))
     return y
@@ -194,17 +204,17 @@ def backward(
     k: Tensor | None,
     D: Tensor | None,
     *around: Tensor | None,
-    fft: Any = torch.fft,
+    project: Project | None = None,
 ) -> list[Tensor]:
     """A backend's `backward` of a masked problem, by its `run` for problems without a mask."""
     k = None if k is None else k.to(_filter_dtype(p))
     filter_dtype = dtypes.named(p.filter_dtype)
     if p.segments is None:
         projection = stretches(p)[0].projection
-        grads = run(whole(p), needs, dy, u, None if k is None else projection.filter(k, fft), D, *around)
+        grads = run(whole(p), needs, dy, u, None if k is None else projection.filter(k, project), D, *around)
         if needs[1]:
             at = int(needs[0])
-            grads[at] = dtypes.cast(projection.gradient(grads[at], fft), filter_dtype)
+            grads[at] = dtypes.cast(projection.gradient(grads[at], project), filter_dtype)
         return grads
 
     # Sums over documents are rounded once.
@@ -220,7 +230,7 @@ def backward(
         _zeros(p, p.history, u if history is None else history),
     ]
     for projection, group in _by_projection(p):
-        effective = None if k is None else projection.filter(k, fft)
+        effective = None if k is None else projection.filter(k, project)
         d_effective: Tensor | None = None
         for stretch in group:
             needed = (*needs[:5], needs[5] and stretch.problem.history > 0)  # only the first document has one
@@ -233,7 +243,7 @@ def backward(
                 else:
                     totals[i][..., places[i]] += grad
         if d_effective is not None:
-            totals[1] += projection.gradient(d_effective, fft)
+            totals[1] += projection.gradient(d_effective, project)
     totals[1] = dtypes.cast(totals[1], filter_dtype)
     totals[2] = totals[2] if D is None else dtypes.cast(totals[2], D.dtype)
     return [total for total, need in zip(totals, needs, strict=True) if need]
@@ -258,8 +268,11 @@ def taps_formula(run: Callable[..., Tensor], p: Problem, dz: Tensor, x: Tensor) 
     return total
 
 
-def plan(run: Callable[[Problem], Plan], p: Problem) -> Plan:
-    """A backend's plan of a masked problem: `run`'s plans of its stretches and what the projection holds."""
+def plan(
+    run: Callable[[Problem], Plan], p: Problem, project_bytes: Callable[[Projection, int, str], int] | None = None
+) -> Plan:
+    """A backend's plan of a masked problem: `run`'s plans of its stretches and what the projection of so many filters holds, by
+    `project_bytes` where it is not by `Projection.by_transforms`."""
     found = stretches(p)
     plans = [run(s.problem) for s in found]
     item = _filter_dtype(p).itemsize
@@ -267,6 +280,8 @@ def plan(run: Callable[[Problem], Plan], p: Problem) -> Plan:
     lags = max((s.projection.lags for s in found), default=1)
     points = max((s.projection.N for s in found), default=1)
     filters = item * (rows * lags + 10 * points) + min(6 * item * points * rows, PROJECTION_BYTES)
+    if project_bytes is not None:
+        filters = item * rows * lags + max((project_bytes(s.projection, rows, p.device) for s in found), default=0)
     largest = max(plans, key=lambda plan: plan.scratch_bytes + plan.result_bytes, default=None) or run(
         dataclasses.replace(p, mask=None)
     )

@@ -4,8 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+import devices
 import pytest
 import torch
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--device", default="cpu", help="where the values of operators are compared: cpu, or cuda")
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    devices.choose(config.getoption("--device"))
 
 
 @pytest.fixture(autouse=True)

@@ -7,12 +7,13 @@ from dataclasses import dataclass
 from random import Random
 from typing import Any
 
+import devices
 import pytest
 import torch
+from devices import backends_here as backends_here
 from torch import Tensor
 
 import longwave
-from longwave import backends
 from longwave.bench.tolerances import CONTRACTS, bound
 from longwave.masks import FrequencyMask
 from longwave.problem import MODES
@@ -180,21 +181,17 @@ def floating(kwargs: dict[str, Any]) -> dict[str, Tensor]:
     return {name: x for name, x in kwargs.items() if isinstance(x, Tensor) and x.requires_grad}
 
 
-def backends_here() -> list[str]:
-    """Every backend that can run on this machine: the tests of values run on each."""
-    return [name for name, reason in backends.available().items() if reason is None]
-
-
 def truth_of(kwargs: dict[str, Any]) -> Tensor:
     return long_conv_ref(**{name: x for name, x in kwargs.items() if name != "precision"})
 
 
-def compare(case: Case, backend: str, device: str = "cpu") -> None:
-    """The result and every gradient, within the contract of the backend and of the dtype it gives them in.
+def compare(case: Case, backend: str, device: str | None = None) -> None:
+    """The result and every gradient, within the contract of the backend and of the dtype it gives them in; on a device, or on
+    that of `pytest --device`.
 
     Raises UnsupportedError where the backend refuses the case.
     """
-    kwargs, dy = arguments(case), result_gradient(case)
+    kwargs, dy, device = arguments(case), result_gradient(case), device or devices.DEVICE
     there = {name: on_device(x, device) if isinstance(x, Tensor) and name != "cu_seqlens" else x for name, x in kwargs.items()}
     y = longwave.long_conv(**there, backend=backend)
     assert y.dtype == case.dtype

@@ -72,6 +72,13 @@ def plan(problem: Problem) -> Plan:
     return masked.plan(plans.plan, problem)
 
 
+def _project(projection: masked.Projection, k: Tensor) -> Tensor:
+    """Filters onto the frequencies that a mask keeps, each with the bits that it has alone."""
+    from longwave.backends.cpu import row_fft
+
+    return projection.by_transforms(k, row_fft)
+
+
 def forward(
     problem: Problem,
     u: Tensor,
@@ -82,14 +89,14 @@ def forward(
     history: Tensor | None,
     spectrum: Tensor | None = None,
 ) -> Tensor:
-    from longwave.backends.cpu import engine, kept, prepared, row_fft
+    from longwave.backends.cpu import engine, kept, prepared
 
     p = problem
     if p.mask is None or kept.takes(p) or prepared.is_ready(p, spectrum):
         return engine.forward(p, u, k, D, pregate, postgate, history, spectrum)
     if spectrum is not None and spectrum.is_floating_point():
         return engine.forward(masked.whole(p), u, spectrum, D, pregate, postgate, history)
-    return masked.forward(engine.forward, p, u, k, D, pregate, postgate, history, fft=row_fft)
+    return masked.forward(engine.forward, p, u, k, D, pregate, postgate, history, project=_project)
 
 
 def backward(
@@ -104,23 +111,23 @@ def backward(
     history: Tensor | None,
     spectrum: Tensor | None = None,
 ) -> list[Tensor]:
-    from longwave.backends.cpu import engine, kept, prepared, row_fft
+    from longwave.backends.cpu import engine, kept, prepared
 
     p = problem
     if p.mask is None or kept.takes(p) or prepared.is_ready(p, spectrum):
         return engine.backward(p, needs, dy, u, k, D, pregate, postgate, history, spectrum)
     if spectrum is not None and spectrum.is_floating_point() and not needs[1]:
         return engine.backward(masked.whole(p), needs, dy, u, spectrum, D, pregate, postgate, history)
-    return masked.backward(engine.backward, p, needs, dy, u, k, D, pregate, postgate, history, fft=row_fft)
+    return masked.backward(engine.backward, p, needs, dy, u, k, D, pregate, postgate, history, project=_project)
 
 
 def prepare(problem: Problem, k: Tensor) -> Tensor | None:
     """The filters' spectra; or the effective filters, where the mask is not for the engine's own transforms."""
-    from longwave.backends.cpu import kept, prepared, row_fft
+    from longwave.backends.cpu import kept, prepared
 
     if problem.mask is None or kept.takes(problem):
         return prepared.prepare(problem, k)
-    return masked.unmasked(problem, k, row_fft)[1]
+    return masked.unmasked(problem, k, _project)[1]
 
 
 def spectrum_tag(problem: Problem) -> str:

@@ -6,13 +6,16 @@
     with w[n] = exp(-iπn/2N), A(z) = DFT(w·z) maps products of real polynomials modulo x^2N + 1 to products in C^N,
     with x^N = -i.
 
-16-bit signals are multiplied as they are, with float32 sums, unitary DFT matrices and a power of two a filter: a float16 row
-whose norm passes float16's largest number, or whose samples are below about 1e-4, needs precision="high", which goes, as
-float32 does, by three products of TF32. The files from the bottom up: moves (how samples enter and leave the ring), fused
-(the kernels), shapes (which matrices a length is), tables (what they hold), layouts (where a Problem stands in its
-transforms), windows (when), blocks (which rows are in flight), plans, configurations (how kernels are launched, and which a
-GPU has passed), launches, engine (from a Problem to results). Few taps are summed as they stand: fir_plan, fir_kernels,
-fir_launch, fir, and short for `short_conv`; ahead (kernels compiled without a GPU), cost (what a call should take on one).
+16-bit signals are multiplied as such, with float32 sums, unitary DFT matrices, a power of two for each filter and, in float16,
+one for each row, so that neither its scale nor that of the row beside it matters; precision="high" goes, as float32 does, by
+three products of TF32.
+
+The files from the bottom up: moves (how samples enter and leave the ring), stages (the products), fused and split (the
+kernels), shapes (which matrices a length is), tables (what they hold), layouts (where a Problem stands in its transforms),
+windows (when), blocks (which rows are in flight), plans, configurations (how kernels are launched, and which a GPU has
+passed), launches, engine (from a Problem to results), projection (of filters onto a mask's frequencies). Few taps are summed
+as they stand: fir_plan, fir_kernels, fir_launch, fir, and short for `short_conv`; ahead (kernels compiled without a GPU),
+cost (what a call should take on one).
 """
 
 from __future__ import annotations
@@ -33,7 +36,6 @@ SHORT_DEVICES: tuple[str, ...] = ()
 STREAMS = False
 
 SIGNALS = ("float32", "bfloat16", "float16")
-MOST_ROWS = 65_535
 
 
 def interprets() -> bool:
@@ -56,8 +58,6 @@ def refuses(problem: Problem) -> str | None:
     if p.dtype not in SIGNALS or p.filter_dtype not in SIGNALS:
         given = f"u is {p.dtype} with filters of {p.filter_dtype}"
         return f"it takes {', '.join(SIGNALS)}, and {given}; backend='plain' takes them"
-    if p.channels > MOST_ROWS:
-        return f"it takes at most {MOST_ROWS:,} channels, and u has {p.channels:,}; split them or use backend='plain'"
     return None
 
 
@@ -76,7 +76,7 @@ def passes(problem: Problem) -> str | None:
 def plan(problem: Problem) -> Plan:
     from longwave.backends.triton import plans
 
-    return plans.plan(problem) if problem.mask is None else masked.plan(plans.plan, problem)
+    return plans.plan(problem) if problem.mask is None else masked.plan(plans.plan, problem, plans.projection_bytes)
 
 
 def forward(
@@ -89,13 +89,13 @@ def forward(
     history: Tensor | None,
     spectrum: Tensor | None = None,
 ) -> Tensor:
-    from longwave.backends.triton import engine
+    from longwave.backends.triton import engine, projection
 
     if problem.mask is not None and spectrum is not None:
         problem = masked.whole(problem)
     if problem.mask is None:
         return engine.forward(problem, u, k, D, pregate, postgate, history, spectrum)
-    return masked.forward(engine.forward, problem, u, k, D, pregate, postgate, history)
+    return masked.forward(engine.forward, problem, u, k, D, pregate, postgate, history, project=projection.project)
 
 
 def backward(
@@ -110,21 +110,22 @@ def backward(
     history: Tensor | None,
     spectrum: Tensor | None = None,
 ) -> list[Tensor]:
-    from longwave.backends.triton import engine
+    from longwave.backends.triton import engine, projection
 
     if problem.mask is not None and spectrum is not None and not needs[1]:
         problem = masked.whole(problem)
     if problem.mask is None:
         return engine.backward(problem, needs, dy, u, k, D, pregate, postgate, history, spectrum)
-    return masked.backward(engine.backward, problem, needs, dy, u, k, D, pregate, postgate, history)
+    around = (D, pregate, postgate, history)
+    return masked.backward(engine.backward, problem, needs, dy, u, k, *around, project=projection.project)
 
 
 def prepare(problem: Problem, k: Tensor) -> Tensor | None:
     """The filters' spectra; behind a mask those of the effective filters."""
-    from longwave.backends.triton import engine
+    from longwave.backends.triton import engine, projection
 
     if problem.mask is not None:
-        problem, k = masked.unmasked(problem, k)
+        problem, k = masked.unmasked(problem, k, projection.project)
     return engine.prepare(problem, k)
 
 

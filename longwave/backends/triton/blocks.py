@@ -5,14 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import NamedTuple
 
-from longwave.backends.triton.configurations import CHAIN
+from longwave.backends.triton.configurations import CHAIN, ENERGY_SPAN
 from longwave.backends.triton.layouts import Layout, is_wide
 from longwave.problem import Problem
 
 # What the scratch memory of split rows, and products of spectra that wait to be added up, may hold.
 SCRATCH_BYTES = 2**28
-# The most programs that a launch has beside each other in its second dimension.
-MOST_PROGRAMS = 65_535
 
 
 class Block(NamedTuple):
@@ -32,7 +30,18 @@ def item_bytes(p: Problem) -> int:
 def in_flight(p: Problem, at: Layout) -> int:
     """Split rows in flight: two complex ones of operands each, and the spectrum of its filter in float32 and as operand."""
     row_bytes = 2 * at.N * (2 * item_bytes(p) + 8)
-    return max(1, min(SCRATCH_BYTES // row_bytes, MOST_PROGRAMS // at.parts))
+    return max(1, SCRATCH_BYTES // row_bytes)
+
+
+def energy_spans(N: int, upper: bool) -> int:
+    """Spans of a split row whose squares are added up apart."""
+    return -(-(N * (1 + upper)) // ENERGY_SPAN)
+
+
+def headroom(spans: int) -> int:
+    """The exponent that the norm of a split float16 row gets, as far as one span knows it: a product with a spectrum of numbers
+    below 2√2 then stays below 65,504."""
+    return 13 - ((spans - 1).bit_length() + 1) // 2
 
 
 def blocks(p: Problem, rows: int) -> Iterator[Block]:
@@ -46,7 +55,7 @@ def blocks(p: Problem, rows: int) -> Iterator[Block]:
 def group_blocks(p: Problem, at: Layout) -> Iterator[tuple[int, int]]:
     """(first, count) of groups whose filters' gradients, in float64, are added up together."""
     row_bytes = 16 * at.N * (p.batch if p.per_sample else 1)
-    count = max(1, min(SCRATCH_BYTES // row_bytes, MOST_PROGRAMS // at.parts))
+    count = max(1, SCRATCH_BYTES // row_bytes)
     yield from ((first, min(count, p.groups - first)) for first in range(0, p.groups, count))
 
 

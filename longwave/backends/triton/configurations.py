@@ -16,6 +16,8 @@ PASSED: dict[str, str] = {}
 CHAIN = 16
 # Samples of a row that one program adds up for the gradient of D (a part of the arithmetic), and numbers it takes at a time.
 SPAN, TILE = 2**16, 1024
+# Samples of a split row of float16 whose squares one program adds up.
+ENERGY_SPAN = 2**14
 # How float32 is multiplied: three products of TF32, as exact as float32. 16-bit operands ignore it.
 PRECISION = "tf32x3"
 
@@ -30,14 +32,14 @@ class Launch(NamedTuple):
 OPERANDS = (torch.float16, torch.bfloat16, torch.float32)
 
 
-# Transforms of 16-bit operands that keep to their registers with four warps and not with eight.
-FOUR_WARPS = (Shape(64, 32),)
+# Warps of the kernels of `fused` whatever the transform, while that is being measured.
+WARPS: int | None = None
 
 
 def launch(shape: Shape, operand: torch.dtype) -> Launch:
     """For the kernels of `fused`; no GPU has timed them."""
-    if operand != torch.float32 and shape in FOUR_WARPS:
-        return Launch(4)
+    if WARPS is not None:
+        return Launch(WARPS)
     return Launch(8 if operand == torch.float32 or shape.N2 == 16 or shape.N * shape.rows > 1536 else 4)
 
 

@@ -127,7 +127,7 @@ def fir_kernel(
 
 
 @triton.jit
-def _halves_added(sums, ROWS: tl.constexpr, COLUMNS: tl.constexpr):
+def halves_added(sums, ROWS: tl.constexpr, COLUMNS: tl.constexpr):
     """Σ over the last axis of (ROWS, COLUMNS), neighbours first: an order that no layout of threads changes."""
     pairs = tl.reshape(sums, (ROWS, COLUMNS // 2, 2))
     even, odd = tl.split(pairs)
@@ -186,7 +186,7 @@ def fir_sums_kernel(
 
     totals = tl.reshape(tl.permute(sums, (0, 2, 1)), (TAPS * CHANNELS, CHAINS))
     for halving in tl.static_range(LOG_CHAINS):
-        totals = _halves_added(totals, TAPS * CHANNELS, CHAINS >> halving)
+        totals = halves_added(totals, TAPS * CHANNELS, CHAINS >> halving)
     totals = tl.reshape(totals, (TAPS, CHANNELS))
     i = (program % blocks) * TAPS + tl.arange(0, TAPS)[:, None]
     h = (program // blocks % strips) * CHANNELS + tl.arange(0, CHANNELS)[None, :]
@@ -218,7 +218,7 @@ def fir_gather_kernel(
         at = ((b * spans + r // per_group) * H + h) * K + i[:, None]
         sums += tl.load(partial_ptr + at, mask=there[:, None] & (r < rows), other=0.0).to(tl.float64)
     for halving in tl.static_range(LOG_CHAINS):
-        sums = _halves_added(sums, ELEMENTS, CHAINS >> halving)
+        sums = halves_added(sums, ELEMENTS, CHAINS >> halving)
     p = total_ptr + b * total_b + g * total_g + i * total_s
     old = tl.load(p, mask=there, other=0.0).to(tl.float64)
     tl.store(p, (old + tl.reshape(sums, (ELEMENTS,))).to(total_ptr.dtype.element_ty), there)

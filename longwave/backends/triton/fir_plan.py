@@ -9,8 +9,10 @@ from longwave import dtypes
 from longwave.planner import Plan
 from longwave.problem import Problem
 
-# Filters of so many taps are summed as they stand. Without a GPU nobody knows where a transform becomes faster.
-MOST_TAPS = 64
+# Filters of so many taps are summed as they stand, by whether the arithmetic of transforms would be wide. No GPU has timed it:
+# by the cost model (`cost`) of an H200 sums are faster up to 8 to 16 taps of 16-bit signals and 16 to 28 of float32 (a long row
+# to a short one), on an RTX 4090 up to 28 to 48 and 104 to 156. `longwave tune --device cuda` measures it.
+MOST_TAPS = {False: 16, True: 28}
 # A filter's gradient is summed over spans of so many samples, in so many chains. Spans of long rows are longer, so that there
 # are about so many: what is left of each span waits in memory.
 SPAN, MOST_SPANS, LONGEST_SPAN, CHAINS = 4096, 64, 65536, 64
@@ -20,7 +22,8 @@ def takes(p: Problem) -> bool:
     """Whether this regime runs a problem: a function of its lags and its lengths alone."""
     if p.circular and (p.taps > p.in_len or (p.in_start, p.in_len) != (p.out_start, p.out_len)):
         return False
-    return p.taps <= MOST_TAPS and p.mask is None and p.segments is None
+    wide = p.precision == "high" or p.dtype not in ("float16", "bfloat16")
+    return p.taps <= MOST_TAPS[wide] and p.mask is None and p.segments is None
 
 
 def plan(p: Problem) -> Plan:

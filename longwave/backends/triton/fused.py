@@ -1,13 +1,4 @@
-"""Kernels that keep a row in registers from load to store: transform, product with a spectrum, transform back.
-
-A row of N = N1·N2·N3 points is a matrix X[N1, N2·N3]; with unitary DFT matrices F and twiddles T
-
-    S = ((F1 X) ∘ T) F2        P = S ∘ K        y = F1ᴴ ((P F2ᴴ) ∘ conj T)
-
-(order 2, N3 = 1; order 3 does the same to the rows once more). F1 and T carry the weights exp(-iπn/2N) of the right-angle
-transform. N1 = P·BLOCKS: after the first product rows do not meet until the last one, so that P frequencies of N1 go through
-everything at a time, and the result is their sum. Short rows stand side by side in a tile, R of them between the two
-dimensions of X, so that no product adds up samples of two rows. Spectra are in the order in which they arise.
+"""Kernels that keep a row in registers from load to store: transform, product with a spectrum, transform back (`stages`).
 
 The rows of a `split` transform are complex: scratch memory (rows, 2 planes, parts · N) takes the place of signal and results.
 """
@@ -18,180 +9,25 @@ import triton
 import triton.language as tl
 
 from longwave.backends.triton import configurations
-from longwave.backends.triton.moves import at, load_ring, row_of, store_ring
+from longwave.backends.triton.moves import at, row_of
+from longwave.backends.triton.stages import (
+    add_real,
+    add_upper,
+    analyse_block,
+    backward_block,
+    exponent_of,
+    finish,
+    forward_block,
+    frequencies,
+    of_frequencies,
+    powers,
+    row_powers,
+    spectral_row,
+    tile_row,
+    zeros,
+)
 
 CHAIN = tl.constexpr(configurations.CHAIN)
-
-
-@triton.jit
-def _tile_row(tile, R: tl.constexpr, M: tl.constexpr):
-    """The row that each column of X belongs to."""
-    if R == 1:
-        return tile
-    else:
-        return (tile * R + tl.arange(0, R * M) // M)[None, :]
-
-
-@triton.jit
-def _spectral_row(tile, R: tl.constexpr, ROWS: tl.constexpr):
-    """The row that each row of a matrix of frequencies belongs to."""
-    if R == 1:
-        return tile
-    else:
-        return (tile * R + tl.arange(0, ROWS) % R)[:, None]
-
-
-@triton.jit
-def _frequencies(i, P: tl.constexpr, R: tl.constexpr, N2: tl.constexpr, N3: tl.constexpr):
-    """Where the matrix of frequencies of block i stands in a spectrum."""
-    if N3 == 1:
-        row = tl.arange(0, P * R)
-        return ((i * P + row // R) * N2)[:, None] + tl.arange(0, N2)[None, :]
-    else:
-        row = tl.arange(0, N2 * P * R)
-        first = (i * P + (row // R) % P) * (N2 * N3) + (row // (P * R)) * N3
-        return first[:, None] + tl.arange(0, N3)[None, :]
-
-
-@triton.jit
-def _analyse(
-    i, tile, turn, signal, source, z, tables, rows, P: tl.constexpr, BLOCKS: tl.constexpr, R: tl.constexpr, N2: tl.constexpr,
-    N3: tl.constexpr, UPPER: tl.constexpr, SWAPPED: tl.constexpr, DT: tl.constexpr, PRECISION: tl.constexpr,
-):  # fmt: skip
-    """Block i of the first product, twiddled."""
-    M: tl.constexpr = N2 * N3
-    N: tl.constexpr = P * BLOCKS * M
-    column = tl.arange(0, R * M) % M
-    row = tl.arange(0, P)
-    b, h, window, part, exists, line = row_of(_tile_row(tile, R, M), turn, rows, SWAPPED)
-    ar = tl.zeros((P, R * M), tl.float32)
-    ai = tl.zeros((P, R * M), tl.float32)
-    for j in tl.static_range(BLOCKS):
-        f = (i * P + row)[:, None] * (P * BLOCKS) + (j * P + row)[None, :]
-        fr, fi = tl.load(tables.f1r + f), tl.load(tables.f1i + f)
-        n = (j * P + row)[:, None] * M + column[None, :]
-        if z is not None:
-            x0 = tl.load(z + line * (2 * N * rows.parts) + part * N + n).to(DT)
-            x1 = -tl.load(z + line * (2 * N * rows.parts) + N * rows.parts + part * N + n).to(DT)
-        else:
-            x0 = load_ring(signal, source, n, b, h, window, exists).to(DT)
-        ar = tl.dot(fr, x0, ar, input_precision=PRECISION)
-        ai = tl.dot(fi, x0, ai, input_precision=PRECISION)
-        if UPPER:
-            if z is None:
-                x1 = load_ring(signal, source, n + N, b, h, window, exists).to(DT)
-            ar = tl.dot(fi, x1, ar, input_precision=PRECISION)
-            ai = tl.dot(fr, -x1, ai, input_precision=PRECISION)
-    t = (i * P + row)[:, None] * M + column[None, :]
-    tr, ti = tl.load(tables.tr + t).to(tl.float32), tl.load(tables.ti + t).to(tl.float32)
-    return (ar * tr - ai * ti).to(DT), (ar * ti + ai * tr).to(DT)
-
-
-@triton.jit
-def _forward(
-    br, bi, tables, P: tl.constexpr, R: tl.constexpr, N2: tl.constexpr, N3: tl.constexpr, DT: tl.constexpr,
-    PRECISION: tl.constexpr,
-):  # fmt: skip
-    """The DFTs of the rows of a block: its frequencies in float32."""
-    o2 = tl.arange(0, N2)[:, None] * N2 + tl.arange(0, N2)[None, :]
-    f2r, f2i = tl.load(tables.f2r + o2), tl.load(tables.f2i + o2)
-    if N3 == 1:
-        br, bi = tl.reshape(br, (P * R, N2)), tl.reshape(bi, (P * R, N2))
-        sr = tl.dot(-bi, f2i, tl.dot(br, f2r, input_precision=PRECISION), input_precision=PRECISION)
-        si = tl.dot(bi, f2r, tl.dot(br, f2i, input_precision=PRECISION), input_precision=PRECISION)
-    else:
-        br = tl.reshape(tl.permute(tl.reshape(br, (P * R, N2, N3)), (1, 0, 2)), (N2, P * R * N3))
-        bi = tl.reshape(tl.permute(tl.reshape(bi, (P * R, N2, N3)), (1, 0, 2)), (N2, P * R * N3))
-        cr = tl.dot(f2i, -bi, tl.dot(f2r, br, input_precision=PRECISION), input_precision=PRECISION)
-        ci = tl.dot(f2r, bi, tl.dot(f2i, br, input_precision=PRECISION), input_precision=PRECISION)
-        t = tl.arange(0, N2)[:, None] * N3 + (tl.arange(0, P * R * N3) % N3)[None, :]
-        tr, ti = tl.load(tables.t2r + t).to(tl.float32), tl.load(tables.t2i + t).to(tl.float32)
-        br = tl.reshape((cr * tr - ci * ti).to(DT), (N2 * P * R, N3))
-        bi = tl.reshape((cr * ti + ci * tr).to(DT), (N2 * P * R, N3))
-        o3 = tl.arange(0, N3)[:, None] * N3 + tl.arange(0, N3)[None, :]
-        f3r, f3i = tl.load(tables.f3r + o3), tl.load(tables.f3i + o3)
-        sr = tl.dot(-bi, f3i, tl.dot(br, f3r, input_precision=PRECISION), input_precision=PRECISION)
-        si = tl.dot(bi, f3r, tl.dot(br, f3i, input_precision=PRECISION), input_precision=PRECISION)
-    return sr, si
-
-
-@triton.jit
-def _backward(
-    i, pr, pi, tables, P: tl.constexpr, R: tl.constexpr, N2: tl.constexpr, N3: tl.constexpr, DT: tl.constexpr,
-    PRECISION: tl.constexpr,
-):  # fmt: skip
-    """The inverse of `_forward` and of the first twiddles, for operands of the products."""
-    M: tl.constexpr = N2 * N3
-    o2 = tl.arange(0, N2)[:, None] * N2 + tl.arange(0, N2)[None, :]
-    f2r, f2i = tl.load(tables.f2r + o2), tl.load(tables.f2i + o2)
-    if N3 == 1:
-        cr = tl.dot(pi, f2i, tl.dot(pr, f2r, input_precision=PRECISION), input_precision=PRECISION)
-        ci = tl.dot(-pr, f2i, tl.dot(pi, f2r, input_precision=PRECISION), input_precision=PRECISION)
-        cr, ci = tl.reshape(cr, (P, R * N2)), tl.reshape(ci, (P, R * N2))
-    else:
-        o3 = tl.arange(0, N3)[:, None] * N3 + tl.arange(0, N3)[None, :]
-        f3r, f3i = tl.load(tables.f3r + o3), tl.load(tables.f3i + o3)
-        cr = tl.dot(pi, f3i, tl.dot(pr, f3r, input_precision=PRECISION), input_precision=PRECISION)
-        ci = tl.dot(-pr, f3i, tl.dot(pi, f3r, input_precision=PRECISION), input_precision=PRECISION)
-        cr, ci = tl.reshape(cr, (N2, P * R * N3)), tl.reshape(ci, (N2, P * R * N3))
-        t = tl.arange(0, N2)[:, None] * N3 + (tl.arange(0, P * R * N3) % N3)[None, :]
-        tr, ti = tl.load(tables.t2r + t).to(tl.float32), tl.load(tables.t2i + t).to(tl.float32)
-        er, ei = (cr * tr + ci * ti).to(DT), (ci * tr - cr * ti).to(DT)
-        cr = tl.dot(f2i, ei, tl.dot(f2r, er, input_precision=PRECISION), input_precision=PRECISION)
-        ci = tl.dot(f2i, -er, tl.dot(f2r, ei, input_precision=PRECISION), input_precision=PRECISION)
-        cr = tl.reshape(tl.permute(tl.reshape(cr, (N2, P * R, N3)), (1, 0, 2)), (P, R * M))
-        ci = tl.reshape(tl.permute(tl.reshape(ci, (N2, P * R, N3)), (1, 0, 2)), (P, R * M))
-    t = (i * P + tl.arange(0, P))[:, None] * M + (tl.arange(0, R * M) % M)[None, :]
-    tr, ti = tl.load(tables.tr + t).to(tl.float32), tl.load(tables.ti + t).to(tl.float32)
-    return (cr * tr + ci * ti).to(DT), (ci * tr - cr * ti).to(DT)
-
-
-@triton.jit
-def _zeros(BLOCKS: tl.constexpr, P: tl.constexpr, C: tl.constexpr):
-    sums = ()
-    for _ in tl.static_range(BLOCKS):
-        sums = sums + (tl.zeros((P, C), tl.float32),)
-    return sums
-
-
-@triton.jit
-def _add_real(i, sums, dr, di, tables, P: tl.constexpr, BLOCKS: tl.constexpr, PRECISION: tl.constexpr):
-    """What block i gives to the real part of every block of the result."""
-    row = tl.arange(0, P)
-    more = ()
-    for j in tl.static_range(BLOCKS):
-        g = (j * P + row)[:, None] * (P * BLOCKS) + (i * P + row)[None, :]
-        gr, gi = tl.load(tables.g1r + g), tl.load(tables.g1i + g)
-        with_real = tl.dot(gr, dr, sums[j], input_precision=PRECISION)
-        more = more + (tl.dot(gi, di, with_real, input_precision=PRECISION),)
-    return more
-
-
-@triton.jit
-def _add_upper(i, sums, dr, di, tables, P: tl.constexpr, BLOCKS: tl.constexpr, PRECISION: tl.constexpr):
-    """The same for the upper plane, which is the imaginary part negated."""
-    return _add_real(i, sums, -di, dr, tables, P, BLOCKS, PRECISION)
-
-
-@triton.jit
-def _finish(
-    real, upper, factor, signal, source, results, target, z, b, h, window, part, exists, line, parts, P: tl.constexpr,
-    BLOCKS: tl.constexpr, R: tl.constexpr, M: tl.constexpr, UPPER: tl.constexpr,
-):  # fmt: skip
-    """Store a row that is in registers."""
-    N: tl.constexpr = P * BLOCKS * M
-    column = tl.arange(0, R * M) % M
-    for j in tl.static_range(BLOCKS):
-        n = (j * P + tl.arange(0, P))[:, None] * M + column[None, :]
-        if z is not None:
-            there = exists & (n < N)
-            o = line * (2 * N * parts) + part * N + n
-            tl.store(z + o, real[j].to(z.dtype.element_ty), there)
-            tl.store(z + N * parts + o, (-upper[j]).to(z.dtype.element_ty), there)
-        else:
-            store_ring(real[j] * factor, results, target, signal, source, n, b, h, window, exists)
-            if UPPER:
-                store_ring(upper[j] * factor, results, target, signal, source, n + N, b, h, window, exists)
 
 
 @triton.jit
@@ -203,32 +39,36 @@ def convolve_row(
     """A tile of rows of `signal` through their filters, or, with CONJ, through the filters' adjoints."""
     M: tl.constexpr = N2 * N3
     N: tl.constexpr = P * BLOCKS * M
-    b, h, window, part, exists, line = row_of(_tile_row(tile, R, M), turn, rows, SWAPPED)
-    real = _zeros(BLOCKS, P, R * M)
-    upper = _zeros(BLOCKS if UPPER_OUT else 0, P, R * M)
+    b, h, window, part, exists, line = row_of(tile_row(tile, R, M), turn, rows, SWAPPED)
+    down, back = None, None
+    if tl.float16 == DT:
+        if z_in is None:
+            down, back = row_powers(tile, turn, signal, source, rows, P, BLOCKS, R, N2, N3, UPPER_IN, SWAPPED)
+    real = zeros(BLOCKS, P, R * M, N3)
+    upper = zeros(BLOCKS if UPPER_OUT else 0, P, R * M, N3)
     for i in range(BLOCKS):
-        br, bi = _analyse(
-            i, tile, turn, signal, source, z_in, tables, rows, P, BLOCKS, R, N2, N3, UPPER_IN, SWAPPED, DT, PRECISION
+        br, bi = analyse_block(
+            i, tile, turn, signal, source, z_in, down, tables, rows, P, BLOCKS, R, N2, N3, UPPER_IN, SWAPPED, DT, PRECISION
         )  # fmt: skip
-        sr, si = _forward(br, bi, tables, P, R, N2, N3, DT, PRECISION)
-        sb, sh, _w, spart, _e, _l = row_of(_spectral_row(tile, R, N2 * P * R if N3 > 1 else P * R), turn, rows, SWAPPED)
+        sr, si = forward_block(br, bi, tables, P, R, N2, N3, DT, PRECISION)
+        sb, sh, _w, spart, _e, _l = row_of(spectral_row(tile, R, N2 * P * R if N3 > 1 else P * R), turn, rows, SWAPPED)
         k = filters.pointer + (sh // filters.repeats + sb * filters.step - filters.first) * (2 * N * rows.parts) + spart * N
-        k = k + _frequencies(i, P, R, N2, N3)
+        k = k + frequencies(i, P, R, N2, N3)
         kr = tl.load(k).to(tl.float32)
         ki = tl.load(k + N * rows.parts).to(tl.float32)
         if CONJ:
             ki = -ki
         pr, pi = (sr * kr - si * ki).to(DT), (sr * ki + si * kr).to(DT)
-        dr, di = _backward(i, pr, pi, tables, P, R, N2, N3, DT, PRECISION)
-        real = _add_real(i, real, dr, di, tables, P, BLOCKS, PRECISION)
+        dr, di = backward_block(i, pr, pi, tables, P, R, N2, N3, DT, PRECISION)
+        real = add_real(i, real, dr, di, tables, P, BLOCKS, N3, PRECISION)
         if UPPER_OUT:
-            upper = _add_upper(i, upper, dr, di, tables, P, BLOCKS, PRECISION)
+            upper = add_upper(i, upper, dr, di, tables, P, BLOCKS, N3, PRECISION)
     factor = 1.0
     if filters.scale is not None:
         factor = tl.load(filters.scale + h // filters.repeats + b * filters.step - filters.first)
-    _finish(
-        real, upper, factor, signal, source, results, target, z_out, b, h, window, part, exists, line, rows.parts, P,
-        BLOCKS, R, M, UPPER_OUT,
+    finish(
+        real, upper, factor, back, signal, source, results, target, z_out, b, h, window, part, exists, line, rows.parts, P,
+        BLOCKS, R, N2, N3, UPPER_OUT,
     )  # fmt: skip
 
 
@@ -238,12 +78,13 @@ def convolve(
     R: tl.constexpr, N2: tl.constexpr, N3: tl.constexpr, UPPER_IN: tl.constexpr, UPPER_OUT: tl.constexpr, CONJ: tl.constexpr,
     SWAPPED: tl.constexpr, DT: tl.constexpr, PRECISION: tl.constexpr,
 ):  # fmt: skip
-    """All rows: program (chunk of turns, tile)."""
-    first = tl.program_id(0) * rows.chunk
+    """All rows: program tile · chunks + chunk of turns."""
+    chunks = tl.cdiv(rows.turns, rows.chunk)
+    first = tl.program_id(0) % chunks * rows.chunk
     for step in range(tl.minimum(rows.chunk, rows.turns - first)):
         convolve_row(
-            tl.program_id(1), first + step, signal, source, results, target, z_in, z_out, filters, tables, rows, P, BLOCKS, R,
-            N2, N3, UPPER_IN, UPPER_OUT, CONJ, SWAPPED, DT, PRECISION,
+            tl.program_id(0) // chunks, first + step, signal, source, results, target, z_in, z_out, filters, tables, rows, P,
+            BLOCKS, R, N2, N3, UPPER_IN, UPPER_OUT, CONJ, SWAPPED, DT, PRECISION,
         )  # fmt: skip
 
 
@@ -252,34 +93,60 @@ def analyse(
     signal, source, z_in, spectra, tables, rows, P: tl.constexpr, BLOCKS: tl.constexpr, R: tl.constexpr, N2: tl.constexpr,
     N3: tl.constexpr, UPPER: tl.constexpr, DT: tl.constexpr, PRECISION: tl.constexpr,
 ):  # fmt: skip
-    """The spectra of rows, in float32: program (turn, row tile, block)."""
+    """The spectra of rows, in float32: program (row tile · turns + turn, block)."""
     N: tl.constexpr = P * BLOCKS * N2 * N3
-    i, tile, turn = tl.program_id(2), tl.program_id(1), tl.program_id(0)
-    br, bi = _analyse(i, tile, turn, signal, source, z_in, tables, rows, P, BLOCKS, R, N2, N3, UPPER, False, DT, PRECISION)
-    sr, si = _forward(br, bi, tables, P, R, N2, N3, DT, PRECISION)
-    b, h, _w, part, exists, _l = row_of(_spectral_row(tile, R, N2 * P * R if N3 > 1 else P * R), turn, rows, False)
+    i, tile, turn = tl.program_id(1), tl.program_id(0) // rows.turns, tl.program_id(0) % rows.turns
+    br, bi = analyse_block(
+        i, tile, turn, signal, source, z_in, None, tables, rows, P, BLOCKS, R, N2, N3, UPPER, False, DT, PRECISION
+    )  # fmt: skip
+    sr, si = forward_block(br, bi, tables, P, R, N2, N3, DT, PRECISION)
+    b, h, _w, part, exists, _l = row_of(spectral_row(tile, R, N2 * P * R if N3 > 1 else P * R), turn, rows, False)
     k = spectra.pointer + (h + b * spectra.step - spectra.first) * (2 * N * rows.parts) + part * N
-    o = _frequencies(i, P, R, N2, N3)
+    o = frequencies(i, P, R, N2, N3)
     tl.store(k + o, sr, exists & (o < N))
     tl.store(k + N * rows.parts + o, si, exists & (o < N))
 
 
 @triton.jit
-def correlate(
-    signal, source, z_in, other, place, z_other, products, tables, rows, span, chains, P: tl.constexpr, BLOCKS: tl.constexpr,
-    R: tl.constexpr, N2: tl.constexpr, N3: tl.constexpr, UPPER: tl.constexpr, UPPER_OTHER: tl.constexpr, MORE: tl.constexpr,
-    DT: tl.constexpr, PRECISION: tl.constexpr,
+def _spectrum(
+    i, tile, turn, signal, source, z, by, tables, rows, P: tl.constexpr, BLOCKS: tl.constexpr, R: tl.constexpr,
+    N2: tl.constexpr, N3: tl.constexpr, UPPER: tl.constexpr, DT: tl.constexpr, PRECISION: tl.constexpr,
 ):  # fmt: skip
-    """Sums of conj(A(signal))·A(other) over CHAIN turns, of `span` that go together: program (chain, row tile, block).
+    """The spectra of a tile of rows, and what they are still to be multiplied by, or None."""
+    down, back = None, None
+    if tl.float16 == DT:
+        if z is None:
+            down, back = row_powers(tile, turn, signal, source, rows, P, BLOCKS, R, N2, N3, UPPER, False)
+            back = of_frequencies(back, R, P)
+    if by is not None:
+        _b, _h, _w, _p, _e, line = row_of(spectral_row(tile, R, N2 * P * R if N3 > 1 else P * R), turn, rows, False)
+        back = tl.load(by + line)
+    br, bi = analyse_block(
+        i, tile, turn, signal, source, z, down, tables, rows, P, BLOCKS, R, N2, N3, UPPER, False, DT, PRECISION
+    )  # fmt: skip
+    sr, si = forward_block(br, bi, tables, P, R, N2, N3, DT, PRECISION)
+    return sr, si, back
 
-    `products` is (sums · chains, rows, 2 planes, N); with MORE they are added to what is there.
+
+@triton.jit
+def correlate(
+    signal, source, z_in, back_in, other, place, z_other, back_other, products, tables, rows, span, chains, P: tl.constexpr,
+    BLOCKS: tl.constexpr, R: tl.constexpr, N2: tl.constexpr, N3: tl.constexpr, UPPER: tl.constexpr, UPPER_OTHER: tl.constexpr,
+    MORE: tl.constexpr, DT: tl.constexpr, PRECISION: tl.constexpr,
+):  # fmt: skip
+    """Sums of conj(A(signal))·A(other) over CHAIN turns, of `span` that go together: program (tile · all chains +
+    chain, block).
+
+    `products` is (sums · chains, rows, 2 planes, N); with MORE they are added to what is there. `back_in`, `back_other`: by
+    what the rows of a split transform are to be multiplied.
     """
     N: tl.constexpr = P * BLOCKS * N2 * N3
     ROWS: tl.constexpr = N2 * P * R if N3 > 1 else P * R
-    q, tile, i = tl.program_id(0), tl.program_id(1), tl.program_id(2)
+    all_chains = rows.turns // span * chains
+    q, tile, i = tl.program_id(0) % all_chains, tl.program_id(0) // all_chains, tl.program_id(1)
     first = (q // chains) * span + (q % chains) * CHAIN
-    _b, _h, _w, part, exists, line = row_of(_spectral_row(tile, R, ROWS), q, rows, False)
-    o = _frequencies(i, P, R, N2, N3)
+    _b, _h, _w, part, exists, line = row_of(spectral_row(tile, R, ROWS), q, rows, False)
+    o = frequencies(i, P, R, N2, N3)
     w, there = products + line * (2 * N * rows.parts) + part * N + o, exists & (o < N)
     if MORE:
         wr, wi = tl.load(w, there, 0.0), tl.load(w + N * rows.parts, there, 0.0)
@@ -288,12 +155,14 @@ def correlate(
         wi = tl.zeros((ROWS, N3 if N3 > 1 else N2), tl.float32)
     for step in range(tl.minimum(CHAIN, (q // chains + 1) * span - first)):
         turn = first + step
-        br, bi = _analyse(i, tile, turn, signal, source, z_in, tables, rows, P, BLOCKS, R, N2, N3, UPPER, False, DT, PRECISION)
-        ur, ui = _forward(br, bi, tables, P, R, N2, N3, DT, PRECISION)
-        br, bi = _analyse(
-            i, tile, turn, other, place, z_other, tables, rows, P, BLOCKS, R, N2, N3, UPPER_OTHER, False, DT, PRECISION
-        )
-        yr, yi = _forward(br, bi, tables, P, R, N2, N3, DT, PRECISION)
+        ur, ui, of_u = _spectrum(
+            i, tile, turn, signal, source, z_in, back_in, tables, rows, P, BLOCKS, R, N2, N3, UPPER, DT, PRECISION
+        )  # fmt: skip
+        yr, yi, of_y = _spectrum(
+            i, tile, turn, other, place, z_other, back_other, tables, rows, P, BLOCKS, R, N2, N3, UPPER_OTHER, DT, PRECISION
+        )  # fmt: skip
+        if of_u is not None:
+            yr, yi = yr * of_u * of_y, yi * of_u * of_y
         wr += ur * yr + ui * yi
         wi += ur * yi - ui * yr
     tl.store(w, wr, there)
@@ -303,9 +172,10 @@ def correlate(
 @triton.jit
 def add_products(products, totals, filters, apart, repeats, chains, count, TILE: tl.constexpr):
     """Add products (sums · chains, filters · repeats, count) to totals (sums, `apart`, count), one after the other: program
-    (filter of a sum, tile of numbers)."""
-    f = tl.program_id(0).to(tl.int64)
-    o = tl.program_id(1) * TILE + tl.arange(0, TILE)
+    filter of a sum · tiles + tile of numbers."""
+    tiles = tl.cdiv(count, TILE)
+    f = (tl.program_id(0) // tiles).to(tl.int64)
+    o = tl.program_id(0) % tiles * TILE + tl.arange(0, TILE)
     s, g = f // filters, f % filters
     at = totals + (s * apart + g) * count + o
     total = tl.load(at, o < count, 0.0)
@@ -321,25 +191,25 @@ def synthesise(
     totals, results, target, z_out, tables, rows, P: tl.constexpr, BLOCKS: tl.constexpr, R: tl.constexpr, N2: tl.constexpr,
     N3: tl.constexpr, UPPER: tl.constexpr, DT: tl.constexpr, PRECISION: tl.constexpr,
 ):  # fmt: skip
-    """The rows with the spectra `totals`: program (turn, row tile)."""
+    """The rows with the spectra `totals`: program row tile · turns + turn."""
     M: tl.constexpr = N2 * N3
     N: tl.constexpr = P * BLOCKS * M
-    turn, tile = tl.program_id(0), tl.program_id(1)
-    b, h, window, part, exists, line = row_of(_tile_row(tile, R, M), turn, rows, False)
-    _b, _h, _w, spart, _e, sline = row_of(_spectral_row(tile, R, N2 * P * R if N3 > 1 else P * R), turn, rows, False)
-    real = _zeros(BLOCKS, P, R * M)
-    upper = _zeros(BLOCKS if UPPER else 0, P, R * M)
+    turn, tile = tl.program_id(0) % rows.turns, tl.program_id(0) // rows.turns
+    b, h, window, part, exists, line = row_of(tile_row(tile, R, M), turn, rows, False)
+    _b, _h, _w, spart, _e, sline = row_of(spectral_row(tile, R, N2 * P * R if N3 > 1 else P * R), turn, rows, False)
+    real = zeros(BLOCKS, P, R * M, N3)
+    upper = zeros(BLOCKS if UPPER else 0, P, R * M, N3)
     for i in range(BLOCKS):
-        w = totals + sline * (2 * N * rows.parts) + spart * N + _frequencies(i, P, R, N2, N3)
+        w = totals + sline * (2 * N * rows.parts) + spart * N + frequencies(i, P, R, N2, N3)
         wr = tl.load(w).to(DT)
         wi = tl.load(w + N * rows.parts).to(DT)
-        dr, di = _backward(i, wr, wi, tables, P, R, N2, N3, DT, PRECISION)
-        real = _add_real(i, real, dr, di, tables, P, BLOCKS, PRECISION)
+        dr, di = backward_block(i, wr, wi, tables, P, R, N2, N3, DT, PRECISION)
+        real = add_real(i, real, dr, di, tables, P, BLOCKS, N3, PRECISION)
         if UPPER:
-            upper = _add_upper(i, upper, dr, di, tables, P, BLOCKS, PRECISION)
-    _finish(
-        real, upper, 1.0, None, None, results, target, z_out, b, h, window, part, exists, line, rows.parts, P, BLOCKS, R, M,
-        UPPER,
+            upper = add_upper(i, upper, dr, di, tables, P, BLOCKS, N3, PRECISION)
+    finish(
+        real, upper, 1.0, None, None, None, results, target, z_out, b, h, window, part, exists, line, rows.parts, P, BLOCKS, R,
+        N2, N3, UPPER,
     )  # fmt: skip
 
 
@@ -348,22 +218,22 @@ def round_spectra(spectra, rounded, scales, count, TILE: tl.constexpr):
     """Spectra of `count` numbers each for 16-bit operands: divided by the power of two that leaves the largest in [1, 2)."""
     f = tl.program_id(0).to(tl.int64)
     o = tl.arange(0, TILE)
-    largest = tl.zeros((TILE,), tl.float32)
+    largest = tl.zeros((TILE,), tl.int32)
     for first in range(0, count, TILE):
-        largest = tl.maximum(largest, tl.abs(tl.load(spectra + f * count + first + o, first + o < count, 0.0)))
-    exponent = (tl.max(largest, 0).to(tl.int32, bitcast=True) >> 23) & 255
-    exponent = tl.where((exponent > 0) & (exponent < 254), exponent, 127)
-    down = ((254 - exponent) << 23).to(tl.float32, bitcast=True)
+        k = tl.load(spectra + f * count + first + o, first + o < count, 0.0)
+        largest = tl.maximum(largest, exponent_of(k))
+    down, back = powers(tl.max(largest, 0), 0)
     for first in range(0, count, TILE):
         k = tl.load(spectra + f * count + first + o, first + o < count, 0.0)
         tl.store(rounded + f * count + first + o, (k * down).to(rounded.dtype.element_ty), first + o < count)
-    tl.store(scales + f, (exponent << 23).to(tl.float32, bitcast=True))
+    tl.store(scales + f, back)
 
 
 @triton.jit
-def skip_gradient(signal, length, other, other_length, channels, partial, shift, SPAN: tl.constexpr, TILE: tl.constexpr):
+def skip_gradient(signal, length, other, other_length, channels, partial, spans, shift, SPAN: tl.constexpr, TILE: tl.constexpr):
     """Sums over SPAN samples of other[t]·signal[t + shift], into (samples, channels, spans), which the programs are."""
-    b, h, s = tl.program_id(0).to(tl.int64), tl.program_id(1).to(tl.int64), tl.program_id(2)
+    row, s = (tl.program_id(0) // spans).to(tl.int64), tl.program_id(0) % spans
+    b, h = row // channels, row % channels
     total = tl.zeros((TILE,), tl.float32)
     for first in range(0, tl.minimum(SPAN, other_length - s * SPAN), TILE):
         t = s.to(tl.int64) * SPAN + first + tl.arange(0, TILE)
@@ -375,7 +245,7 @@ def skip_gradient(signal, length, other, other_length, channels, partial, shift,
         if other.gate is not None:
             y = y * tl.load(at(other.gate, b, h, t), inside, 0.0).to(tl.float32)
         total += x * y
-    tl.store(partial + (b * channels + h) * tl.num_programs(2) + s, tl.sum(total, 0))
+    tl.store(partial + row * spans + s, tl.sum(total, 0))
 
 
 @triton.jit

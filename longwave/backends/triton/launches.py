@@ -14,8 +14,26 @@ from torch import Tensor
 
 from longwave import dtypes, taps
 from longwave.backends.triton import fused, split
-from longwave.backends.triton.blocks import MOST_PROGRAMS, Block, blocks, channel_blocks, group_blocks, in_flight
-from longwave.backends.triton.configurations import CHAIN, SPAN, TILE, columns, constants, launch, outer_constants, outer_launch
+from longwave.backends.triton.blocks import (
+    Block,
+    blocks,
+    channel_blocks,
+    energy_spans,
+    group_blocks,
+    headroom,
+    in_flight,
+)
+from longwave.backends.triton.configurations import (
+    CHAIN,
+    ENERGY_SPAN,
+    SPAN,
+    TILE,
+    columns,
+    constants,
+    launch,
+    outer_constants,
+    outer_launch,
+)
 from longwave.backends.triton.layouts import Layout, is_wide
 from longwave.backends.triton.tables import outer, tables
 from longwave.backends.triton.words import Filters, Place, Results, Rows, Signal, View
@@ -28,6 +46,13 @@ L2_PROGRAMS = 264
 
 
 NO_FILTERS = Filters(None, None, 1, 0)
+
+
+class Apart(NamedTuple):
+    """Split rows (rows, 2 planes, N), and by what their results are to be multiplied, or None."""
+
+    z: Tensor
+    back: Tensor | None
 
 
 class Side(NamedTuple):
@@ -73,9 +98,23 @@ class Transform:
     def scratch(self, rows: int) -> Tensor:
         return torch.empty(rows, 2, self.at.N, dtype=self.kind, device=self.device)
 
-    def apart(self, side: Side, rows: Rows) -> Tensor:
-        """The rows of a signal, split: (rows, 2 planes, N)."""
+    def powers(self, side: Side, rows: Rows) -> tuple[Tensor | None, Tensor | None]:
+        """What split rows of float16 are multiplied by, and their results."""
+        if self.kind != torch.float16:
+            return None, None
+        count, spans = rows.across * rows.turns, energy_spans(self.at.N, side.upper)
+        partial = torch.empty(count, spans, dtype=torch.int32, device=self.device)
+        down, back = (torch.empty(count, dtype=torch.float32, device=self.device) for _ in range(2))
+        split.row_energies[(count, spans)](
+            side.of, side.place, partial, rows, SPAN=ENERGY_SPAN, TILE=TILE, LOG_TILE=TILE.bit_length() - 1, num_warps=4
+        )
+        split.row_powers_of_energies[(count,)](partial, down, back, spans, headroom(spans), TILE=TILE, num_warps=4)
+        return down, back
+
+    def apart(self, side: Side, rows: Rows) -> Apart:
+        """The rows of a signal, split."""
         count = rows.across * rows.turns
+        down, back = self.powers(side, rows)
         z: Tensor | None = None
         above, length = 1, self.at.N
         for bins, table in zip(self.at.outer, self.outer, strict=True):
@@ -83,16 +122,19 @@ class Transform:
             into, tile = self.scratch(count), columns(self.kind)
             grid = (count * above, length // tile, -(-bins // outer_constants(bins, self.kind)["K"]))
             split.outer_forward[grid](
-                side.of, side.place, z, into, table, rows, above, self.at.N, length // tile,
+                side.of, side.place, down if z is None else None, z, into, table, rows, above, self.at.N, length // tile,
                 UPPER=side.upper or z is not None, **outer_constants(bins, self.kind), **outer_launch(self.kind)._asdict(),
                 enable_fp_fusion=True,
             )  # fmt: skip
             z, above = into, above * bins
         if z is None:
             raise RuntimeError("a transform in registers was to be taken apart")
-        return z
+        return Apart(z, back)
 
-    def together(self, z: Tensor, side: Side, rows: Rows, beside: Side | None = None, filters: Filters = NO_FILTERS) -> None:
+    def together(
+        self, z: Tensor, side: Side, rows: Rows, beside: Side | None = None, back: Tensor | None = None,
+        filters: Filters = NO_FILTERS,
+    ) -> None:  # fmt: skip
         """The results from split rows; `beside`: the signal that D is applied to."""
         count = rows.across * rows.turns
         above, length = math.prod(self.at.outer), self.at.shape.N
@@ -103,7 +145,8 @@ class Transform:
             signal, source = (None, side.place) if beside is None else beside[:2]
             grid = (count * above, length // tile, -(-bins // outer_constants(bins, self.kind)["K"]))
             split.outer_backward[grid](
-                z, into, signal, source, side.of, side.place, filters, table, rows, above, self.at.N, length // tile,
+                z, into, signal, source, side.of, side.place, None if above > 1 else back, filters, table, rows, above,
+                self.at.N, length // tile,
                 UPPER=side.upper or above > 1, **outer_constants(bins, self.kind), **outer_launch(self.kind)._asdict(),
                 enable_fp_fusion=True,
             )  # fmt: skip
@@ -114,9 +157,10 @@ class Transform:
         (bins,), (table,), tile, shape = self.at.outer, self.outer, columns(self.kind), self.at.shape
         programs = min(rows.across * rows.turns, L2_PROGRAMS)
         z, z_back = self.scratch(programs), self.scratch(programs)
+        down, back = self.powers(source, rows)
         chosen = launch(shape, self.kind)
         split.convolve_in_l2[(programs,)](
-            source.of, source.place, target.of, target.place, z, z_back, filters, table, self.tables, rows,
+            source.of, source.place, down, target.of, target.place, back, z, z_back, filters, table, self.tables, rows,
             rows._replace(across=rows.across * bins, parts=bins), self.at.N, shape.N // tile, UPPER_IN=source.upper,
             UPPER_OUT=target.upper, CONJ=conj, **(outer_constants(bins, self.kind) | constants(shape, self.kind)),
             **chosen._asdict(), enable_fp_fusion=True,
@@ -133,10 +177,10 @@ def spectra(p: Problem, at: Layout, k: Tensor, block: Block | None = None) -> Fi
     transform = Transform(at, torch.float32, k.device, of_filters=True)
     side = Side(Signal(_filter_view(k)), at.filter, at.filter_upper)
     rows = Rows(groups, samples, 1, sample, group, 1)
-    z = transform.apart(side, rows) if at.outer else None
+    z = transform.apart(side, rows).z if at.outer else None
     found = torch.empty(samples * groups, 2 * at.N, dtype=torch.float32, device=k.device)
     transform.run(
-        fused.analyse, (samples, -(-groups * at.parts // at.shape.rows), at.shape.blocks), side.of, side.place, z,
+        fused.analyse, (samples * -(-groups * at.parts // at.shape.rows), at.shape.blocks), side.of, side.place, z,
         Filters(found, None, 1, step, first), transform.tables, rows._replace(across=groups * at.parts, parts=at.parts),
         UPPER=side.upper or z is not None,
     )  # fmt: skip
@@ -186,13 +230,13 @@ def convolve(p: Problem, at: Layout, source: Side, target: Side, filters: Filter
         filters = spectra(p, at, filters)
     R, windows = at.shape.rows, max(1, at.windows_back if conj else at.windows)
     across, along = p.channels, p.batch * windows
-    swapped = R > 1 and across < min(R, along) and along <= MOST_PROGRAMS * R
+    swapped = R > 1 and across < min(R, along)
     if swapped:
         across, along = along, across
     tiles = -(-across // R)
     chunk = max(1, min(TURNS, tiles * along // PROGRAMS))
     transform.run(
-        fused.convolve, (-(-along // chunk), tiles), source.of, source.place, target.of, target.place, None, None, filters,
+        fused.convolve, (-(-along // chunk) * tiles,), source.of, source.place, target.of, target.place, None, None, filters,
         transform.tables, Rows(across, along, chunk, 0, 0, windows), UPPER_IN=source.upper, UPPER_OUT=target.upper, CONJ=conj,
         SWAPPED=swapped,
     )  # fmt: skip
@@ -204,15 +248,15 @@ def _convolve_split(transform: Transform, source: Side, target: Side, filters: F
     if at.regime == "fused_l2":
         transform.in_l2(source, target, rows, filters, conj)
         return
-    z = transform.apart(source, rows)
+    z, back = transform.apart(source, rows)
     into = transform.scratch(block.channels * block.samples)
     count = block.channels * at.parts
     transform.run(
-        fused.convolve, (block.samples, -(-count // at.shape.rows)), None, source.place, None, target.place, z, into, filters,
+        fused.convolve, (block.samples * -(-count // at.shape.rows),), None, source.place, None, target.place, z, into, filters,
         transform.tables, rows._replace(across=count, parts=at.parts), UPPER_IN=True, UPPER_OUT=True, CONJ=conj, SWAPPED=False,
     )  # fmt: skip
     del z
-    transform.together(into, target, rows, source, filters)
+    transform.together(into, target, rows, source, back, filters)
 
 
 def filter_gradient(p: Problem, at: Layout, dk: Tensor, source: Side, upstream: Side) -> None:
@@ -230,7 +274,7 @@ def filter_gradient(p: Problem, at: Layout, dk: Tensor, source: Side, upstream: 
         rows = Rows(groups, samples, 1, 0, group, 1)
         z = back.scratch(samples * groups) if at.outer else None
         back.run(
-            fused.synthesise, (samples, -(-groups * at.parts // at.shape.rows)), totals, side.of, side.place, z, back.tables,
+            fused.synthesise, (samples * -(-groups * at.parts // at.shape.rows),), totals, side.of, side.place, z, back.tables,
             rows._replace(across=groups * at.parts, parts=at.parts), UPPER=side.upper or z is not None,
         )  # fmt: skip
         if z is not None:
@@ -252,8 +296,8 @@ def _add_products(p: Problem, at: Layout, totals: Tensor, block: Block, source: 
     if not at.outer:
         products = totals.new_empty(sums * chains, block.channels, 2 * at.N, dtype=torch.float32)
         transform.run(
-            fused.correlate, (sums * chains, -(-block.channels // shape.rows), shape.blocks), source.of, source.place, None,
-            upstream.of, upstream.place, None, products, transform.tables,
+            fused.correlate, (sums * chains * -(-block.channels // shape.rows), shape.blocks), source.of, source.place, None,
+            None, upstream.of, upstream.place, None, None, products, transform.tables,
             Rows(block.channels, sums * span, 1, 0, block.channel, windows), span, chains, **correlated, MORE=False,
         )  # fmt: skip
         _sum_up(products, totals, per_filter, sums * filters, filters, chains, apart)
@@ -264,18 +308,18 @@ def _add_products(p: Problem, at: Layout, totals: Tensor, block: Block, source: 
         first, last = s * span + chain * CHAIN, min(s * span + (chain + 1) * CHAIN, (s + 1) * span)
         for sample in range(first, last, block.samples):
             rows = Rows(block.channels, min(block.samples, last - sample), 1, sample, block.channel, 1)
-            z, other = transform.apart(source, rows), transform.apart(upstream, rows)
+            (z, back), (other, back_other) = transform.apart(source, rows), transform.apart(upstream, rows)
             transform.run(
-                fused.correlate, (1, -(-count // shape.rows), shape.blocks), None, source.place, z, None, upstream.place, other,
-                products, transform.tables, rows._replace(across=count, parts=at.parts), rows.turns, 1, UPPER=True,
-                UPPER_OTHER=True, MORE=sample > first,
+                fused.correlate, (-(-count // shape.rows), shape.blocks), None, source.place, z, back, None, upstream.place,
+                other, back_other, products, transform.tables, rows._replace(across=count, parts=at.parts), rows.turns, 1,
+                UPPER=True, UPPER_OTHER=True, MORE=sample > first,
             )  # fmt: skip
         _sum_up(products, totals[s:], per_filter, filters, filters, 1, apart)
 
 
 def _sum_up(products: Tensor, totals: Tensor, repeats: int, rows: int, filters: int, chains: int, apart: int) -> None:
     count = products.shape[-1]
-    fused.add_products[(rows, -(-count // TILE))](
+    fused.add_products[(rows * -(-count // TILE),)](
         products, totals, filters, apart, repeats, chains, count, TILE=TILE, num_warps=4
     )  # fmt: skip
 
@@ -286,8 +330,8 @@ def skip_gradient(p: Problem, dy: Tensor, u: Tensor, pregate: Tensor | None, pos
     partial = u.new_empty(p.batch, p.channels, spans, dtype=torch.float32)
     total = u.new_empty(p.channels, dtype=torch.float32)
     L, shift = p.in_len - p.history, p.out_start - p.in_start - p.history
-    fused.skip_gradient[(p.batch, p.channels, spans)](
-        Signal(view(u), view(pregate)), L, Signal(view(dy), view(postgate)), p.out_len, p.channels, partial, shift,
+    fused.skip_gradient[(p.batch * p.channels * spans,)](
+        Signal(view(u), view(pregate)), L, Signal(view(dy), view(postgate)), p.out_len, p.channels, partial, spans, shift,
         SPAN=SPAN, TILE=TILE, num_warps=4,
     )  # fmt: skip
     fused.add_up[(-(-p.channels // 64),)](partial, total, p.channels, p.batch, spans, TILE=64, num_warps=2)

@@ -13,6 +13,7 @@ from longwave.backends.triton.configurations import CHAIN, SPAN
 from longwave.backends.triton.layouts import Layout, is_wide, layout
 from longwave.backends.triton.shapes import split_flop
 from longwave.documents import documents
+from longwave.masked import Projection
 from longwave.planner import Plan
 from longwave.problem import Problem
 
@@ -45,6 +46,23 @@ def plan(problem: Problem) -> Plan:
         predicted_ms=None,
         predicted_for="",
         problem=p,
+    )
+
+
+def projection_problem(projection: Projection, batch: int, filters: int, device: str) -> Problem:
+    """The convolution that projects filters onto the frequencies of a mask: of polynomials of 2N coefficients, or periods."""
+    n = projection.period or 2 * projection.N
+    taps, first = (n, 0) if projection.period else (2 * n - 1, 1 - n)
+    return Problem(
+        batch=batch, channels=filters, in_start=0, in_len=n, out_start=0, out_len=n, taps=taps, lag0=first, reverse=False,
+        circular=bool(projection.period), groups=1, per_sample=False, dtype="float32", filter_dtype="float32", device=device,
+    )  # fmt: skip
+
+
+def projection_bytes(projection: Projection, filters: int, device: str) -> int:
+    """What it holds: the filters, padded, and what the convolution does."""
+    return (
+        4 * filters * (projection.period or 2 * projection.N) + plan(projection_problem(projection, 1, filters, device)).bytes
     )
 
 

@@ -9,6 +9,7 @@ import torch
 
 from longwave.backends.triton import fused, split
 from longwave.backends.triton.configurations import (
+    ENERGY_SPAN,
     OPERANDS,
     TILE,
     Configuration,
@@ -45,6 +46,11 @@ def _outer(dtype: torch.dtype) -> Outer:
 
 def _filters(dtype: torch.dtype) -> Filters:
     return Filters(_POINTER[dtype], None if dtype == torch.float32 else "*fp32", 1, 0, 0)
+
+
+def _power(dtype: torch.dtype) -> str | None:
+    """Powers of two of split rows."""
+    return "*fp32" if dtype == torch.float16 else None
 
 
 def _configuration(
@@ -93,6 +99,12 @@ def shipped() -> Iterator[Configuration]:
             yield from (_in_l2(f"fused_l2 {bins}·{INNER[wide][0]} {name}", kind, bins, INNER[wide][0]) for bins in (16, 32))
     for shape in dict.fromkeys((*_used(False), *_used(True), *WINDOWS[False], *INNER[False], *INNER[True])):
         yield from _filter_transforms(shape)
+    x = Signal(_view(torch.float16))
+    adding = {"SPAN": ENERGY_SPAN, "TILE": TILE, "LOG_TILE": TILE.bit_length() - 1}
+    numbers = _PARTS._replace(parts=1)
+    yield _configuration("row_energies", split.row_energies, (x, _PLACE, "*i32", numbers), adding, Launch(4))
+    sizes = ("*i32", "*fp32", "*fp32", "i32", "i32")
+    yield _configuration("row_powers_of_energies", split.row_powers_of_energies, sizes, {"TILE": TILE}, Launch(4))
     rounding = ("*fp32", "*fp16", "*fp32", "i32")
     yield _configuration("round_spectra", fused.round_spectra, rounding, {"TILE": TILE}, Launch(4))
 
@@ -115,8 +127,8 @@ def _convolve(
 def _in_l2(name: str, kind: torch.dtype, bins: int, shape: Shape) -> Configuration:
     x, z = _view(kind), _POINTER[kind]
     arguments = (
-        Signal(x), _PLACE, Results(x), _PLACE, z, z, _filters(kind), _outer(kind), _tables(shape, kind),
-        _PARTS._replace(parts=1), _PARTS, I32, I32,
+        Signal(x), _PLACE, _power(kind), Results(x), _PLACE, _power(kind), z, z, _filters(kind), _outer(kind),
+        _tables(shape, kind), _PARTS._replace(parts=1), _PARTS, I32, I32,
     )  # fmt: skip
     flags = {"UPPER_IN": False, "UPPER_OUT": False, "CONJ": False}
     constexprs = outer_constants(bins, kind) | constants(shape, kind) | flags
@@ -127,7 +139,8 @@ def _correlate(name: str, kind: torch.dtype, shape: Shape, split_rows: bool) -> 
     signal, z = Signal(_view(kind)), _POINTER[kind]
     first: tuple[Any, ...]
     first, second = ((None, _PLACE, z),) * 2 if split_rows else ((signal, _PLACE, None),) * 2
-    arguments = (*first, *second, "*fp32", _tables(shape, kind), _PARTS if split_rows else _ROWS, "i32", "i32")
+    back = _power(kind) if split_rows else None
+    arguments = (*first, back, *second, back, "*fp32", _tables(shape, kind), _PARTS if split_rows else _ROWS, "i32", "i32")
     flags = {"UPPER": split_rows, "UPPER_OTHER": split_rows, "MORE": False}
     return _configuration(name, fused.correlate, arguments, {**constants(shape, kind), **flags}, launch(shape, kind))
 
@@ -137,15 +150,15 @@ def _outers(kind: torch.dtype) -> Iterator[Configuration]:
     numbers = (_PARTS._replace(parts=1), "i32", "i32", "i32")
     for length in (16, *NEXT):
         flags = outer_constants(length, kind) | {"UPPER": False}
-        arguments: tuple[Any, ...] = (Signal(x), _PLACE, None, z, table, *numbers)
+        arguments: tuple[Any, ...] = (Signal(x), _PLACE, _power(kind), None, z, table, *numbers)
         yield _configuration(f"outer {length} {z[1:]}", split.outer_forward, arguments, flags, outer_launch(kind))
-        back: tuple[Any, ...] = (z, None, Signal(x), _PLACE, Results(x), _PLACE, _filters(kind), table, *numbers)
-        yield _configuration(f"outer {length} {z[1:]} back", split.outer_backward, back, flags, outer_launch(kind))
+        arguments = (z, None, Signal(x), _PLACE, Results(x), _PLACE, _power(kind), _filters(kind), table, *numbers)
+        yield _configuration(f"outer {length} {z[1:]} back", split.outer_backward, arguments, flags, outer_launch(kind))
     flags = outer_constants(WIDEST, kind) | {"UPPER": True}
-    arguments = (None, _PLACE, z, z, table, *numbers)
+    arguments = (None, _PLACE, None, z, z, table, *numbers)
     yield _configuration(f"outer {WIDEST} {z[1:]} of a part", split.outer_forward, arguments, flags, outer_launch(kind))
-    back = (z, z, None, _PLACE, None, _PLACE, Filters(None, None, 1, 0), table, *numbers)
-    yield _configuration(f"outer {WIDEST} {z[1:]} of a part, back", split.outer_backward, back, flags, outer_launch(kind))
+    arguments = (z, z, None, _PLACE, None, _PLACE, None, Filters(None, None, 1, 0), table, *numbers)
+    yield _configuration(f"outer {WIDEST} {z[1:]} of a part, back", split.outer_backward, arguments, flags, outer_launch(kind))
 
 
 def _filter_transforms(shape: Shape) -> Iterator[Configuration]:

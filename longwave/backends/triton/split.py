@@ -3,6 +3,9 @@
 A row of N = R·C points is a matrix X[R, C]; Z = (F X) ∘ T goes to scratch memory (rows, 2 planes, N), where each of its R rows
 of C points is transformed and multiplied, or taken apart by another outer DFT first; the way back is y = Fᴴ (Z ∘ conj T). The
 first F and T carry the weights of the right-angle transform. T[k, c] is a product of two: of a tile of columns and inside it.
+
+Of float16 rows the squares are added up first: they are multiplied by a power of two that leaves their norm at about 2¹³,
+beyond which a product could be too large, and the results by its inverse.
 """
 
 from __future__ import annotations
@@ -10,8 +13,10 @@ from __future__ import annotations
 import triton
 import triton.language as tl
 
+from longwave.backends.triton.fir_kernels import halves_added
 from longwave.backends.triton.fused import convolve_row
 from longwave.backends.triton.moves import load_ring, row_of, store_ring
+from longwave.backends.triton.stages import exponent_of
 
 
 @triton.jit
@@ -27,7 +32,7 @@ def _twiddle(table, k, tile, tiles, LENGTH: tl.constexpr, COLUMNS: tl.constexpr)
 
 @triton.jit
 def _forward_tile(
-    tile, matrix, block, signal, source, z_in, z_out, table, rows, above, points, tiles, LENGTH: tl.constexpr,
+    tile, matrix, block, signal, source, down, z_in, z_out, table, rows, above, points, tiles, LENGTH: tl.constexpr,
     COLUMNS: tl.constexpr, UPPER: tl.constexpr, K: tl.constexpr, DT: tl.constexpr, PRECISION: tl.constexpr,
 ):  # fmt: skip
     """A tile of columns, and a block of K bins, of one of the `above` matrices (LENGTH, tiles · COLUMNS) that each row of
@@ -39,6 +44,9 @@ def _forward_tile(
     base = line * 2 * points + (matrix % above) * (LENGTH * columns)
     k = block * K + tl.arange(0, K)
     c = tile * COLUMNS + tl.arange(0, COLUMNS)
+    scale = 1.0
+    if down is not None:
+        scale = tl.load(down + row)
     ar = tl.zeros((K, COLUMNS), tl.float32)
     ai = tl.zeros((K, COLUMNS), tl.float32)
     for first in range(0, LENGTH, 16):
@@ -52,12 +60,12 @@ def _forward_tile(
             x0 = tl.load(z_in + base + p, inside, 0.0).to(DT)
             x1 = -tl.load(z_in + base + points + p, inside, 0.0).to(DT)
         else:
-            x0 = load_ring(signal, source, p, b, h, window, inside).to(DT)
+            x0 = (load_ring(signal, source, p, b, h, window, inside) * scale).to(DT)
         ar = tl.dot(fr, x0, ar, input_precision=PRECISION)
         ai = tl.dot(fi, x0, ai, input_precision=PRECISION)
         if UPPER:
             if z_in is None:
-                x1 = load_ring(signal, source, p + LENGTH * columns, b, h, window, inside).to(DT)
+                x1 = (load_ring(signal, source, p + LENGTH * columns, b, h, window, inside) * scale).to(DT)
             ar = tl.dot(fi, x1, ar, input_precision=PRECISION)
             ai = tl.dot(fr, -x1, ai, input_precision=PRECISION)
     tr, ti = _twiddle(table, k, tile, tiles, LENGTH, COLUMNS)
@@ -69,7 +77,7 @@ def _forward_tile(
 
 @triton.jit
 def _backward_tile(
-    tile, matrix, block, z_in, z_out, signal, source, results, target, filters, table, rows, above, points, tiles,
+    tile, matrix, block, z_in, z_out, signal, source, results, target, back, filters, table, rows, above, points, tiles,
     LENGTH: tl.constexpr, COLUMNS: tl.constexpr, UPPER: tl.constexpr, K: tl.constexpr, DT: tl.constexpr,
     PRECISION: tl.constexpr,
 ):  # fmt: skip
@@ -106,41 +114,73 @@ def _backward_tile(
         factor = 1.0
         if filters.scale is not None:
             factor = tl.load(filters.scale + h // filters.repeats + b * filters.step - filters.first)
-        store_ring(real * factor, results, target, signal, source, p, b, h, window, inside)
+        scale = 1.0
+        if back is not None:
+            scale = tl.load(back + row)
+        store_ring(real * factor * scale, results, target, signal, source, p, b, h, window, inside)
         if UPPER:
-            store_ring(upper * factor, results, target, signal, source, p + LENGTH * columns, b, h, window, inside)
+            store_ring(upper * factor * scale, results, target, signal, source, p + LENGTH * columns, b, h, window, inside)
+
+
+@triton.jit
+def row_energies(signal, source, partial, rows, SPAN: tl.constexpr, TILE: tl.constexpr, LOG_TILE: tl.constexpr):
+    """Exponent bits of the sums of squares of SPAN positions of the ring each, in one order: program (row, span)."""
+    row, span = tl.program_id(0), tl.program_id(1)
+    side = rows.across
+    b, h, window, _p, exists, _l = row_of(row % side, row // side, rows, False)
+    sums = tl.zeros((1, TILE), tl.float32)
+    for first in range(0, SPAN, TILE):
+        v = load_ring(signal, source, span * SPAN + first + tl.arange(0, TILE)[None, :], b, h, window, exists)
+        sums += v * v
+    for halving in tl.static_range(LOG_TILE):
+        sums = halves_added(sums, 1, TILE >> halving)
+    tl.store(partial + row.to(tl.int64) * tl.num_programs(1) + span + tl.zeros((1, 1), tl.int32), exponent_of(sums))
+
+
+@triton.jit
+def row_powers_of_energies(partial, down, back, spans, to, TILE: tl.constexpr):
+    """Powers of two by which the rows' norms have the exponent `to` if one span has all of it, and their inverses."""
+    row = tl.program_id(0)
+    o = tl.arange(0, TILE)
+    largest = tl.zeros((TILE,), tl.int32)
+    for first in range(0, spans, TILE):
+        bits = tl.load(partial + row.to(tl.int64) * spans + first + o, first + o < spans, 0)
+        largest = tl.maximum(largest, bits)
+    e = (((tl.max(largest, 0) >> 23) - 127) >> 1) + 127
+    tl.store(down + row, ((254 - e + to) << 23).to(tl.float32, bitcast=True))
+    tl.store(back + row, ((e - to) << 23).to(tl.float32, bitcast=True))
 
 
 @triton.jit
 def outer_forward(
-    signal, source, z_in, z_out, table, rows, above, points, tiles, LENGTH: tl.constexpr, COLUMNS: tl.constexpr,
+    signal, source, down, z_in, z_out, table, rows, above, points, tiles, LENGTH: tl.constexpr, COLUMNS: tl.constexpr,
     UPPER: tl.constexpr, K: tl.constexpr, DT: tl.constexpr, PRECISION: tl.constexpr,
 ):  # fmt: skip
     """Z of all rows: program (matrix, tile of columns, block of bins)."""
     _forward_tile(
-        tl.program_id(1), tl.program_id(0), tl.program_id(2), signal, source, z_in, z_out, table, rows, above, points, tiles,
-        LENGTH, COLUMNS, UPPER, K, DT, PRECISION,
+        tl.program_id(1), tl.program_id(0), tl.program_id(2), signal, source, down, z_in, z_out, table, rows, above, points,
+        tiles, LENGTH, COLUMNS, UPPER, K, DT, PRECISION,
     )  # fmt: skip
 
 
 @triton.jit
 def outer_backward(
-    z_in, z_out, signal, source, results, target, filters, table, rows, above, points, tiles, LENGTH: tl.constexpr,
+    z_in, z_out, signal, source, results, target, back, filters, table, rows, above, points, tiles, LENGTH: tl.constexpr,
     COLUMNS: tl.constexpr, UPPER: tl.constexpr, K: tl.constexpr, DT: tl.constexpr, PRECISION: tl.constexpr,
 ):  # fmt: skip
     """The inverse: program (matrix, tile of columns, block of points)."""
     _backward_tile(
-        tl.program_id(1), tl.program_id(0), tl.program_id(2), z_in, z_out, signal, source, results, target, filters, table,
-        rows, above, points, tiles, LENGTH, COLUMNS, UPPER, K, DT, PRECISION,
+        tl.program_id(1), tl.program_id(0), tl.program_id(2), z_in, z_out, signal, source, results, target, back, filters,
+        table, rows, above, points, tiles, LENGTH, COLUMNS, UPPER, K, DT, PRECISION,
     )  # fmt: skip
 
 
 @triton.jit
 def convolve_in_l2(
-    signal, source, results, target, z, z_back, filters, table, tables, rows, parts, points, tiles, LENGTH: tl.constexpr,
-    COLUMNS: tl.constexpr, UPPER_IN: tl.constexpr, UPPER_OUT: tl.constexpr, K: tl.constexpr, CONJ: tl.constexpr,
-    P: tl.constexpr, BLOCKS: tl.constexpr, R: tl.constexpr, N2: tl.constexpr, N3: tl.constexpr, DT: tl.constexpr,
-    PRECISION: tl.constexpr,
+    signal, source, down, results, target, back, z, z_back, filters, table, tables, rows, parts, points, tiles,
+    LENGTH: tl.constexpr, COLUMNS: tl.constexpr, UPPER_IN: tl.constexpr, UPPER_OUT: tl.constexpr, K: tl.constexpr,
+    CONJ: tl.constexpr, P: tl.constexpr, BLOCKS: tl.constexpr, R: tl.constexpr, N2: tl.constexpr, N3: tl.constexpr,
+    DT: tl.constexpr, PRECISION: tl.constexpr,
 ):  # fmt: skip
     """Whole rows, one after the other, through scratch memory of the program's own (programs, 2 planes, N), twice: so little
     that it stays in the second-level cache. `parts`: the same rows, each LENGTH of them."""
@@ -153,7 +193,7 @@ def convolve_in_l2(
         own = (mine - matrix).to(tl.int64) * 2 * points
         for tile in range(tiles * BINS):
             _forward_tile(
-                tile // BINS, matrix, tile % BINS, signal, source, None, z + own, table, rows, 1, points, tiles, LENGTH,
+                tile // BINS, matrix, tile % BINS, signal, source, down, None, z + own, table, rows, 1, points, tiles, LENGTH,
                 COLUMNS, UPPER_IN, K, DT, PRECISION,
             )  # fmt: skip
         tl.debug_barrier()
@@ -165,7 +205,7 @@ def convolve_in_l2(
         tl.debug_barrier()
         for tile in range(tiles * BINS):
             _backward_tile(
-                tile // BINS, matrix, tile % BINS, z_back + own, None, signal, source, results, target, filters, table, rows, 1,
-                points, tiles, LENGTH, COLUMNS, UPPER_OUT, K, DT, PRECISION,
+                tile // BINS, matrix, tile % BINS, z_back + own, None, signal, source, results, target, back, filters, table,
+                rows, 1, points, tiles, LENGTH, COLUMNS, UPPER_OUT, K, DT, PRECISION,
             )  # fmt: skip
         tl.debug_barrier()

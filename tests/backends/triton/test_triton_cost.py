@@ -46,7 +46,7 @@ def test_work_and_traffic_of_4096_samples_by_hand() -> None:
 def test_plans_of_many_kinds() -> None:
     assert _plan(4096).algorithm.startswith("fused")
     assert _plan(2**20, B=1).algorithm.startswith("split")
-    assert _plan(4096, 64).algorithm.startswith("direct")
+    assert _plan(4096, 16).algorithm.startswith("direct")
     assert "windows" in _plan(2**20, 1000, B=1).algorithm
     assert (_plan(2**20, 1000, B=1).predicted_ms or 0) < (_plan(2**20, B=1).predicted_ms or 0)
     assert _plan(2**20, 1000, B=1, mode="circular").algorithm.startswith("split")

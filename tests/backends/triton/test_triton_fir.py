@@ -59,6 +59,7 @@ def _direct_alone(monkeypatch: pytest.MonkeyPatch) -> None:
         return Direct, ()
 
     monkeypatch.setattr(backends, "choose", choose)
+    monkeypatch.setattr(fir_plan, "MOST_TAPS", {False: 64, True: 64})
 
 
 CASES = [
@@ -123,6 +124,16 @@ def test_what_is_not_finite_stays_where_the_taps_take_it(device: str) -> None:
     assert dirty[1, 2, 20:29].isnan().all()
     dirty[1, 2, 20:29] = clean[1, 2, 20:29]
     assert torch.equal(clean, dirty)
+
+
+def test_how_many_taps_it_takes(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.undo()
+    u, k = torch.empty(1, 4, 100), torch.empty(4, 28)
+    problem = problem_of(Call(0, 100, False, False, None, "triton"), (u, k, None, None, None, None), None)
+    half = dataclasses.replace(problem, dtype="float16")
+    assert [fir_plan.takes(dataclasses.replace(problem, taps=K)) for K in (1, 28, 29)] == [True, True, False]
+    assert [fir_plan.takes(dataclasses.replace(half, taps=K)) for K in (1, 16, 17)] == [True, True, False]
+    assert fir_plan.takes(dataclasses.replace(half, taps=28, precision="high"))
 
 
 def test_what_it_does_not_take() -> None:

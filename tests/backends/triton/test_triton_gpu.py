@@ -10,10 +10,12 @@ from arguments import Case, compare
 from hypothesis import HealthCheck, given, settings
 from random_cases import cases
 from test_long_conv_values import CASES
+from torch import Tensor
 
 import longwave
 from longwave.bench.tolerances import bound, relative_l2
 from longwave.errors import UnsupportedError
+from longwave.masks import FrequencyMask
 
 F16, F32 = torch.float16, torch.float32
 DTYPES = (F32, F16, torch.bfloat16)
@@ -68,33 +70,68 @@ def test_long_rows(L: int, K: int, dtype: torch.dtype, device: str) -> None:
     assert all(error <= allowed for error, allowed in errors.values()), errors
 
 
+# Transforms in registers, split ones, windows, and sums.
+EVERY_REGIME = pytest.mark.parametrize(("L", "K"), [(500, 500), (4096, 4096), (10_000, 10_000), (100_000, 200), (4096, 7)])
+
+
+def _step(u: Tensor, k: Tensor, dy: Tensor, mask: FrequencyMask | None = None) -> list[Tensor]:
+    """A result and the gradients of a call with everything."""
+    D, gate, leaves = torch.ones(u.shape[1], device=u.device), u.detach(), [x.detach().requires_grad_() for x in (u, k)]
+    y = longwave.long_conv(*leaves, D, pregate=gate, postgate=gate, frequency_mask=mask, backend="triton")
+    return [y.detach(), *torch.autograd.grad(y, leaves, dy)]
+
+
+def _tensors(L: int, K: int, dtype: torch.dtype, device: str) -> list[Tensor]:
+    return [torch.randn(*shape, device=device).to(dtype) for shape in ((2, 4, L), (4, K), (2, 4, L))]
+
+
 @pytest.mark.gpu
-@pytest.mark.parametrize("L", [500, 10_000])
-def test_a_call_can_be_captured_in_a_graph(L: int, device: str) -> None:
-    u, k = torch.randn(2, 4, L, device=device), torch.randn(4, L, device=device)
-    want = longwave.long_conv(u, k, backend="triton")
+@EVERY_REGIME
+@pytest.mark.parametrize("dtype", [F16, F32], ids=str)
+def test_a_call_and_its_gradients_can_be_captured_in_a_graph(L: int, K: int, dtype: torch.dtype, device: str) -> None:
+    tensors = _tensors(L, K, dtype, device)
+    want = _step(*tensors)  # compiles, and makes the tables
     graph = torch.cuda.CUDAGraph()
     with torch.cuda.graph(graph):
-        y = longwave.long_conv(u, k, backend="triton")
-    y.zero_()
+        got = _step(*tensors)
+    for x in got:
+        x.zero_()
     graph.replay()
-    assert torch.equal(y, want)
+    assert all(torch.equal(a, b) for a, b in zip(got, want, strict=True))
 
 
 @pytest.mark.gpu
-def test_a_call_runs_on_the_current_stream_and_does_not_wait(device: str) -> None:
-    u, k = torch.randn(8, 64, 4096, device=device), torch.randn(64, 4096, device=device)
-    want = longwave.long_conv(u, k, backend="triton")
+@EVERY_REGIME
+@pytest.mark.parametrize("dtype", [F16, F32], ids=str)
+def test_a_call_runs_on_the_current_stream_and_does_not_wait(L: int, K: int, dtype: torch.dtype, device: str) -> None:
+    tensors = _tensors(L, K, dtype, device)
+    want = _step(*tensors)
     stream = torch.cuda.Stream()
     stream.wait_stream(torch.cuda.current_stream())
     torch.cuda.set_sync_debug_mode("error")
     try:
         with torch.cuda.stream(stream):
-            y = longwave.long_conv(u, k, backend="triton")
+            got = _step(*tensors)
     finally:
         torch.cuda.set_sync_debug_mode("default")
     stream.synchronize()
-    assert torch.equal(y, want)
+    assert all(torch.equal(a, b) for a, b in zip(got, want, strict=True))
+
+
+@pytest.mark.gpu
+def test_a_call_behind_a_mask_gives_the_same_bits_again(device: str) -> None:
+    tensors, mask = _tensors(3000, 3000, F32, device), FrequencyMask.lowpass(0.5, leaks_future=True)
+    for a, b in zip(_step(*tensors, mask), _step(*tensors, mask), strict=True):
+        assert torch.equal(a, b)
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(torch.cuda.device_count() < 2, reason="there is one CUDA device")
+def test_a_call_runs_where_its_tensors_are(device: str) -> None:
+    tensors = _tensors(5000, 5000, F16, device)
+    for a, b in zip(_step(*tensors), _step(*(x.to("cuda:1") for x in tensors)), strict=True):
+        assert b.device == torch.device("cuda:1")
+        assert torch.equal(a, b.to(a.device))
 
 
 @pytest.mark.gpu
