@@ -74,13 +74,14 @@ class Projection:
 
     def _by_rows(self, k: Tensor, fft: Any) -> Tensor:
         """P, on some rows at a time: the spectra of all filters may be many times as large as the filters."""
-        kept = self._kept().to(k.device)
+        kept = self.kept().to(k.device)
         project = _project_period if self.period else _project
         if k.is_complex():  # the projection of a complex filter is that of its parts
             return torch.complex(*(self._split(project, part, kept, fft) for part in (k.real, k.imag)))
         return self._split(project, k, kept, fft)
 
-    def _kept(self) -> Tensor:
+    def kept(self) -> Tensor:
+        """The frequencies kept: (N,) bool, on the CPU. Raises ArgumentError where they are none, or none of a period's."""
         kept = self.mask.kept_of_period(self.N) if self.period else self.mask.kept(self.N)
         if self.whole:  # a short document among others may well vanish
             self.mask.check_some(kept)
