@@ -24,8 +24,8 @@ METHODS = ("auto", ALL_TO_ALL, HALO)
 # What a chunk of channels brings to a rank, at least: a message much shorter costs more than the work beside it hides.
 CHUNK_BYTES = 2**20
 MOST_CHUNKS = 4
-# Channels of a chunk, at least: as many as engines convolve side by side.
-CHUNK_CHANNELS = 16
+# Channels of a chunk, at least: as many as engines convolve side by side, where rows are no longer than this.
+CHUNK_CHANNELS, LONGEST_SIDE_BY_SIDE = 16, 2**16
 
 
 @dataclass(frozen=True)
@@ -134,7 +134,7 @@ def choose(q: Question) -> Choice:
     elif obstacle is not None:
         method, why = ALL_TO_ALL, f"not halo: {obstacle}"
     else:
-        method = min((HALO, ALL_TO_ALL), key=most.__getitem__)
+        method = min((ALL_TO_ALL, HALO), key=most.__getitem__)  # of equals that which convolves less
         why = "the fewer bytes: " + ", ".join(f"{most[m]:,} by {m}" for m in (HALO, ALL_TO_ALL))
     unit = q.channels // q.taps[-2] if len(q.taps) == 2 and q.taps[0] > 1 else 1
     chunks = 1 if method == HALO else _chunks(q, most[ALL_TO_ALL])
@@ -190,4 +190,5 @@ def _around_spans(q: Question, reach: tuple[int, int]) -> tuple[int, ...]:
 
 def _chunks(q: Question, received: int) -> int:
     most_channels = -(-q.channels // len(q.lengths))
-    return max(1, min(MOST_CHUNKS, received // CHUNK_BYTES, most_channels // CHUNK_CHANNELS))
+    channels = CHUNK_CHANNELS if q.total <= LONGEST_SIDE_BY_SIDE else 1
+    return max(1, min(MOST_CHUNKS, received // CHUNK_BYTES, most_channels // channels))

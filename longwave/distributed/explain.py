@@ -185,6 +185,8 @@ def _memory(choice: Choice, local: Plan) -> tuple[int, int]:
     q, item = choice.question, dtypes.named(choice.question.dtype).itemsize
     span = item * q.batch * q.channels * max(q.lengths)
     spans = span * (2 + q.pregate + q.postgate) + _filters(q)
+    if len(q.lengths) == 1:
+        return spans + local.scratch_bytes, 0
     if choice.method != ALL_TO_ALL:
         halo = choice.bytes
         return spans + 2 * halo + local.scratch_bytes, halo
