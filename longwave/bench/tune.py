@@ -11,7 +11,7 @@ from typing import Any
 import torch
 
 from longwave import documents, ring
-from longwave.backends.cpu import calls, crossovers, direct, kept, launches, layouts, plans, prepared, strips, tables
+from longwave.backends.cpu import calls, crossovers, direct, kept, launches, layouts, long_rows, plans, prepared, strips, tables
 from longwave.backends.cpu.crossovers import Crossovers
 from longwave.bench.stamp import cpu_name
 from longwave.ops.long_conv import long_conv
@@ -27,7 +27,7 @@ PLACES = {
     "windows_gain": (layouts, "WINDOWS_GAIN"),
     "shortest_window": (layouts, "SHORTEST_WINDOW"),
     "longest_window": (layouts, "LONGEST_WINDOW"),
-    "whole_rows_bytes": (launches, "WHOLE_ROWS_BYTES"),
+    "whole_rows_bytes": (long_rows, "WHOLE_ROWS_BYTES"),
     "most_taps": (direct, "MOST_TAPS"),
 }
 

@@ -8,16 +8,22 @@ the context that a model without them is made for), `vocabulary` (tokens that ca
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 import importlib
 import pkgutil
-from collections.abc import Sequence
 from types import ModuleType
-from typing import Any
+from typing import Any, cast
 
+import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
+from torch.utils.checkpoint import checkpoint
 
 from longwave.errors import ArgumentError
+from longwave.nn.decode import SequenceStream
+from longwave.nn.inputs import Inputs
+from longwave.nn.residual import CHECKPOINT, ResidualBlock
 
 
 class SequenceModel(nn.Module):
@@ -27,50 +33,121 @@ class SequenceModel(nn.Module):
     (1, total), none of which sees another.
 
     Attributes:
+        config: the sizes.
+        inputs, blocks, norm: what turns inputs into vectors, residual blocks (`nn.decode.StreamedBlock`) and what follows the
+            last one. A causal model that is not made so writes its own `stream`.
         causal: whether a hidden state depends on inputs up to its own position alone, so that it can predict the next one.
+        packs: whether it takes packed documents; what does not refuses `cu_seqlens`.
         activation_checkpointing: compute each block a second time in the backward pass instead of keeping its inside.
     """
 
+    config: Any
+    inputs: Inputs
+    blocks: nn.ModuleList
+    norm: nn.Module
     causal: bool = True
+    packs: bool = True
     activation_checkpointing: bool = False
 
+    def forward(self, inputs: Tensor, *, cu_seqlens: Tensor | None = None) -> Tensor:
+        """Final hidden states.
+
+        Args:
+            inputs: tokens (B, L), int64 or int32, 0 to vocabulary - 1; or numbers (B, L, values).
+            cu_seqlens: (S+1,) int32, as in `longwave.long_conv`: inputs are (1, total), and what is found in one of
+                the S documents does not depend on another.
+
+        Returns:
+            (B, L, d_model), in the parameters' dtype (float32 under autocast, where the last norm runs).
+
+        Raises:
+            ArgumentError: `inputs` are not what the config says, or `cu_seqlens` does not fit them.
+        """
+        if cu_seqlens is not None and not self.packs:
+            raise ArgumentError(
+                f"{type(self).__name__} does not take packed documents (cu_seqlens); give every document a row of its own"
+            )
+        hidden: Tensor = self.norm(self.through_blocks(self.inputs(inputs), cu_seqlens))
+        return hidden
+
+    def through_blocks(self, x: Tensor, cu_seqlens: Tensor | None) -> Tensor:
+        """Every block after the other, (B, L, d_model) to the same; computed twice with `activation_checkpointing`."""
+        for block in self.blocks:
+            if not (self.activation_checkpointing and torch.is_grad_enabled()):
+                x = block(x, cu_seqlens)
+            elif isinstance(block, ResidualBlock):
+                x = block.checkpointed(x, cu_seqlens)
+            else:
+                x = checkpoint(block, x, cu_seqlens, **CHECKPOINT)
+        return x
+
     def head_weight(self) -> Tensor:
-        """(V, d), float32: the rows that turn hidden states into logits of the tokens that can be predicted."""
-        raise NotImplementedError
+        """(predicted, d_model), float32: the embedding's rows of the tokens that can be predicted, which turn hidden states
+        into logits; none where inputs are numbers.
+        """
+        return self.inputs.weight[: self.config.predicted]
+
+    def logits(self, inputs: Tensor, *, cu_seqlens: Tensor | None = None) -> Tensor:
+        """(B, L, predicted) logits of the token after each position (of the masked one there, if the model is not causal);
+        `forward` says what may be asked.
+        """
+        return F.linear(self(inputs, cu_seqlens=cu_seqlens), self.head_weight())
 
     def stream(
         self, batch_size: int, *, max_length: int | None = None, max_rollback: int = 0, backend: str | None = None
     ) -> SequenceStream:
-        """The model for tokens that come one by one; `longwave.Stream` says what the options mean."""
-        raise NotImplementedError
+        """The model for inputs that come one by one; `longwave.Stream` says what the options mean.
+
+        Raises:
+            ArgumentError: the model looks ahead, or a size is out of range.
+        """
+        if not self.causal:
+            raise ArgumentError(f"{type(self).__name__} reads both ways and cannot be streamed; call it on whole inputs")
+        return SequenceStream(
+            self.inputs, self.blocks, self.norm, batch_size, max_length=max_length, max_rollback=max_rollback, backend=backend
+        )
 
 
-class SequenceStream:
-    """A `SequenceModel` for generation, without gradients: any mixture of the calls gives what one forward of all tokens gives.
+KINDS: dict[str, tuple[Any, str]] = {
+    "int": (int, "an integer"),
+    "float": ((int, float), "a number"),
+    "bool": (bool, "True or False"),
+    "str": (str, "text"),
+}
 
-    Hidden states are (B, L, d) for tokens (B, L), and (B, d) for the tokens (B,) of one position. Raises ArgumentError as
-    `longwave.Stream` does.
+
+def check_config(config: Any, *sizes: str) -> None:
+    """Hold a config to the types of its fields, and the sizes that all have, with `sizes`, to at least 1.
+
+    Raises:
+        ArgumentError: a field is of another type or out of range.
     """
+    kind = type(config).__name__
+    for field in dataclasses.fields(config):
+        value, (allowed, words) = getattr(config, field.name), KINDS[cast(str, field.type)]
+        if not isinstance(value, allowed) or (isinstance(value, bool) and field.type != "bool"):
+            raise ArgumentError(f"{kind}.{field.name} is {value!r}; give {words}")
+    for name in ("d_model", "layers", "filter_length", *sizes):  # the layers check the rest
+        if getattr(config, name) < 1:
+            raise ArgumentError(f"{kind}.{name} is {getattr(config, name)}; give at least 1")
+    if not 0 <= config.predicted <= config.vocabulary:
+        raise ArgumentError(f"{kind} predicts {config.predicted} of {config.vocabulary} tokens; predict at most all")
 
-    def prefill(self, tokens: Tensor, lengths: Sequence[int] | Tensor | None = None) -> Tensor:
-        """Begin anew with a prompt; with `lengths` row b's own tokens are its last lengths[b] ones."""
-        raise NotImplementedError
 
-    def extend(self, tokens: Tensor) -> Tensor:
-        """The next tokens."""
-        raise NotImplementedError
-
-    def step(self, tokens: Tensor) -> Tensor:
-        """The next token of every row."""
-        raise NotImplementedError
-
-    def rollback(self, n: int) -> None:
-        """Take the last n tokens back."""
-        raise NotImplementedError
-
-    def reorder(self, rows: Tensor) -> None:
-        """Let row b go on from where row rows[b] stands."""
-        raise NotImplementedError
+def initialise(model: SequenceModel, *, keep: tuple[type[nn.Module], ...] = ()) -> None:
+    """Linear maps and embeddings N(0, 0.02), biases zero; what adds to the residual stream (`out_proj`, `mlp_out`) smaller by
+    sqrt(2 layers), as in GPT-2. Layers of the types `keep`, and what is inside them, stay as they were made.
+    """
+    kept = {id(layer) for module in model.modules() if isinstance(module, keep) for layer in module.modules()}
+    residual = (2 * model.config.layers) ** -0.5
+    for name, module in model.named_modules():
+        embeds = isinstance(module, Inputs) and not module.values
+        if id(module) in kept or not (isinstance(module, nn.Linear) or embeds):
+            continue
+        scale = residual if name.endswith(("out_proj", "mlp_out")) else 1.0
+        nn.init.normal_(cast(Tensor, module.weight), std=0.02 * scale)
+        if isinstance(module, nn.Linear) and module.bias is not None:
+            nn.init.zeros_(module.bias)
 
 
 @functools.cache

@@ -13,24 +13,20 @@ cannot be loaded.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, cast
+from typing import cast
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
-from torch.utils.checkpoint import checkpoint
 
-from longwave.errors import ArgumentError
-from longwave.models import SequenceModel, SequenceStream
-from longwave.nn.decode import HyenaStream
+from longwave.models import SequenceModel, check_config, initialise
+from longwave.nn.decode import PART
 from longwave.nn.filters import HyenaFilter
 from longwave.nn.hyena import HyenaOperator
 from longwave.nn.inputs import Inputs
 from longwave.nn.long_conv import LongConvOp
+from longwave.nn.residual import ResidualBlock
 from longwave.ops.long_conv import long_conv
-from longwave.ops.stream import StreamState
 
 
 @dataclass(frozen=True)
@@ -54,15 +50,7 @@ class HyenaConfig:
     filter_slow_decay: float = 1.5
 
     def __post_init__(self) -> None:
-        for field in dataclasses.fields(self):
-            value, whole = getattr(self, field.name), field.type == "int"
-            if isinstance(value, bool) or not isinstance(value, int if whole else int | float):
-                raise ArgumentError(f"HyenaConfig.{field.name} is {value!r}; give {'an integer' if whole else 'a number'}")
-        for name in ("d_model", "layers", "filter_length", "d_inner"):  # the layers check the rest
-            if getattr(self, name) < 1:
-                raise ArgumentError(f"HyenaConfig.{name} is {getattr(self, name)}; give at least 1")
-        if self.predicted > self.vocabulary:
-            raise ArgumentError(f"HyenaConfig predicts {self.predicted} of {self.vocabulary} tokens; predict at most all")
+        check_config(self, "d_inner")
 
 
 def _published(d_model: int, layers: int, context: int) -> HyenaConfig:
@@ -91,15 +79,9 @@ PRESETS: dict[str, HyenaConfig] = {
 }
 
 
-# Positions taken at a time where memory matters: the inside of what goes position by position is then a small part of it.
-PART = 2**16
-
-
-class _Block(nn.Module):
+class _Block(ResidualBlock):
     def __init__(self, config: HyenaConfig, backend: str, conv: LongConvOp) -> None:
-        super().__init__()
-        self.mixer_norm = nn.LayerNorm(config.d_model)
-        self.mixer = HyenaOperator(
+        mixer = HyenaOperator(
             config.d_model,
             config.filter_length,
             order=config.order,
@@ -115,34 +97,13 @@ class _Block(nn.Module):
             backend=backend,
             conv=conv,
         )
-        self.mlp_norm = nn.LayerNorm(config.d_model)
-        self.mlp_in = nn.Linear(config.d_model, config.d_inner)
-        self.mlp_out = nn.Linear(config.d_inner, config.d_model)
-
-    def forward(self, x: Tensor, cu_seqlens: Tensor | None) -> Tensor:
-        return self.feed(self.mix(x, cu_seqlens))
-
-    def mix(self, x: Tensor, cu_seqlens: Tensor | None) -> Tensor:
-        """Along the sequence: position by position it would be wrong."""
-        mixed: Tensor = x + self.mixer(self.mixer_norm(x), cu_seqlens=cu_seqlens)
-        return mixed
-
-    def feed(self, x: Tensor) -> Tensor:
-        """Position by position."""
-        fed: Tensor = x + self.mlp_out(F.gelu(self.mlp_in(self.mlp_norm(x)), approximate="tanh"))
-        return fed
-
-    def checkpointed(self, x: Tensor, cu_seqlens: Tensor | None) -> Tensor:
-        """`forward`, keeping x and what the mixer makes of it; the MLP, whose inside is widest, in parts of the sequence."""
-        options: dict[str, Any] = {"use_reentrant": False, "preserve_rng_state": False}
-        x = checkpoint(self.mix, x, cu_seqlens, **options)
-        return torch.cat([checkpoint(self.feed, part, **options) for part in x.split(PART, dim=1)], dim=1)
+        super().__init__(config.d_model, mixer, d_inner=config.d_inner)
 
     def in_parts(self, x: Tensor) -> Tensor:
         """`forward` without gradients, into x itself: beside it, only what the long convolutions read and write is ever
         there whole, about order + 2 times the size of x.
         """
-        mixer, L = self.mixer, x.shape[1]
+        mixer, L = cast(HyenaOperator, self.mixer), x.shape[1]
         before = mixer.short.weight.shape[1] - 1  # what the short convolution sees of the part before
         projected = x.new_empty(0)
         for start in range(0, L, PART):
@@ -190,107 +151,14 @@ class HyenaLM(SequenceModel):
         self.inputs = Inputs(config.d_model, vocabulary=config.vocabulary, values=config.values)
         self.blocks = nn.ModuleList(_Block(config, backend, conv) for _ in range(config.layers))
         self.norm = nn.LayerNorm(config.d_model)
-        self._initialise()
+        initialise(self, keep=(HyenaFilter,))
 
-    def _initialise(self) -> None:
-        """N(0, 0.02), zero biases; what adds to the residual stream smaller by sqrt(2 layers), as GPT-2 and HyenaDNA
-        do.
-        """
-        filters = {id(layer) for m in self.modules() if isinstance(m, HyenaFilter) for layer in m.modules()}
-        residual = (2 * self.config.layers) ** -0.5
-        for name, module in self.named_modules():
-            embeds = isinstance(module, Inputs) and not module.values
-            if id(module) in filters or not (isinstance(module, nn.Linear) or embeds):
-                continue
-            scale = residual if name.endswith(("out_proj", "mlp_out")) else 1.0
-            nn.init.normal_(cast(Tensor, module.weight), std=0.02 * scale)
-            if isinstance(module, nn.Linear):
-                nn.init.zeros_(module.bias)
-
-    def head_weight(self) -> Tensor:
-        """(predicted, d_model): the embedding's rows of the tokens that can be predicted; none where inputs are numbers."""
-        return self.inputs.weight[: self.config.predicted]
-
-    def forward(self, inputs: Tensor, *, cu_seqlens: Tensor | None = None) -> Tensor:
-        """Final hidden states.
-
-        Args:
-            inputs: tokens (B, L), int64 or int32, 0 to vocabulary - 1; or numbers (B, L, values).
-            cu_seqlens: (S+1,) int32, as in `longwave.long_conv`: inputs are (1, total), and what is predicted in one of
-                the S documents does not depend on another.
-
-        Returns:
-            (B, L, d_model), in the parameters' dtype (float32 under autocast, where the last norm runs).
-
-        Raises:
-            ArgumentError: `inputs` are not what the config says, or `cu_seqlens` does not fit them.
-        """
-        x = self.inputs(inputs)
-        for module in self.blocks:
-            block = cast(_Block, module)
-            if self.activation_checkpointing and torch.is_grad_enabled():
-                x = block.checkpointed(x, cu_seqlens)
-            elif x.shape[1] > PART and cu_seqlens is None and not torch.is_grad_enabled():
-                x = block.in_parts(x)
-            else:
-                x = block(x, cu_seqlens)
-        return self.norm(x)
-
-    def stream(
-        self, batch_size: int, *, max_length: int | None = None, max_rollback: int = 0, backend: str | None = None
-    ) -> HyenaLMStream:
-        """This model for tokens that come one by one; `longwave.Stream` says what the options mean."""
-        return HyenaLMStream(self, batch_size, max_length, max_rollback, backend)
-
-    def logits(self, inputs: Tensor, *, cu_seqlens: Tensor | None = None) -> Tensor:
-        """(B, L, predicted) logits of the token after each position; `forward` says what may be asked."""
-        return F.linear(self(inputs, cu_seqlens=cu_seqlens), self.head_weight())
-
-
-class HyenaLMStream(SequenceStream):
-    """What `HyenaLM.stream` opens: a `HyenaStream` a block, with the filters as they were then."""
-
-    def __init__(self, model: HyenaLM, batch_size: int, max_length: int | None, max_rollback: int, backend: str | None) -> None:
-        self.model = model
-        self.mixers = [
-            cast(_Block, block).mixer.stream(batch_size, max_length=max_length, max_rollback=max_rollback, backend=backend)
-            for block in model.blocks
-        ]
-
-    @torch.no_grad()
-    def prefill(self, tokens: Tensor, lengths: Sequence[int] | Tensor | None = None) -> Tensor:
-        return self._run(self.model.inputs(tokens), lambda mixer, x: mixer.prefill(x, lengths))
-
-    @torch.no_grad()
-    def extend(self, tokens: Tensor) -> Tensor:
-        return self._run(self.model.inputs(tokens), lambda mixer, x: mixer.extend(x))
-
-    @torch.no_grad()
-    def step(self, tokens: Tensor) -> Tensor:
-        return self._run(self.model.inputs(tokens.unsqueeze(1)).squeeze(1), lambda mixer, x: mixer.step(x))
-
-    def rollback(self, n: int) -> None:
-        for mixer in self.mixers:
-            mixer.rollback(n)
-
-    def reorder(self, rows: Tensor) -> None:
-        for mixer in self.mixers:
-            mixer.reorder(rows)
-
-    def snapshot(self) -> list[list[StreamState]]:
-        return [mixer.snapshot() for mixer in self.mixers]
-
-    def restore(self, states: Sequence[Sequence[StreamState]]) -> None:
-        for mixer, state in zip(self.mixers, states, strict=True):
-            mixer.restore(state)
-
-    def _run(self, x: Tensor, mix: Callable[[HyenaStream, Tensor], Tensor]) -> Tensor:
-        for module, mixer in zip(self.model.blocks, self.mixers, strict=True):
-            block = cast(_Block, module)
-            x = x + mix(mixer, block.mixer_norm(x))
-            # Wide inside: a long prompt goes by parts.
-            x = torch.cat([block.feed(part) for part in x.split(PART, dim=1)], dim=1) if x.dim() == 3 else block.feed(x)
-        return self.model.norm(x)
+    def through_blocks(self, x: Tensor, cu_seqlens: Tensor | None) -> Tensor:
+        if x.shape[1] <= PART or cu_seqlens is not None or torch.is_grad_enabled():
+            return super().through_blocks(x, cu_seqlens)
+        for block in self.blocks:
+            x = cast(_Block, block).in_parts(x)
+        return x
 
 
 Config, Model = HyenaConfig, HyenaLM

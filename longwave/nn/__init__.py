@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from longwave.nn.decode import HyenaStream
+from longwave.nn.decode import LayerStream, SequenceStream
 from longwave.nn.filters import HyenaFilter, Sine
-from longwave.nn.hyena import HyenaOperator
+from longwave.nn.hyena import HyenaOperator, HyenaStream
 from longwave.nn.inputs import Inputs
 from longwave.nn.long_conv import LongConv1d
 from longwave.nn.loss import chunked_cross_entropy
+from longwave.nn.residual import ResidualBlock
 from longwave.nn.short_conv import ShortConv1d
 
 __all__ = [
@@ -15,7 +16,10 @@ __all__ = [
     "HyenaOperator",
     "HyenaStream",
     "Inputs",
+    "LayerStream",
     "LongConv1d",
+    "ResidualBlock",
+    "SequenceStream",
     "ShortConv1d",
     "Sine",
     "chunked_cross_entropy",

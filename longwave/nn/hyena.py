@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from longwave.errors import ArgumentError
 from longwave.masks import FrequencyMask
-from longwave.nn.decode import HyenaStream
+from longwave.nn.decode import PART, LayerStream
 from longwave.nn.filters import HyenaFilter
 from longwave.nn.long_conv import LongConvOp
 from longwave.nn.short_conv import ShortConv1d
 from longwave.ops.long_conv import long_conv
+from longwave.ops.stream import Stream
 
 
 class HyenaOperator(nn.Module):
@@ -108,3 +111,64 @@ class HyenaOperator(nn.Module):
                 frequency_mask=self.frequency_mask, layout=layout, backend=self.backend,
             )  # fmt: skip
         return z
+
+
+class HyenaStream(LayerStream):
+    """What `HyenaOperator.stream` opens: the short convolution and every long one as a `longwave.Stream`, with the layer's
+    weights as they were then; the projections are the layer's own."""
+
+    def __init__(
+        self, layer: HyenaOperator, batch_size: int, max_length: int | None, max_rollback: int, backend: str | None
+    ) -> None:
+        if layer.frequency_mask is not None:
+            raise ArgumentError(
+                "a filter behind a frequency mask looks ahead and cannot be streamed; set the layer's frequency_mask to None"
+            )
+        self.layer = layer
+        options: dict[str, Any] = {
+            "batch_size": batch_size,
+            "dtype": layer.in_proj.weight.dtype,
+            "max_length": max_length,
+            "max_rollback": max_rollback,
+            "backend": layer.backend if backend is None else backend,
+        }
+        with torch.no_grad():
+            taps = min(layer.filter.max_length, max_length or layer.filter.max_length)
+            filters = layer.filter(taps).split(layer.d_model)
+            self.short = Stream(layer.short.weight.flip(-1), **options)
+            self.long = [Stream(k, D, **options) for k, D in zip(filters, layer.D, strict=True)]
+        self.streams = [self.short, *self.long]
+
+    @torch.no_grad()
+    def prefill(self, u: Tensor, lengths: Sequence[int] | Tensor | None = None) -> Tensor:
+        T = u.shape[1]
+        projected = u.new_empty(u.shape[0], self.short.channels, T, dtype=self.short.dtype)
+        for begin in range(0, T, PART):
+            part = self.layer.in_proj(u[:, begin : begin + PART]).transpose(1, 2)
+            if lengths is not None:
+                given = torch.as_tensor(lengths, device=u.device).view(-1, 1, 1)
+                at = torch.arange(begin, begin + part.shape[-1], device=u.device)
+                part = part.masked_fill(at < T - given, 0)
+            taken = self.short.extend(part) if begin else self.short.prefill(part)
+            projected[..., begin : begin + PART] = taken
+        return self._gated(projected, lambda stream, z: stream.prefill(z, lengths))
+
+    @torch.no_grad()
+    def extend(self, u: Tensor) -> Tensor:
+        projected = self.short.extend(self.layer.in_proj(u).transpose(1, 2))
+        return self._gated(projected, lambda stream, z: stream.extend(z))
+
+    @torch.no_grad()
+    def step(self, u_t: Tensor) -> Tensor:
+        return self._gated(self.short.step(self.layer.in_proj(u_t)), lambda stream, z: stream.step(z))
+
+    def _gated(self, projected: Tensor, run: Callable[[Stream, Tensor], Tensor]) -> Tensor:
+        """(B, (order + 1) d_model, T), or without T, as the short convolution gives them but for its bias."""
+        layer, whole = self.layer, projected.dim() == 3
+        if layer.short.bias is not None:
+            projected += layer.short.bias.unsqueeze(-1) if whole else layer.short.bias
+        z, *gates = projected.split(layer.d_model, dim=1)
+        for stream, gate in zip(self.long, gates, strict=False):
+            z = run(stream, gate * z)
+        z = z * gates[-1]
+        return F.linear(z.transpose(1, 2) if whole else z, layer.out_proj.weight, layer.out_proj.bias)

@@ -1,94 +1,28 @@
-"""Decoding equals the full forward, for every causal model; `longwave generate` on top of it."""
+"""Streams of layers, and `longwave generate` on top of a model's; those of models are in `test_models_suite.py`."""
 
 from __future__ import annotations
 
-import dataclasses
-import random
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
 
-from longwave import models
 from longwave.errors import ArgumentError
 from longwave.masks import FrequencyMask
-from longwave.models.hyena import HyenaConfig
+from longwave.models.hyena import HyenaConfig, HyenaLM
 from longwave.nn import HyenaOperator
 from longwave.train import generate
 
-CONFIGS: dict[str, Any] = {
-    "hyena": HyenaConfig(d_model=8, layers=2, filter_length=300, d_inner=16, filter_width=8),
-}
 
-
-def made(name: str, dtype: torch.dtype = torch.float64, **changes: Any) -> Any:
+def made() -> HyenaLM:
     torch.manual_seed(1)
-    model = models.find(name).Model(dataclasses.replace(CONFIGS[name], **changes)).to(dtype).eval()
+    model = HyenaLM(HyenaConfig(d_model=8, layers=2, filter_length=300, d_inner=16, filter_width=8)).double().eval()
     with torch.no_grad():  # as drawn, blocks add a hundredth of the embedding: a test would see little else
         for module in model.modules():
             if isinstance(module, torch.nn.Linear):
                 module.weight.mul_(10)
     return model
-
-
-def test_every_model_has_a_small_one_here() -> None:
-    assert CONFIGS.keys() == models.available().keys()
-
-
-@pytest.mark.parametrize("name", CONFIGS)
-@pytest.mark.parametrize("dtype", [torch.float64, torch.float32])
-@pytest.mark.parametrize("length", [40, 500])
-def test_decoding_equals_the_full_forward(name: str, dtype: torch.dtype, length: int) -> None:
-    model, chance = made(name, dtype), random.Random(length)
-    tokens = torch.randint(0, 5, (2, length))
-    with torch.no_grad():
-        whole = model(tokens)
-    stream = model.stream(2, max_rollback=9)
-    t = length // 3
-    parts = [stream.prefill(tokens[:, :t])]
-    while t < length:
-        n = min(length - t, chance.choice([1, 1, 1, 7, 64]))
-        parts.append(stream.step(tokens[:, t])[:, None] if n == 1 else stream.extend(tokens[:, t : t + n]))
-        t += n
-        if t + 5 < length:  # a draft that is refused
-            stream.extend(torch.randint(0, 5, (2, 5)))
-            stream.rollback(5)
-    tolerance = 1e-9 if dtype == torch.float64 else 2e-4
-    torch.testing.assert_close(torch.cat(parts, dim=1), whole, rtol=tolerance, atol=tolerance * whole.abs().max().item())
-    assert (whole[:, 1:] - whole[:, :-1]).abs().max() > 0.1  # the control: neighbours differ by far more
-
-
-@pytest.mark.parametrize("name", CONFIGS)
-def test_prompts_of_different_lengths_go_on_together(name: str) -> None:
-    model = made(name)
-    tokens = torch.randint(0, 5, (2, 60))
-    stream = model.stream(2)
-    stream.prefill(tokens[:, :50], lengths=[50, 13])
-    got = torch.stack([stream.step(tokens[:, t]) for t in range(50, 60)], dim=1)
-    with torch.no_grad():
-        for row, n in ((0, 50), (1, 13)):
-            alone = model(tokens[row : row + 1, 50 - n :])[:, n:]
-            torch.testing.assert_close(got[row : row + 1], alone, rtol=1e-8, atol=1e-8)
-
-
-@pytest.mark.parametrize("name", CONFIGS)
-def test_beams_are_reordered_and_states_restored(name: str) -> None:
-    model = made(name)
-    tokens = torch.randint(0, 5, (3, 30))
-    stream = model.stream(3)
-    stream.prefill(tokens)
-    saved = stream.snapshot()
-    rows = torch.tensor([1, 1, 0])
-    stream.reorder(rows)
-    step = torch.tensor([0, 1, 2])
-    with torch.no_grad():
-        expected = model(torch.cat([tokens[rows], step[:, None]], dim=1))[:, -1]
-    torch.testing.assert_close(stream.step(step), expected, rtol=1e-8, atol=1e-8)
-    stream.restore(saved)
-    with torch.no_grad():
-        expected = model(torch.cat([tokens, step[:, None]], dim=1))[:, -1]
-    torch.testing.assert_close(stream.step(step), expected, rtol=1e-8, atol=1e-8)
 
 
 @pytest.mark.parametrize("order", [2, 3])
@@ -108,7 +42,7 @@ def test_a_masked_operator_is_not_streamed() -> None:
 
 
 def test_generation_is_what_recomputing_gives() -> None:
-    model = made("hyena")
+    model = made()
     prompt = np.array([0, 1, 2, 3, 3, 1], dtype=np.uint8)
     got = "".join(generate.drawn(model, prompt, 60, temperature=0, top_k=None, seed=0))
     tokens = torch.from_numpy(prompt).long()[None]
@@ -119,7 +53,7 @@ def test_generation_is_what_recomputing_gives() -> None:
 
 
 def test_seeds_temperature_and_top_k() -> None:
-    model = made("hyena")
+    model = made()
     prompt = np.array([0, 1, 2, 3], dtype=np.uint8)
 
     def text(**changes: Any) -> str:

@@ -10,10 +10,11 @@ stretches. The algebra:
     with x^N = -i,
 
 so 2N real samples are N complex ones and nothing is padded to 2L. The files from the bottom up: jit (compiling and its
-cache), simd (the CPU's vectors), lanes (a vector type), butterflies, steps (what loops do), words (what a kernel is told),
-moves and transform (the loops), fused and six_step (the kernels), crossovers, costs, tables, kept and row_fft (constants,
-masks), threads and pages (who runs, on what memory), results, program (making the words), layouts (where a Problem stands
-in its transforms), launches (how its rows are dealt), strips (channels of BLH that become rows), calls (from a Problem to
+cache), simd (the CPU's vectors), lanes (a vector type), butterflies, stages and steps (what loops do), words (what a kernel is
+told), moves and transform (the loops), fused and six_step (the kernels), crossovers, costs, tables, kept and row_fft
+(constants, masks), threads and pages (who runs, on what memory), results, program (making the words), layouts (where a
+Problem stands in its transforms), launches (kernels with their programs), tilings and long_rows (how rows are dealt), strips
+(channels of BLH that become rows), calls (from a Problem to
 launches), prepared (spectra for calls to come), plans, engine (from a Problem to results); and for streams
 stream_steps, stream_kernels and stream.
 """

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 from functools import lru_cache
 
-from longwave.backends.cpu import launches, words
+from longwave.backends.cpu import long_rows, tilings, words
 from longwave.backends.cpu.launches import (
-    CONVOLVE,
     DHISTORY,
     DK,
     DK_AGAIN,
@@ -20,6 +19,7 @@ from longwave.backends.cpu.launches import (
     SKIP,
     K,
     Launch,
+    Lists,
     Several,
     U,
     Y,
@@ -54,9 +54,9 @@ def forward_launch(
         words.OUTPUT: [*of_D, Move(view(Y, y, moves=moves), _maybe(POSTGATE, postgate, moves), found.result)],
     }
     if found.is_long:
-        script = (*launches.filter_script(lists, ready), *CONVOLVE)
-        return launches.long_rows(p, found, workers, lists, script, 2, ready=ready)
-    return launches.forward_tiles(p, found, workers, lists, _neighbours(u), source, ready)
+        script = (*long_rows.filter_script(lists, ready), *long_rows.CONVOLVE)
+        return long_rows.long_rows(p, found, workers, lists, script, 2, ready=ready)
+    return tilings.forward_tiles(p, found, workers, lists, _neighbours(u), source, ready)
 
 
 @lru_cache(maxsize=1024)
@@ -85,7 +85,7 @@ def backward_launch(
     source, gradient = view(U, u, moves=moves), view(DY, dy, moves=moves)
     before, after = _maybe(PREGATE, pregate, moves), _maybe(POSTGATE, postgate, moves)
     past = _maybe(HISTORY, history, moves)
-    filters: launches.Lists = {
+    filters: Lists = {
         words.TAPS: filter_moves(p, found, k, None if lifts else D) if ready or k is not None else [],
         words.LIFT: [_at_lag_0(found, D)] if lifts and D is not None else [],
     }
@@ -114,16 +114,16 @@ def backward_launch(
         if form_ is not None and segments:
             lists[words.DK].append(Move(view(slot, form_), None, segments))
     if found.is_long:
-        script = launches.backward_script(lists, ready)
-        return launches.long_rows(p, found, workers, lists, script, 4, dk is not None, ready)
+        script = long_rows.backward_script(lists, ready)
+        return long_rows.long_rows(p, found, workers, lists, script, 4, dk is not None, ready)
     if not moves:
-        return launches.backward_tiles(p, found, workers, lists, _neighbours(u), dk is not None, ready)
+        return tilings.backward_tiles(p, found, workers, lists, _neighbours(u), dk is not None, ready)
     parts: list[Launch] = []
     if lists[words.DX] or lists[words.DK]:
-        parts.append(launches.backward_tiles(p, back, workers, lists, _neighbours(u), dk is not None, ready))
+        parts.append(tilings.backward_tiles(p, back, workers, lists, _neighbours(u), dk is not None, ready))
     if of_postgate:  # its windows are those of the convolution itself
         lists = {**filters, words.INPUT: _input_moves(found, source, before, past), words.OUTPUT: of_postgate}
-        parts.append(launches.forward_tiles(p, found, workers, lists, _neighbours(u), ready=ready))
+        parts.append(tilings.forward_tiles(p, found, workers, lists, _neighbours(u), ready=ready))
     return Several(tuple(parts))
 
 

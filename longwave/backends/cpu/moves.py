@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from longwave.backends.cpu import steps, words
+from longwave.backends.cpu import stages, steps, words
 from longwave.backends.cpu.jit import part
 from longwave.backends.cpu.simd import STORED_BYTES, lanes_of, peek, poke, vector_bytes
 from longwave.backends.cpu.words import INT
@@ -37,8 +37,8 @@ TABLES_AT = KNOWN_AT + words.MAX_SEGMENTS * INT * 16
 RUNS_AT = TABLES_AT + words.MAX_VIEWS * INT * 16
 ENTRIES_AT = RUNS_AT + 3 * words.MAX_SEGMENTS * RUN_WORDS * INT
 STAGE_AT = ENTRIES_AT + max(steps.RADICES) * 3 * words.MAX_SEGMENTS * ENTRY_WORDS * INT
-UNSCALED_AT = STAGE_AT + 2 * max(steps.RADICES) * steps.STAGED * PLANE_BYTES
-FACTORS_AT = UNSCALED_AT + steps.STAGED * PLANE_BYTES
+UNSCALED_AT = STAGE_AT + 2 * max(steps.RADICES) * stages.STAGED * PLANE_BYTES
+FACTORS_AT = UNSCALED_AT + stages.STAGED * PLANE_BYTES
 PARTS_AT = FACTORS_AT + PLANE_BYTES
 
 
@@ -217,7 +217,7 @@ def piece(
                     poke(entry + STAGE * INT, stage)
                     entries += 1
                     covered = True
-            stage += steps.STAGED * PLANE_BYTES
+            stage += stages.STAGED * PLANE_BYTES
     return entries, end
 
 
@@ -240,24 +240,24 @@ def exchange(scratch: int, entries: int, j: int, count: int, store: bool, like: 
             to, onto = scratch + UNSCALED_AT, 0
         if way == BY_ROWS and count >= lanes_of(like):
             if puts:
-                steps.put_rows(like, stage, table, gates, gated, code, offset, count, sign)
+                stages.put_rows(like, stage, table, gates, gated, code, offset, count, sign)
             else:
-                steps.fetch_rows(like, to, table, gates, gated, code, offset, count, sign)
+                stages.fetch_rows(like, to, table, gates, gated, code, offset, count, sign)
         elif way == BY_LANES:
             if puts:
-                steps.put_lanes(like, stage, table, gates, gated, code, offset, stride, gate_offset, gate_stride, count, sign)
+                stages.put_lanes(like, stage, table, gates, gated, code, offset, stride, gate_offset, gate_stride, count, sign)
             else:
-                steps.fetch_lanes(like, to, table, gates, gated, code, offset, stride, gate_offset, gate_stride, count, sign)
+                stages.fetch_lanes(like, to, table, gates, gated, code, offset, stride, gate_offset, gate_stride, count, sign)
         else:
             start, stop = word(e, LANE_START), word(e, LANE_STOP)
             if puts:
-                steps.put_singly(
+                stages.put_singly(
                     like, stage, table, gates, gated, code, offset, stride, gate_offset, gate_stride, count, sign, start, stop
                 )
             else:
                 if scaled:
                     steps.clear(like, to, count)
-                steps.fetch_singly(
+                stages.fetch_singly(
                     like, to, table, gates, gated, code, offset, stride, gate_offset, gate_stride, count, sign, start, stop,
                     onto,
                 )  # fmt: skip

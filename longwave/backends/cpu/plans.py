@@ -7,7 +7,7 @@ from dataclasses import replace
 from functools import lru_cache
 
 from longwave import dtypes
-from longwave.backends.cpu import direct, launches, strips, threads
+from longwave.backends.cpu import direct, long_rows, strips, threads, tilings
 from longwave.backends.cpu.costs import MACHINE, seconds
 from longwave.backends.cpu.layouts import Layout, layout
 from longwave.backends.cpu.results import arithmetic, gradient_bytes, width
@@ -30,7 +30,7 @@ def plan(problem: Problem) -> Plan:
     if found.is_long:
         product = " × ".join(f"{length:,}" for length in matrix_shape(N))
         algorithm = f"six_step, right-angle transforms of {product} in {arithmetic_name}, {W} lanes"
-        together = launches.rows_at_once(strips.scratch(p, workers, backward=False)[0], N, workers, 2)
+        together = long_rows.rows_at_once(strips.scratch(p, workers, backward=False)[0], N, workers, 2)
         in_flight = (together, together)
     else:
         product = "·".join(map(str, factors(N)))
@@ -82,10 +82,9 @@ def _forward_bytes(p: Problem, found: Layout, workers: int) -> int:
         taps += 2 * math.prod(p.filter_shape) // p.taps * found.period * arithmetic(p).itemsize
     if found.is_long:
         of_strip, rows = strips.scratch(p, workers, backward=False)
-        dealt, matrices = launches.long_dealt(of_strip, found.at.N, workers, 2, False)
+        dealt, matrices = long_rows.long_dealt(of_strip, found.at.N, workers, 2, False)
         return taps + rows + dealt.bytes + matrices
-    tilings = launches.forward_tilings(p, found, workers, p.channels_last)
-    return taps + max(tiling.dealt.bytes for tiling in tilings)
+    return taps + max(tiling.dealt.bytes for tiling in tilings.forward_tilings(p, found, workers, p.channels_last))
 
 
 def _backward_bytes(p: Problem, found: Layout, workers: int) -> int:
@@ -94,10 +93,10 @@ def _backward_bytes(p: Problem, found: Layout, workers: int) -> int:
     sums = (p.batch if p.per_sample else 1) * p.channels * found.taps * arithmetic(p).itemsize * (1 + bool(found.filter_again))
     if found.is_long:
         of_strip, rows = strips.scratch(p, workers, backward=True)
-        dealt, matrices = launches.long_dealt(of_strip, found.at.N, workers, 4, True)
+        dealt, matrices = long_rows.long_dealt(of_strip, found.at.N, workers, 4, True)
         return sums + rows + dealt.bytes + matrices
-    found_tilings, products = launches.backward_tilings(p, back, workers, p.channels_last, True)
-    tilings = [tiling.dealt for tiling in found_tilings]
+    found_tilings, products = tilings.backward_tilings(p, back, workers, p.channels_last, True)
+    all_dealt = [tiling.dealt for tiling in found_tilings]
     if products:
-        tilings.append(launches.sums_tiling(p, back).dealt)
-    return sums + products + max(dealt.bytes for dealt in tilings)
+        all_dealt.append(tilings.sums_tiling(p, back).dealt)
+    return sums + products + max(one.bytes for one in all_dealt)

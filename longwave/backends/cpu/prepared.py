@@ -9,8 +9,8 @@ import torch
 from torch import Tensor
 
 from longwave import dtypes, taps
-from longwave.backends.cpu import calls, direct, kept, launches, pages, tables, threads, words
-from longwave.backends.cpu.layouts import layout
+from longwave.backends.cpu import calls, direct, kept, launches, long_rows, pages, tables, threads, tilings, words
+from longwave.backends.cpu.layouts import Layout, layout
 from longwave.backends.cpu.program import form
 from longwave.backends.cpu.results import arithmetic, width
 from longwave.backends.cpu.tables import factors, matrix_shape
@@ -48,7 +48,7 @@ def _prepared_bytes(p: Problem) -> int:
     """What `prepare` makes of a problem's filters, -1 where it makes no spectra."""
     if (p.circular and p.mask is not None) or spectrum_tag(p) == "":
         return -1
-    return launches.spectra_bytes(replace(p, channels=p.groups), layout(p))
+    return _spectra_bytes(replace(p, channels=p.groups), layout(p))
 
 
 def lifts(p: Problem, spectrum: Tensor | None) -> bool:
@@ -66,7 +66,16 @@ def prepare(problem: Problem, k: Tensor) -> Tensor | None:
     found = layout(p)
     k = taps.folded(p, found.period, taps.ordered(p, k))
     lists = {words.TAPS: calls.filter_moves(p, found, form(k), None)}
-    spectra = pages.with_large_pages(torch.empty(launches.spectra_bytes(p, found), dtype=torch.uint8, device="cpu"))
-    launch = launches.spectra_launch(p, found, threads.width(), lists)
+    spectra = pages.with_large_pages(torch.empty(_spectra_bytes(p, found), dtype=torch.uint8, device="cpu"))
+    if found.is_long:
+        launch = long_rows.long_rows(p, found, threads.width(), lists, long_rows.TRANSFORM_FILTER, 1, makes=True)
+    else:
+        launch = tilings.spectra_tiles(p, found, lists)
     launch.run((None, k, *[None] * (launches.SPECTRA - 2), spectra, None))
     return spectra
+
+
+def _spectra_bytes(p: Problem, found: Layout) -> int:
+    if found.is_long:
+        return p.channels * long_rows.matrix_bytes(p, found.at.N)
+    return tilings.spectra_bytes(p, found)

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from longwave.backends.cpu import steps, stream_steps, words
+from longwave.backends.cpu import stages, steps, stream_steps, words
 from longwave.backends.cpu.fused import walk
 from longwave.backends.cpu.jit import kernel, part
 from longwave.backends.cpu.moves import PLANE_BYTES, ROW_BYTES, word
@@ -69,11 +69,11 @@ def _fetch(p: int, x: int, tile: int, to: int, count: int, table: int, like: Any
     neighbours = _aim(p, x, tile, table, like)
     code, stride = word(p, x + STORED), word(p, x + STRIDE_T)
     if neighbours:
-        steps.fetch_lanes(like, to, table, 0, 0, code, 0, stride, 0, 0, count, 1)
+        stages.fetch_lanes(like, to, table, 0, 0, code, 0, stride, 0, 0, count, 1)
     elif stride == STORED_BYTES[code] and count >= lanes_of(like):
-        steps.fetch_rows(like, to, table, 0, 0, code, 0, count, 1)
+        stages.fetch_rows(like, to, table, 0, 0, code, 0, count, 1)
     else:
-        steps.fetch_singly(like, to, table, 0, 0, code, 0, stride, 0, 0, count, 1, 0, lanes_of(like), 0)
+        stages.fetch_singly(like, to, table, 0, 0, code, 0, stride, 0, 0, count, 1, 0, lanes_of(like), 0)
 
 
 @part
@@ -82,11 +82,11 @@ def _put(p: int, x: int, tile: int, rows: int, count: int, table: int, like: Any
     neighbours = _aim(p, x, tile, table, like)
     code, stride = word(p, x + STORED), word(p, x + STRIDE_T)
     if neighbours:
-        steps.put_lanes(like, rows, table, 0, 0, code, 0, stride, 0, 0, count, 1)
+        stages.put_lanes(like, rows, table, 0, 0, code, 0, stride, 0, 0, count, 1)
     elif stride == STORED_BYTES[code] and count >= lanes_of(like):
-        steps.put_rows(like, rows, table, 0, 0, code, 0, count, 1)
+        stages.put_rows(like, rows, table, 0, 0, code, 0, count, 1)
     else:
-        steps.put_singly(like, rows, table, 0, 0, code, 0, stride, 0, 0, count, 1, 0, lanes_of(like))
+        stages.put_singly(like, rows, table, 0, 0, code, 0, stride, 0, 0, count, 1, 0, lanes_of(like))
 
 
 @part
@@ -256,7 +256,7 @@ def _spectra(p: int, scratch: int, filters: int, x: int, like: Any) -> None:
             row = word(word(p, FILTER_ROWS), filters * W + lane)
             poke(scratch + lane * INT, word(p, X + ADDRESS) + (row * taps + number * n) * size)
         steps.clear(like, out, n)
-        steps.fetch_singly(like, out, scratch, 0, 0, word(p, X + STORED), 0, size, 0, 0, count, 1, 0, W, 0)
+        stages.fetch_singly(like, out, scratch, 0, 0, word(p, X + STORED), 0, size, 0, 0, count, 1, 0, W, 0)
         stream_steps.enter(like, x, out, out, n, word(q, words.LEVELS + 1), word(q, words.SCALED), word(q, words.LEVELS + 2), 1)
         walk(q, x, x, TRANSFORM, scratch, 0, like)
         stream_steps.spread(like, x, s + number * QUAD * ROW_BYTES, parts * QUAD * ROW_BYTES, n)

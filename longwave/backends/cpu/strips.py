@@ -17,7 +17,7 @@ from typing import Any, NamedTuple
 from torch import Tensor
 
 from longwave import dtypes
-from longwave.backends.cpu import launches, pages, steps, threads
+from longwave.backends.cpu import launches, pages, stages, threads
 from longwave.backends.cpu.jit import kernel, part
 from longwave.backends.cpu.layouts import Layout
 from longwave.backends.cpu.moves import PLANE_BYTES, word
@@ -69,15 +69,15 @@ def turn_over(p: int, scratch: int, begin: int, end: int, like: Any) -> None:
             for tile in range(tiles):
                 table, stage = scratch + tile * (W + 1) * INT, first_stage + tile * PIECE * PLANE_BYTES
                 if back == 0:
-                    steps.fetch_lanes(like, stage, table, table, 0, code, j * step, step, 0, 0, count, 1)
+                    stages.fetch_lanes(like, stage, table, table, 0, code, j * step, step, 0, 0, count, 1)
                 else:
-                    steps.fetch_rows(like, stage, table + INT, table, 0, code, j * size, count, 1)
+                    stages.fetch_rows(like, stage, table + INT, table, 0, code, j * size, count, 1)
             for tile in range(tiles):
                 table, stage = scratch + tile * (W + 1) * INT, first_stage + tile * PIECE * PLANE_BYTES
                 if back == 0:
-                    steps.put_rows(like, stage, table + INT, table, 0, code, j * size, count, 1)
+                    stages.put_rows(like, stage, table + INT, table, 0, code, j * size, count, 1)
                 else:
-                    steps.put_lanes(like, stage, table, table, 0, code, j * step, step, 0, 0, count, 1)
+                    stages.put_lanes(like, stage, table, table, 0, code, j * step, step, 0, 0, count, 1)
 
 
 class Strip(NamedTuple):

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from longwave.backends.cpu import moves, steps, words
+from longwave.backends.cpu import moves, stages, steps, words
 from longwave.backends.cpu.jit import kernel
 from longwave.backends.cpu.moves import ROW_BYTES, word
 from longwave.backends.cpu.simd import lanes_of, peek
@@ -38,7 +38,7 @@ def ends(p: int, scratch: int, which: int, store: int, x: int, weights: int, lik
             # The last rows of a piece are done with those before them, twice, where they would not fill a vector.
             if end - j < W and end - begin >= W:
                 j = end - W
-            some = min(end - j, steps.STAGED)
+            some = min(end - j, stages.STAGED)
             for side in range(sides):
                 at, to = scratch + side * moves.PARTS_AT, x + side * word(p, words.SIDE_BYTES)
                 if store != 0:
@@ -73,7 +73,7 @@ def walk(p: int, x: int, s: int, kind: int, scratch: int, ahead: int, like: Any)
                 v = p + (LEVELS + level * LEVEL_WORDS) * INT
                 n = word(v, 0)
                 if lines > 0 and n <= base:
-                    steps.ahead(like, table, ahead, lines)
+                    stages.ahead(like, table, ahead, lines)
                     ahead += lines * CACHE_LINE
                 if (n <= base and kept) or (n > base and row % n == 0):
                     steps.dif(like, at, max(n, base), n, word(v, 1), word(v, 2))
@@ -94,7 +94,7 @@ def walk(p: int, x: int, s: int, kind: int, scratch: int, ahead: int, like: Any)
                 n = word(v, 0)
                 if n <= base:
                     if lines > 0:
-                        steps.ahead(like, table, ahead, lines)
+                        stages.ahead(like, table, ahead, lines)
                         ahead += lines * CACHE_LINE
                     if kept:
                         steps.dit(like, at, base, n, word(v, 1), word(v, 2))
