@@ -90,7 +90,7 @@ def told(what: str) -> Iterator[None]:
     try:
         yield
     except RuntimeError as error:
-        if isinstance(error, RankError):
+        if isinstance(error, RankError | torch.OutOfMemoryError):
             raise
         reason = " ".join(str(error).split())
         raise RankError(

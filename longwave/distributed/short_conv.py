@@ -75,11 +75,12 @@ def context_parallel_short_conv(
     differentiable = any(said["differentiable"] for said in own)
     (past,) = fetch(windows, spans, samples, x_BHL.narrow(2, 0, 0), ranks, differentiable=differentiable).assemble()
     if not lengths[ranks.rank]:
-        return tied(x, past, w, bias)
+        return tied(x, past, state, w, bias)
     inner = None if bounds is None else torch.tensor(documents_of(spans, ranks.rank, bounds), dtype=torch.int32)
     past = past.transpose(1, 2) if channels_last else past
     past = past if batched else past.squeeze(0)
-    return short_conv(x, w, bias, activation=activation, layout=layout, state=past, cu_seqlens=inner)
+    y = short_conv(x, w, bias, activation=activation, layout=layout, state=past, cu_seqlens=inner)
+    return tied(y, state)
 
 
 def _statement(

@@ -103,7 +103,7 @@ def _spread(found: list[Case], check: Any, hows: tuple[str, ...], methods: tuple
 def test_ranks_together_equal_one_process(world: int, tmp_path: Path) -> None:
     hows = ("uneven", "even", "empty", "last")
     checks = _spread(CASES, equals_or_is_refused, hows, ("all_to_all", "halo"))
-    checks += _spread(_drawn(30), equals_or_is_refused, hows, ("auto",))
+    checks += _spread(_drawn(20), equals_or_is_refused, hows, ("auto",))
     checks += [("chunks", equals_in_chunks, ()), ("plain", equals_one_process, (Case(**GATES), "uneven", "auto", "plain"))]
     checks += [("second derivatives", second_derivatives, (method,)) for method in ("all_to_all", "halo")]
     if world > 1:

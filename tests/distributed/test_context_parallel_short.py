@@ -84,11 +84,11 @@ def refused_on_every_rank(mesh: DeviceMesh) -> None:
         context_parallel_short_conv(torch.randn(1, 3, 4), torch.randn(3, 3 + last), mesh=mesh)
 
 
-@pytest.mark.parametrize("world", [1, 2, 4])
+@pytest.mark.parametrize("world", [2, 4])
 def test_ranks_together_equal_one_process(world: int, tmp_path: Path) -> None:
-    hows = ("uneven", "even", "empty", "last")
+    hows = itertools.cycle(("uneven", "even", "empty", "last"))
     checks: list[Check] = [
-        (f"{call} {how}", short_equals_one_process, (call, how)) for call, how in itertools.product(CALLS, hows)
+        (f"{call} {how}", short_equals_one_process, (call, how)) for call, how in zip(CALLS, hows, strict=False)
     ]
-    checks += [("refusal", refused_on_every_rank, ())] * (world > 1)
+    checks += [("refusal", refused_on_every_rank, ())]
     run(world, checks, tmp_path)
