@@ -1,8 +1,8 @@
 """DNA as training data: FASTA and 2bit files, the embedded genome, splits, windows and the Markov baseline.
 
-`fasta` and `twobit` read files into `Record`s; `indexed` reads any stretch of a FASTA file of any size, and `packed` makes rows of
-it for ranks; `genome` is the E. coli chromosome that ships with the package; `dna` cuts records into training, validation and test
-bases and serves windows of them; `markov` is the classical model to beat.
+`fasta` and `twobit` read files into `Record`s; `indexed` reads any stretch of a FASTA file of any size, and `packed` makes
+rows of it for ranks; `genome` is the E. coli chromosome that ships with the package; `dna` cuts records into training,
+validation and test bases and serves windows of them; `markov` is the classical model to beat.
 """
 
 from __future__ import annotations
