@@ -84,17 +84,17 @@ def equals_one_process(mesh: DeviceMesh, case: Case, how: str, method: str, back
         held_to_truth(case, arguments(case), result_gradient(case), got, contract, apart)
 
 
-def equals_or_is_refused(mesh: DeviceMesh, case: Case, how: str, method: str) -> None:
+def equals_or_is_refused(mesh: DeviceMesh, case: Case, how: str, method: str, backend: str = "auto") -> None:
     """As above; what one process refuses, every rank refuses alike."""
     try:
-        longwave.long_conv(**arguments(case))
+        longwave.long_conv(**arguments(case), backend=backend)
     except LongwaveError as refused:
         with pytest.raises(type(refused)) as raised:
-            together(mesh, case, how, method=method)
+            together(mesh, case, how, method=method, backend=backend)
         assert raised.value.everywhere
         return
     try:
-        equals_one_process(mesh, case, how, method)
+        equals_one_process(mesh, case, how, method, backend)
     except UnsupportedError as error:
         if method != "halo" or "method='halo' cannot do this call" not in str(error):
             raise
@@ -104,7 +104,7 @@ def differs_without_exchange(mesh: DeviceMesh, case: Case, how: str) -> None:
     """A control: ranks that convolve their own spans alone are far from the truth."""
 
     def alone(*, mesh: DeviceMesh, **local: Any) -> Tensor:
-        return longwave.long_conv(**local)
+        return longwave.long_conv(**local, backend="plain")
 
     got, _ = together(mesh, case, how, alone)
     if mesh.get_local_rank() == 0:
