@@ -52,7 +52,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     except LongwaveError as error:
         if args.debug:
             raise
-        print(f"longwave {args.command}: {error}", file=sys.stderr)
+        if not (error.everywhere and os.environ.get("RANK", "0") != "0"):  # rank 0 says what all ranks raise
+            print(f"longwave {args.command}: {error}", file=sys.stderr)
         return 2
     except BrokenPipeError:  # `longwave … | head`: the reader has gone, and that is no error of ours
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

@@ -4,7 +4,13 @@ from __future__ import annotations
 
 
 class LongwaveError(Exception):
-    """Base of every error that is the caller's to mend."""
+    """Base of every error that is the caller's to mend.
+
+    Attributes:
+        everywhere: whether every rank of a mesh raises it, so that rank 0 alone need print it.
+    """
+
+    everywhere = False
 
 
 class ArgumentError(LongwaveError, ValueError):
@@ -21,3 +27,7 @@ class MissingDependencyError(LongwaveError, ImportError):
 
 class DataError(LongwaveError, ValueError):
     """A file is not what it should be: empty, cut off, of another format, or of another model."""
+
+
+class RankError(LongwaveError, RuntimeError):
+    """Another rank of a mesh has ended, or did not answer in time."""

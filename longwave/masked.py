@@ -86,7 +86,7 @@ class Projection:
         return self._split(project, k, kept, fft)
 
     def kept(self) -> Tensor:
-        """Whether each frequency of the grid is kept."""
+        """The frequencies kept: (N,) bool, on the CPU. Raises ArgumentError where they are none, or none of a period's."""
         kept = self.mask.kept_of_period(self.N) if self.period else self.mask.kept(self.N)
         if self.whole:  # a short document among others may well vanish
             self.mask.check_some(kept)

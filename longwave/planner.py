@@ -135,8 +135,8 @@ class Plan:
             *(f"             {reason}" for reason in self.why),
             f"  algorithm  {self.algorithm}" + (f", N = {self.N:,}" if self.N else ""),
             f"  in flight  {self.samples_in_flight} of {p.batch} samples × {self.channels_in_flight} of {p.channels} channels",
-            f"  memory     {_size(self.result_bytes)} result + {_size(self.scratch_bytes)} scratch; "
-            f"{_size(self.backward_bytes)} for a backward of everything",
+            f"  memory     {size(self.result_bytes)} result + {size(self.scratch_bytes)} scratch; "
+            f"{size(self.backward_bytes)} for a backward of everything",
             f"  work       {self.flop / 1e9:.3g} Gflop",
         ]
         if self.predicted_ms is not None:
@@ -144,7 +144,8 @@ class Plan:
         return "\n".join(lines)
 
 
-def _size(count: int) -> str:
+def size(count: int) -> str:
+    """A number of bytes, to be read."""
     value = float(count)
     for unit in ("B", "KiB", "MiB", "GiB"):
         if value < 1024:

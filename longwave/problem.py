@@ -227,7 +227,7 @@ def lower(
     lag0, rev_taps = row.lag0(L, K), 0
     if k_rev is not None:
         rev_taps = k_rev.shape[-1]
-        k, lag0 = _two_sided(k, k_rev, B, H, u.dtype), 1 - rev_taps
+        k, lag0 = two_sided(k, k_rev, B, H, u.dtype), 1 - rev_taps
     return Lowered(
         u3,
         k,
@@ -353,7 +353,7 @@ def check_boundaries(cu_seqlens: Tensor, u: Tensor, batched: bool, beside: str =
         )
 
 
-def _two_sided(k: Tensor, k_rev: Tensor, B: int, H: int, signal: torch.dtype) -> Tensor:
+def two_sided(k: Tensor, k_rev: Tensor, B: int, H: int, signal: torch.dtype) -> Tensor:
     """One filter with the lags 1 - K_rev … K - 1 from two that both count lag 0, added in arithmetic precision."""
     wide = dtypes.filter_arithmetic(signal, torch.promote_types(k.dtype, k_rev.dtype))
     k, k_rev = _same_rows(k.to(wide), k_rev.to(wide), B, H)

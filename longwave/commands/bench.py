@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from longwave.bench.record import Run
 
 # Options that measure something else, with a table of its own.
-APART = ("short", "partial", "packed", "stream")
+APART = ("short", "partial", "packed", "stream", "ranks")
 HELP = "time long_conv against torch.fft, scipy.fft and ducc0, or GPU rivals; every shape is checked for correctness first"
 
 
@@ -48,6 +48,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--stream",
         action="store_true",
         help="streams instead: steps beside a direct sum, chunks beside a full call, generation, a reverb",
+    )
+    apart.add_argument(
+        "--ranks", action="store_true", help="a sequence split over 1, 2 and 4 gloo processes of this machine instead"
     )
     what.add_argument("--list", action="store_true", help="list the cases and their tags, and measure nothing")
     how = parser.add_argument_group("how long")

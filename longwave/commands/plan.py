@@ -31,6 +31,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--postgate", action="store_true")
     parser.add_argument("--device", default="cpu", help="cpu, cuda, h200, h100, a100 or 4090; none need be present")
     parser.add_argument("--backend", default="auto", help="auto, or a backend by name")
+    parser.add_argument("--ranks", type=int, default=1, help="split the length over so many processes (default 1)")
+    parser.add_argument("--interconnect", type=float, default=50.0, metavar="GB/S", help="that reach a rank (default 50)")
+    parser.add_argument("--method", default="auto", help="of --ranks: auto, all_to_all or halo")
 
 
 def run(args: argparse.Namespace) -> int:
@@ -43,24 +46,30 @@ def run(args: argparse.Namespace) -> int:
     taps = args.length if args.taps is None else args.taps
     rows = args.channels if args.filters is None else args.filters
     middle = (args.channels, args.length) if args.layout == "BHL" else (args.length, args.channels)
-    plan = longwave.plan(
-        (args.batch, *middle),
-        (args.batch, args.channels, taps) if args.per_sample else (rows, taps),
-        dtype=getattr(torch, args.dtype),
-        mode=args.mode,
-        k_rev_shape=(rows, args.reverse_taps) if args.reverse_taps else None,
-        D=args.skip,
-        pregate=args.pregate,
-        postgate=args.postgate,
-        history=args.history,
-        frequency_mask=None if args.keep is None else longwave.FrequencyMask.lowpass(args.keep, leaks_future=True),
-        cu_seqlens=None if args.documents is None else _boundaries(args.documents),
-        layout=args.layout,
-        precision=args.precision,
-        device=args.device,
-        backend=args.backend,
-    )
-    print(plan)
+    options = {
+        "dtype": getattr(torch, args.dtype),
+        "mode": args.mode,
+        "k_rev_shape": (rows, args.reverse_taps) if args.reverse_taps else None,
+        "D": args.skip,
+        "pregate": args.pregate,
+        "postgate": args.postgate,
+        "history": args.history,
+        "frequency_mask": None if args.keep is None else longwave.FrequencyMask.lowpass(args.keep, leaks_future=True),
+        "cu_seqlens": None if args.documents is None else _boundaries(args.documents),
+        "layout": args.layout,
+        "precision": args.precision,
+        "device": args.device,
+        "backend": args.backend,
+    }
+    u_shape = (args.batch, *middle)
+    k_shape = (args.batch, args.channels, taps) if args.per_sample else (rows, taps)
+    if args.ranks == 1:
+        print(longwave.plan(u_shape, k_shape, **options))
+    else:
+        from longwave import distributed
+
+        among = {"ranks": args.ranks, "interconnect_gb_s": args.interconnect, "method": args.method}
+        print(distributed.plan(u_shape, k_shape, **among, **options))
     return 0
 
 

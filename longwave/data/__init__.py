@@ -1,6 +1,7 @@
 """Data for every task: read from files that packages carry, or drawn; split, cut into windows, and simple models to beat.
 
-DNA's next base: `fasta` and `twobit` read files into `Record`s; `genome` is the E. coli chromosome that ships with the package;
+DNA's next base: `fasta` and `twobit` read files into `Record`s; `indexed` reads any stretch of a FASTA file of any size, and
+`packed` makes rows of it for ranks; `genome` is the E. coli chromosome that ships with the package;
 `dna` cuts records into training, validation and test bases and serves windows of them; `markov` is the classical model to
 beat.
 

@@ -26,7 +26,9 @@ from longwave.nn.hyena import HyenaOperator
 from longwave.nn.inputs import Inputs
 from longwave.nn.long_conv import LongConvOp
 from longwave.nn.residual import ResidualBlock
+from longwave.nn.short_conv import ShortConvOp
 from longwave.ops.long_conv import long_conv
+from longwave.ops.short_conv import short_conv
 
 
 @dataclass(frozen=True)
@@ -80,7 +82,7 @@ PRESETS: dict[str, HyenaConfig] = {
 
 
 class _Block(ResidualBlock):
-    def __init__(self, config: HyenaConfig, backend: str, conv: LongConvOp) -> None:
+    def __init__(self, config: HyenaConfig, backend: str, conv: LongConvOp, short: ShortConvOp, split: bool) -> None:
         mixer = HyenaOperator(
             config.d_model,
             config.filter_length,
@@ -96,6 +98,8 @@ class _Block(ResidualBlock):
             },
             backend=backend,
             conv=conv,
+            short=short,
+            split=split,
         )
         super().__init__(config.d_model, mixer, d_inner=config.d_inner)
 
@@ -131,6 +135,7 @@ class HyenaLM(SequenceModel):
         config: the sizes.
         backend: the convolutions' backend; `auto` chooses.
         conv: the long convolution to call, with `longwave.long_conv`'s signature.
+        short, split: the short convolution to call, and whether inputs are spans of longer sequences, as in `HyenaOperator`.
         activation_checkpointing: compute each block a second time in the backward pass instead of keeping its inside.
             Also an attribute.
 
@@ -143,18 +148,20 @@ class HyenaLM(SequenceModel):
         *,
         backend: str = "auto",
         conv: LongConvOp = long_conv,
+        short: ShortConvOp = short_conv,
+        split: bool = False,
         activation_checkpointing: bool = False,
     ) -> None:
         super().__init__()
-        self.config = config
+        self.config, self.split = config, split
         self.activation_checkpointing = activation_checkpointing
         self.inputs = Inputs(config.d_model, vocabulary=config.vocabulary, values=config.values)
-        self.blocks = nn.ModuleList(_Block(config, backend, conv) for _ in range(config.layers))
+        self.blocks = nn.ModuleList(_Block(config, backend, conv, short, split) for _ in range(config.layers))
         self.norm = nn.LayerNorm(config.d_model)
         initialise(self, keep=(HyenaFilter,))
 
     def through_blocks(self, x: Tensor, cu_seqlens: Tensor | None) -> Tensor:
-        if x.shape[1] <= PART or cu_seqlens is not None or torch.is_grad_enabled():
+        if x.shape[1] <= PART or self.split or cu_seqlens is not None or torch.is_grad_enabled():
             return super().through_blocks(x, cu_seqlens)
         for block in self.blocks:
             x = cast(_Block, block).in_parts(x)

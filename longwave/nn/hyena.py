@@ -14,8 +14,9 @@ from longwave.masks import FrequencyMask
 from longwave.nn.decode import PART, LayerStream
 from longwave.nn.filters import HyenaFilter
 from longwave.nn.long_conv import LongConvOp
-from longwave.nn.short_conv import ShortConv1d
+from longwave.nn.short_conv import ShortConv1d, ShortConvOp
 from longwave.ops.long_conv import long_conv
+from longwave.ops.short_conv import short_conv
 from longwave.ops.stream import Stream
 
 
@@ -40,6 +41,9 @@ class HyenaOperator(nn.Module):
             the mask must say so.
         backend: the convolution's backend; `auto` chooses.
         conv: the operator to call; a replacement keeps the signature of `longwave.long_conv`.
+        short: the short convolution to call; a replacement keeps the signature of `longwave.short_conv`.
+        split: whether inputs are spans of longer sequences, which the two operators put together: filters then have
+            `max_length` taps, however short a span is.
 
     Raises:
         ArgumentError: a size out of range.
@@ -59,14 +63,16 @@ class HyenaOperator(nn.Module):
         frequency_mask: FrequencyMask | None = None,
         backend: str = "auto",
         conv: LongConvOp = long_conv,
+        short: ShortConvOp = short_conv,
+        split: bool = False,
     ) -> None:
         super().__init__()
         if d_model < 1 or order < 2:
             raise ArgumentError(f"HyenaOperator needs d_model >= 1 and order >= 2, but got {d_model} and {order}")
         self.d_model, self.order, self.backend, self.conv = d_model, order, backend, conv
-        self.frequency_mask = frequency_mask
+        self.frequency_mask, self.split = frequency_mask, split
         self.in_proj = nn.Linear(d_model, (order + 1) * d_model)
-        self.short = ShortConv1d((order + 1) * d_model, short_taps, layout="BLH")
+        self.short = ShortConv1d((order + 1) * d_model, short_taps, layout="BLH", conv=short)
         self.filter = HyenaFilter((order - 1) * d_model, max_length, **(filter_options or {}))
         self.D = nn.Parameter(torch.randn(order - 1, d_model))
         self.out_proj = nn.Linear(d_model, d_model)
@@ -103,7 +109,8 @@ class HyenaOperator(nn.Module):
         """
         channels, time = (2, 1) if layout == "BLH" else (1, 2)
         z, *gates = projected.split(self.d_model, dim=channels)
-        filters = self.filter(min(projected.shape[time], self.filter.max_length)).split(self.d_model)
+        taps = self.filter.max_length if self.split else min(projected.shape[time], self.filter.max_length)
+        filters = self.filter(taps).split(self.d_model)
         for n, k in enumerate(filters):
             postgate = gates[-1] if n == self.order - 2 else None
             z = self.conv(

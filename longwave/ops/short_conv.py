@@ -59,7 +59,7 @@ def short_conv(
 
     Source: the depthwise convolutions of Poli et al. 2023, arXiv 2302.10866, section 3.
     """
-    _check(x, w, bias, activation, layout, state)
+    check(x, w, bias, activation, layout, state)
     tensors = [None if t is None else resolved(t) for t in (x, w, bias, state)]
     call = ShortCall(*tensors, activation, layout == "BLH")  # type: ignore[call-arg, arg-type]
     if cu_seqlens is None:
@@ -212,7 +212,8 @@ def _op_backward(ctx: Any, dy: Tensor) -> tuple[Any, ...]:
 _op.register_autograd(_op_backward, setup_context=_op_context)
 
 
-def _check(x: Tensor, w: Tensor, bias: Tensor | None, activation: str | None, layout: str, state: Tensor | None) -> None:
+def check(x: Tensor, w: Tensor, bias: Tensor | None, activation: str | None, layout: str, state: Tensor | None) -> None:
+    """The arguments of `short_conv`. Raises ArgumentError in one sentence."""
     if not isinstance(layout, str) or layout not in LAYOUTS:
         raise ArgumentError(f"layout={layout!r} is unknown; choose one of {', '.join(map(repr, LAYOUTS))}")
     if not isinstance(activation, str | None) or activation not in ACTIVATIONS:

@@ -8,6 +8,7 @@ import sys
 import pytest
 from terminal import typed
 
+import longwave
 from longwave import cli
 from longwave.errors import ArgumentError
 
@@ -153,3 +154,16 @@ def test_what_nobody_foresaw_is_one_sentence_too(capsys: pytest.CaptureFixture[s
     )
     with pytest.raises(TypeError):
         cli.main(["doctor", "--debug"])
+
+
+def test_what_every_rank_raises_rank_zero_says(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    def refused(*_: object, **__: object) -> None:
+        error = ArgumentError("all of us")
+        error.everywhere = True
+        raise error
+
+    monkeypatch.setattr(longwave, "plan", refused)
+    for rank, said in (("0", "longwave plan: all of us\n"), ("1", "")):
+        monkeypatch.setenv("RANK", rank)
+        status, _, heard = typed(capsys, "plan")
+        assert (status, heard) == (2, said)

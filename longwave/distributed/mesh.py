@@ -1,0 +1,99 @@
+"""Meshes, and the ranks of one of their dimensions."""
+
+from __future__ import annotations
+
+import datetime
+import math
+import os
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+import torch
+import torch.distributed as dist
+from torch.distributed.device_mesh import DeviceMesh, init_device_mesh
+
+from longwave.errors import ArgumentError, RankError
+
+# Long enough for the slowest step between two collectives, short enough that a dead rank does not cost an hour.
+TIMEOUT_S = 60.0
+
+
+def mesh_of(
+    device_type: str = "cpu", sizes: Sequence[int] = (), names: Sequence[str] = ("cp",), *, timeout_s: float = TIMEOUT_S
+) -> DeviceMesh:
+    """The mesh of all processes that `torchrun` started, with a process group of its own if there is none yet.
+
+    Args:
+        device_type: "cpu" (gloo) or "cuda" (NCCL, with gloo beside it for what is small).
+        sizes: ranks along each dimension; their product is the number of processes. All of them on one dimension if empty.
+        names: of the dimensions.
+        timeout_s: seconds after which a collective gives up, where the process group is made here.
+
+    Raises:
+        ArgumentError: the sizes do not divide the processes among them, or names and sizes do not fit.
+        RankError: the other processes do not come.
+    """
+    if not dist.is_initialized():
+        backend = "gloo" if device_type == "cpu" else "cpu:gloo,cuda:nccl"
+        if device_type == "cuda":
+            torch.cuda.set_device(int(os.environ.get("LOCAL_RANK", "0")))
+        with told("waiting for the other processes"):
+            dist.init_process_group(backend, timeout=datetime.timedelta(seconds=timeout_s))
+    world = dist.get_world_size()
+    sizes = tuple(sizes) or (world,)
+    if len(sizes) != len(names):
+        raise ArgumentError(f"a mesh of sizes {sizes} was given the names {tuple(names)}; give one name a dimension")
+    if min(sizes) < 1 or math.prod(sizes) != world:
+        product = " x ".join(map(str, sizes))
+        error = ArgumentError(
+            f"a mesh of {product} = {math.prod(sizes)} ranks ({', '.join(names)}) does not fit {world} processes; "
+            "start as many processes, or change a size"
+        )
+        error.everywhere = True
+        raise error
+    return init_device_mesh(device_type, sizes, mesh_dim_names=tuple(names))
+
+
+@dataclass(frozen=True)
+class Ranks:
+    """The ranks of one mesh dimension, in order, as this process sees them. `device`: where small messages travel."""
+
+    rank: int
+    size: int
+    group: str
+    device: torch.device
+
+    @classmethod
+    def of(cls, mesh: DeviceMesh) -> Ranks:
+        if not isinstance(mesh, DeviceMesh):
+            raise ArgumentError(f"mesh is of type {type(mesh).__name__}; give a torch.distributed.DeviceMesh of one dimension")
+        if mesh.ndim != 1:
+            raise ArgumentError(
+                f"mesh has {mesh.ndim} dimensions {mesh.mesh_dim_names}; give the one the sequence is split over, mesh['cp']"
+            )
+        if mesh.get_coordinate() is None:
+            raise ArgumentError("this process is not part of the mesh; call on the ranks of the mesh alone")
+        group = mesh.get_group()
+        # Nothing here waits for a GPU where the group can carry messages of the CPU.
+        small = "cpu" if "cpu" in _devices(group) else mesh.device_type
+        return cls(mesh.get_local_rank(), mesh.size(), group.group_name, torch.device(small))
+
+
+def _devices(group: dist.ProcessGroup) -> set[str]:
+    return {entry.partition(":")[0] for entry in dist.get_backend_config(group).split(",") if not entry.endswith(":nccl")}
+
+
+@contextmanager
+def told(what: str) -> Iterator[None]:
+    """What a process group says when a rank is gone, as one sentence."""
+    try:
+        yield
+    except RuntimeError as error:
+        if isinstance(error, RankError | torch.OutOfMemoryError):
+            raise
+        reason = " ".join(str(error).split())
+        raise RankError(
+            f"another rank has ended or did not answer in time while {what} ({reason[:160]}); read what that rank said and "
+            "start all of them again"
+        ) from error
