@@ -34,7 +34,7 @@ class _Copy(torch.autograd.Function):
 
 
 def _copied(u: Tensor, k: Tensor, D: Tensor | None = None, **options: Any) -> Tensor:
-    y: Tensor = _Copy.apply(u, k, D, options.get("pregate"), options.get("postgate"))
+    y: Tensor = _Copy.apply(u, k, D, *(options.get(name) for name in ("k_rev", "pregate", "postgate")))
     return y
 
 
