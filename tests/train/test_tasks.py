@@ -191,7 +191,7 @@ def test_commands_refuse_tasks_that_they_make_no_sense_for(
     small = ["--context", "8", "--steps", "1", "--eval-questions", "8", "--test-questions", "8"]
     assert main(["train", "recall", "--preset", micro, *small, "--out", out]) == 0
     for command, word in (
-        (["generate", out, "--prompt", "A"], "longwave generate does not know the task recall"),
+        (["generate", out, "--prompt", "A"], "generate: this command does not know the task recall"),
         (["eval", out, "--fasta", "x.fa"], "--fasta does not know the task recall"),
         (["eval", out, "--overlap", "1"], "--overlap does not know the task recall"),
         (["train", "induction", "--out", out, "--resume"], "is one of the task recall"),
