@@ -77,7 +77,9 @@ class _Mixer(nn.Module):
     def stream(
         self, batch_size: int, *, max_length: int | None = None, max_rollback: int = 0, backend: str | None = None
     ) -> S5Stream:
-        return self.states.stream(batch_size, max_length=max_length, max_rollback=max_rollback, after=self.gated)
+        return self.states.stream(
+            batch_size, max_length=max_length, max_rollback=max_rollback, backend=backend, after=self.gated
+        )
 
 
 class _Block(ResidualBlock):

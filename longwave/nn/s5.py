@@ -155,15 +155,20 @@ class S5(nn.Module):
         time_scale: float = 1.0,
         after: Callable[[Tensor], Tensor] | None = None,
     ) -> S5Stream:
-        """This layer for positions that come one by one, by its recurrence; `after` is applied to results.
+        """This layer for positions that come one by one, by its recurrence; chunks go through `backend` (the layer's own when
+        not given), and `after` is applied to results.
 
         Raises:
             ArgumentError: a size is out of range.
         """
-        return S5Stream(self, batch_size, max_length, max_rollback, time_scale, after)
+        chosen = self.backend if backend is None else backend
+        return S5Stream(self, batch_size, max_length, max_rollback, chosen, time_scale, after)
 
-    def _through(self, u: Tensor, state: Tensor | None, cu_seqlens: Tensor | None, time_scale: float) -> tuple[Tensor, Tensor]:
-        """Outputs, and all states (B, L, 2 P)."""
+    def _through(
+        self, u: Tensor, state: Tensor | None, cu_seqlens: Tensor | None, time_scale: float, *, backend: str | None = None
+    ) -> tuple[Tensor, Tensor]:
+        """Outputs, and all states (B, L, 2 P), by the layer's backend if none is given."""
+        backend = self.backend if backend is None else backend
         if u.ndim != 3 or u.shape[-1] != self.d_model:
             raise ArgumentError(f"S5 takes (B, L, {self.d_model}), but got {tuple(u.shape)}")
         with torch.autocast(u.device.type, enabled=False):
@@ -172,7 +177,7 @@ class S5(nn.Module):
             log_z, B, C = self.discrete(time_scale=time_scale)
             v = F.linear(u, B.to(wide)).unsqueeze(-1)
             lead = None if state is None else state.unsqueeze(-1)
-            x = all_states(log_z, v, lead, cu_seqlens=cu_seqlens, backend=self.backend, conv=self.conv).squeeze(-1)
+            x = all_states(log_z, v, lead, cu_seqlens=cu_seqlens, backend=backend, conv=self.conv).squeeze(-1)
             return F.linear(x, C.to(wide)) + self.D.to(wide) * u, x
 
     def _episodes(self, u: Tensor, state: Tensor | None, resets: Tensor, time_scale: float) -> tuple[Tensor, Tensor]:
@@ -219,6 +224,7 @@ class S5Stream(LayerStream):
         batch_size: int,
         max_length: int | None,
         max_rollback: int,
+        backend: str,
         time_scale: float,
         after: Callable[[Tensor], Tensor] | None,
     ) -> None:
@@ -227,7 +233,7 @@ class S5Stream(LayerStream):
                 f"a stream needs batch_size and max_length >= 1 and max_rollback >= 0, got {batch_size}, {max_length} and "
                 f"{max_rollback}"
             )
-        self.layer, self.after, self.time_scale = layer, after, time_scale
+        self.layer, self.after, self.backend, self.time_scale = layer, after, backend, time_scale
         self.batch_size, self.max_length, self.max_rollback = batch_size, max_length, max_rollback
         with torch.no_grad():
             log_z, self._B, self._C = layer.discrete(time_scale=time_scale)
@@ -257,7 +263,7 @@ class S5Stream(LayerStream):
     @torch.no_grad()
     def extend(self, u: Tensor) -> Tensor:
         self._check(u, 3)
-        y, x = self.layer._through(u, self._states[:, -1].to(u.dtype), None, self.time_scale)
+        y, x = self.layer._through(u, self._states[:, -1].to(u.dtype), None, self.time_scale, backend=self.backend)
         self._take(x.double())
         return y if self.after is None else self.after(y)
 

@@ -49,7 +49,7 @@ def letters(
     where = choose_device(device)
     model, description = checkpoint.load_model(path, device=where)
     known = setting(description)
-    codec = tasks.offered(description.task, "codec", "longwave generate")(known)
+    codec = tasks.offered(description.task, "codec", "this command")(known)
     if not known.causal:
         raise ArgumentError(f"the model {description.model} sees both sides and predicts no next token; give a causal one")
     if fasta_path is not None:

@@ -50,6 +50,10 @@ def _by_the_formula(layer: HyperZZW, u: torch.Tensor) -> torch.Tensor:
 @pytest.mark.parametrize("layers", [1, 2])
 def test_hyper_zzw_is_its_formula(length: int, taps: int, layers: int) -> None:
     layer = HyperZZW(3, taps, width=6, layers=layers, frequency=3.0).double()
+    with torch.no_grad():
+        for network in (layer.local_network, layer.global_network):
+            for linear in (*network.waves, network.out):  # as made, biases are zeros, and so is the tap in the middle
+                linear.bias.normal_()
     u = torch.randn(3, length, 3, dtype=torch.float64)
     expected = _by_the_formula(layer, u)
     assert expected.std() > 1e-2

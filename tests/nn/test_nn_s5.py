@@ -10,6 +10,7 @@ from longwave.errors import ArgumentError
 from longwave.nn import S5, ConvSSM
 from longwave.nn.s5 import hippo
 from longwave.ops.exponentials import all_states
+from longwave.ops.long_conv import long_conv
 
 
 def discrete(layer: S5 | ConvSSM, time_scale: float = 1.0) -> tuple[torch.Tensor, torch.Tensor]:
@@ -174,3 +175,19 @@ def test_conv_ssm_goes_frame_by_frame_and_trains() -> None:
 def test_s5_refuses(call) -> None:
     with pytest.raises(ArgumentError):
         call()
+
+
+def test_chunks_of_a_stream_go_through_its_backend() -> None:
+    seen: list[str] = []
+
+    def conv(*args, **options) -> torch.Tensor:
+        seen.append(options["backend"])
+        return long_conv(*args, **options)
+
+    layer, u = S5(3, 4, conv=conv).double(), torch.randn(1, 9, 3, dtype=torch.float64)
+    layer.stream(1, backend="plain").extend(u)
+    layer.stream(1).extend(u)
+    assert seen == ["plain"] * (len(seen) // 2) + ["auto"] * (len(seen) // 2)
+    assert seen
+    with pytest.raises(ArgumentError, match="backend"):
+        layer.stream(1, backend="none").extend(u)

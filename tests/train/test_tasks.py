@@ -67,9 +67,16 @@ def test_a_task_learns_resumes_and_is_scored(
 
     monkeypatch.setattr(job, "opened", lambda chosen: dataclasses.replace(opened(chosen), references=lambda: [chance(2)]))
     stopped = tmp_path / "stopped"
-    assert main([*command, "--checkpoint-every", "10", "--out", str(stopped)]) == 0
-    for path in (*stopped.glob("weights-*"), *stopped.glob("state-*")):  # as if it had been killed before the first
-        path.unlink()
+    unlink = checkpoint.Path.unlink
+    with monkeypatch.context() as patch:  # keep the older pairs
+        patch.setattr(
+            checkpoint.Path, "unlink", lambda path, missing_ok=False: path.name[0] == "." and unlink(path, missing_ok)
+        )
+        assert main([*command, "--checkpoint-every", "10", "--out", str(stopped)]) == 0
+    for step in checkpoint.steps_in(stopped)[:-1]:  # as if it had been killed on the way to the second
+        checkpoint.weights_path(stopped, step).unlink()
+        checkpoint.state_path(stopped, step).unlink()
+    assert checkpoint.steps_in(stopped) == [10]
     capsys.readouterr()
     assert main(["train", task, "--out", str(stopped), "--resume"]) == 0
     straight, resumed = (load_file(checkpoint.find_weights(folder)) for folder in (out, stopped))
@@ -191,7 +198,7 @@ def test_commands_refuse_tasks_that_they_make_no_sense_for(
     small = ["--context", "8", "--steps", "1", "--eval-questions", "8", "--test-questions", "8"]
     assert main(["train", "recall", "--preset", micro, *small, "--out", out]) == 0
     for command, word in (
-        (["generate", out, "--prompt", "A"], "longwave generate does not know the task recall"),
+        (["generate", out, "--prompt", "A"], "generate: this command does not know the task recall"),
         (["eval", out, "--fasta", "x.fa"], "--fasta does not know the task recall"),
         (["eval", out, "--overlap", "1"], "--overlap does not know the task recall"),
         (["train", "induction", "--out", out, "--resume"], "is one of the task recall"),
