@@ -106,7 +106,7 @@ class Transform:
         partial = torch.empty(count, spans, dtype=torch.int32, device=self.device)
         down, back = (torch.empty(count, dtype=torch.float32, device=self.device) for _ in range(2))
         split.row_energies[(count, spans)](
-            side.of, side.place, partial, rows, SPAN=ENERGY_SPAN, TILE=TILE, LOG_TILE=TILE.bit_length() - 1, num_warps=4
+            side.of, side.place, partial, rows, SPAN=ENERGY_SPAN, TILE=TILE, LOG_TILE=TILE.bit_length() - 1, num_warps=8
         )
         split.row_powers_of_energies[(count,)](partial, down, back, spans, headroom(spans), TILE=TILE, num_warps=4)
         return down, back

@@ -10,6 +10,11 @@ KNOWN: dict[str, dict[str, int]] = {
     "filter gradient 16·16·16 fp16": {"sm_90": 72},
     "fused 80·16 fp16 gated": {"sm_80": 8, "sm_89": 8},
     "fused 48·16 fp16": {"sm_89": 8},
+    "fused 48·32 bf16 gated": {"sm_89": 8, "sm_90": 8},
+    "fused 80·16 bf16 gated": {"sm_90": 8},
+    "fused 48·16 bf16": {"sm_89": 8},
+    "windows 32·16 bf16": {"sm_80": 16},
+    "windows 48·32 bf16": {"sm_90": 16},
     "filter gradient 16·16·16 bf16": {"sm_90": 72},
     "filter gradient 64·32 fp32": {"sm_80": 104, "sm_89": 80, "sm_90": 96},
     "filter gradient 48·32 fp32": {"sm_80": 8, "sm_89": 16, "sm_90": 24},
@@ -22,5 +27,6 @@ KNOWN: dict[str, dict[str, int]] = {
     "windows 48·16 fp32": {"sm_80": 80, "sm_89": 96, "sm_90": 88},
     "windows 48·32 fp32": {"sm_80": 24},
     "filter gradient of split rows 48·32 fp32": {"sm_90": 8},
+    "filters from spectra 64·32": {"sm_89": 8},
     "filters from spectra 48·32": {"sm_80": 8},
 }
