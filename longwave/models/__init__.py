@@ -49,7 +49,13 @@ class SequenceModel(nn.Module):
     causal: bool = True
     packs: bool = True
     max_length: int | None = None
-    activation_checkpointing: bool = False
+    activation_checkpointing: bool
+
+    def __init__(self, config: Any, *, activation_checkpointing: bool = False) -> None:
+        """Config and `inputs`; blocks and norm are for the model to make."""
+        super().__init__()
+        self.config, self.activation_checkpointing = config, activation_checkpointing
+        self.inputs = Inputs(config.d_model, vocabulary=config.vocabulary, values=config.values)
 
     def forward(self, inputs: Tensor, *, cu_seqlens: Tensor | None = None) -> Tensor:
         """Final hidden states.

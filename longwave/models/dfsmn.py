@@ -20,7 +20,6 @@ from torch.nn import functional as F
 
 from longwave.models import SequenceModel, check_config, initialise
 from longwave.nn.fsmn import Fsmn, WindowStream
-from longwave.nn.inputs import Inputs
 from longwave.nn.long_conv import LongConvOp
 from longwave.ops.long_conv import long_conv
 
@@ -128,10 +127,8 @@ class DFSMN(SequenceModel):
         conv: LongConvOp = long_conv,
         activation_checkpointing: bool = False,
     ) -> None:
-        super().__init__()
-        self.config, self.causal = config, config.causal
-        self.activation_checkpointing = activation_checkpointing
-        self.inputs = Inputs(config.d_model, vocabulary=config.vocabulary, values=config.values)
+        super().__init__(config, activation_checkpointing=activation_checkpointing)
+        self.causal = config.causal
         self.blocks = nn.ModuleList(_Block(config, backend, conv) for _ in range(config.layers))
         self.norm = _Last(config.d_model, config.hidden)
         initialise(self, keep=(Fsmn, _Last))

@@ -23,7 +23,6 @@ from torch.utils.checkpoint import checkpoint
 from longwave.errors import ArgumentError
 from longwave.models import SequenceModel, check_config
 from longwave.nn.decode import SequenceStream
-from longwave.nn.inputs import Inputs
 from longwave.nn.long_conv import LongConvOp
 from longwave.nn.residual import CHECKPOINT
 from longwave.nn.s5 import S5, S5Stream
@@ -111,10 +110,7 @@ class FlowStateEncoder(SequenceModel):
         conv: LongConvOp = long_conv,
         activation_checkpointing: bool = False,
     ) -> None:
-        super().__init__()
-        self.config = config
-        self.activation_checkpointing = activation_checkpointing
-        self.inputs = Inputs(config.d_model, vocabulary=config.vocabulary, values=config.values)
+        super().__init__(config, activation_checkpointing=activation_checkpointing)
         self.blocks = nn.ModuleList(_Block(config, backend, conv) for _ in range(config.layers))
         self.norm = nn.Identity()
 

@@ -16,7 +16,6 @@ from torch import nn
 
 from longwave.models import SequenceModel, check_config, initialise
 from longwave.nn.h3 import H3
-from longwave.nn.inputs import Inputs
 from longwave.nn.long_conv import LongConvOp
 from longwave.nn.residual import ResidualBlock
 from longwave.nn.state_space import StateSpaceFilter
@@ -83,10 +82,7 @@ class H3LM(SequenceModel):
         conv: LongConvOp = long_conv,
         activation_checkpointing: bool = False,
     ) -> None:
-        super().__init__()
-        self.config = config
-        self.activation_checkpointing = activation_checkpointing
-        self.inputs = Inputs(config.d_model, vocabulary=config.vocabulary, values=config.values)
+        super().__init__(config, activation_checkpointing=activation_checkpointing)
         self.blocks = nn.ModuleList(
             ResidualBlock(
                 config.d_model,

@@ -23,7 +23,6 @@ from longwave.models import SequenceModel, check_config, initialise
 from longwave.nn.decode import PART
 from longwave.nn.filters import HyenaFilter
 from longwave.nn.hyena import HyenaOperator
-from longwave.nn.inputs import Inputs
 from longwave.nn.long_conv import LongConvOp
 from longwave.nn.residual import ResidualBlock
 from longwave.nn.short_conv import ShortConvOp
@@ -152,10 +151,8 @@ class HyenaLM(SequenceModel):
         split: bool = False,
         activation_checkpointing: bool = False,
     ) -> None:
-        super().__init__()
-        self.config, self.split = config, split
-        self.activation_checkpointing = activation_checkpointing
-        self.inputs = Inputs(config.d_model, vocabulary=config.vocabulary, values=config.values)
+        super().__init__(config, activation_checkpointing=activation_checkpointing)
+        self.split = split
         self.blocks = nn.ModuleList(_Block(config, backend, conv, short, split) for _ in range(config.layers))
         self.norm = nn.LayerNorm(config.d_model)
         initialise(self, keep=(HyenaFilter,))

@@ -20,7 +20,6 @@ from longwave.models import SequenceModel, check_config, initialise
 from longwave.nn.butterfly import ButterflyConv1d
 from longwave.nn.conv_glu import ConvGLU, FilterConv1d
 from longwave.nn.explicit_filters import SquashedFilter
-from longwave.nn.inputs import Inputs
 from longwave.nn.long_conv import LongConvOp
 from longwave.nn.residual import ResidualBlock
 from longwave.ops.long_conv import long_conv
@@ -119,12 +118,9 @@ class LongConvModel(SequenceModel):
         conv: LongConvOp = long_conv,
         activation_checkpointing: bool = False,
     ) -> None:
-        super().__init__()
-        self.config = config
+        super().__init__(config, activation_checkpointing=activation_checkpointing)
         self.causal, self.packs = not config.two_sided, not config.butterfly
         self.max_length = config.filter_length if config.butterfly else None
-        self.activation_checkpointing = activation_checkpointing
-        self.inputs = Inputs(config.d_model, vocabulary=config.vocabulary, values=config.values)
         self.blocks = nn.ModuleList(_block(config, backend, conv) for _ in range(config.layers))
         self.norm = nn.LayerNorm(config.d_model)
         initialise(self, keep=(ConvGLU,))

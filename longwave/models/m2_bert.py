@@ -20,7 +20,6 @@ from torch.nn import functional as F
 
 from longwave.models import SequenceModel, check_config, initialise
 from longwave.nn.filters import HyenaFilter
-from longwave.nn.inputs import Inputs
 from longwave.nn.long_conv import LongConvOp
 from longwave.nn.monarch import MonarchLinear
 from longwave.nn.monarch_mixer import MonarchMixer
@@ -138,10 +137,7 @@ class M2Bert(SequenceModel):
         conv: LongConvOp = long_conv,
         activation_checkpointing: bool = False,
     ) -> None:
-        super().__init__()
-        self.config = config
-        self.activation_checkpointing = activation_checkpointing
-        self.inputs = Inputs(config.d_model, vocabulary=config.vocabulary, values=config.values)
+        super().__init__(config, activation_checkpointing=activation_checkpointing)
         self.input_norm = _Norm(config.d_model)
         self.blocks = nn.ModuleList(_Block(config, backend, conv) for _ in range(config.layers))
         self.norm = nn.Sequential(nn.Linear(config.d_model, config.d_model), nn.GELU(), _Norm(config.d_model))

@@ -20,7 +20,6 @@ from torch.nn import functional as F
 
 from longwave.errors import ArgumentError
 from longwave.models import SequenceModel, check_config, initialise
-from longwave.nn.inputs import Inputs
 from longwave.nn.long_conv import LongConvOp
 from longwave.nn.residual import ResidualBlock
 from longwave.nn.s5 import S5, S5Stream
@@ -116,10 +115,7 @@ class S5Model(SequenceModel):
         conv: LongConvOp = long_conv,
         activation_checkpointing: bool = False,
     ) -> None:
-        super().__init__()
-        self.config = config
-        self.activation_checkpointing = activation_checkpointing
-        self.inputs = Inputs(config.d_model, vocabulary=config.vocabulary, values=config.values)
+        super().__init__(config, activation_checkpointing=activation_checkpointing)
         self.blocks = nn.ModuleList(_Block(config, backend, conv) for _ in range(config.layers))
         self.norm = nn.LayerNorm(config.d_model)
         initialise(self, keep=(_Mixer,))

@@ -26,7 +26,6 @@ from torch.utils.checkpoint import checkpoint
 from longwave.errors import ArgumentError
 from longwave.models import SequenceModel, check_config, initialise
 from longwave.nn.decode import LayerStream, SequenceStream
-from longwave.nn.inputs import Inputs
 from longwave.nn.long_conv import LongConvOp
 from longwave.nn.residual import CHECKPOINT, ResidualBlock
 from longwave.nn.s4d import S4D
@@ -122,10 +121,7 @@ class Sashimi(SequenceModel):
         conv: LongConvOp = long_conv,
         activation_checkpointing: bool = False,
     ) -> None:
-        super().__init__()
-        self.config = config
-        self.activation_checkpointing = activation_checkpointing
-        self.inputs = Inputs(config.d_model, vocabulary=config.vocabulary, values=config.values)
+        super().__init__(config, activation_checkpointing=activation_checkpointing)
         widths = [config.d_model * config.expand**tier for tier in range(config.poolings + 1)]
         pairs = list(itertools.pairwise(widths))
         self.down = nn.ModuleList(DownPool(fast, slow, config.pool) for fast, slow in pairs)

@@ -15,7 +15,6 @@ from dataclasses import dataclass
 from torch import nn
 
 from longwave.models import SequenceModel, check_config, initialise
-from longwave.nn.inputs import Inputs
 from longwave.nn.long_conv import LongConvOp
 from longwave.nn.residual import ResidualBlock
 from longwave.nn.toeplitz_attention import ToeplitzAttention
@@ -84,10 +83,8 @@ class ToeplitzModel(SequenceModel):
         conv: LongConvOp = long_conv,
         activation_checkpointing: bool = False,
     ) -> None:
-        super().__init__()
-        self.config, self.causal = config, not config.two_sided
-        self.activation_checkpointing = activation_checkpointing
-        self.inputs = Inputs(config.d_model, vocabulary=config.vocabulary, values=config.values)
+        super().__init__(config, activation_checkpointing=activation_checkpointing)
+        self.causal = not config.two_sided
         self.blocks = nn.ModuleList(_block(config, backend, conv) for _ in range(config.layers))
         self.norm = nn.LayerNorm(config.d_model)
         initialise(self)
