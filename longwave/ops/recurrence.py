@@ -13,6 +13,7 @@ from longwave import dtypes
 from longwave.errors import ArgumentError
 from longwave.ops.exponentials import exponential_sums, last_state
 from longwave.ops.long_conv import long_conv
+from longwave.ops.stream_arguments import StreamArguments, check_count
 
 # Chunks of up to so many samples are steps: a convolution and its filter would cost more.
 FEW_SAMPLES = 4
@@ -65,7 +66,7 @@ class RecurrentState:
             ) from None
 
 
-class RecurrentStream:
+class RecurrentStream(StreamArguments):
     """`longwave.Stream` for a filter that is a sum of exponentials: a step costs O(N) a channel, whatever came before.
 
         x[t] = z x[t-1] + u[t]        y[t] = Re Σ_n c[n] x[t, n] + D u[t]        z = exp(log_z)
@@ -106,9 +107,9 @@ class RecurrentStream:
         backend: str = "auto",
     ) -> None:
         for name, value, least in (("batch_size", batch_size, 1), ("max_rollback", max_rollback, 0)):
-            _check_count(name, value, least)
+            check_count(name, value, least)
         if max_length is not None:
-            _check_count("max_length", max_length, 1)
+            check_count("max_length", max_length, 1)
         if log_z.dim() != 2 or log_z.shape != c.shape or {log_z.dtype, c.dtype} != {torch.complex128}:
             raise ArgumentError(
                 "RecurrentStream takes complex128 log_z and c of one shape (H, N), but got "
@@ -160,10 +161,7 @@ class RecurrentStream:
         self._refuse_beyond(T, T)
         silent = None
         if lengths is not None:
-            given = torch.as_tensor(lengths, device=self.device)
-            if given.shape != (self.batch_size,) or given.is_floating_point() or bool(((given < 0) | (given > T)).any()):
-                raise ArgumentError(f"lengths is {lengths}; give {self.batch_size} integers from 0 to the {T:,} samples of u")
-            silent = torch.arange(T, device=self.device) < (T - given).view(-1, 1, 1)
+            silent = self._silent(lengths, T)
             u = u.masked_fill(silent, 0)
         self._base = self._state = self._silence()
         self._kept = self.position = self._furthest = 0
@@ -221,24 +219,15 @@ class RecurrentStream:
 
     def rollback(self, n: int) -> None:
         """Take the last n samples back. Raises ArgumentError as `Stream.rollback` does."""
-        _check_count("n", n, 0)
         most = min(self.max_rollback - (self._furthest - self.position), self._kept)
-        if n > most:
-            raise ArgumentError(
-                f"a rollback of {n:,} samples was asked for, and {max(0, most):,} are allowed (max_rollback="
-                f"{self.max_rollback:,}, {self.position:,} taken); give the stream a larger max_rollback, or restore a snapshot"
-            )
+        self._check_rollback(n, most, self.position)
         self._kept -= n
         self.position -= n
         self._state = last_state(self._log_z, self._recent[..., : self._kept], self._base)
 
     def reorder(self, rows: Tensor) -> None:
         """Let row b go on from where row rows[b] stands. Raises ArgumentError as `Stream.reorder` does."""
-        if not isinstance(rows, Tensor) or rows.dtype not in (torch.int64, torch.int32) or rows.shape != (self.batch_size,):
-            raise ArgumentError(f"rows must be an integer tensor of shape ({self.batch_size},); give one row number a row")
-        if bool(((rows < 0) | (rows >= self.batch_size)).any()):
-            raise ArgumentError(f"rows has numbers outside of 0 to {self.batch_size - 1}; give rows of the batch")
-        rows = rows.to(self.device, torch.int64)
+        rows = self._row_numbers(rows)
         self._state, self._base, self._recent = self._state[rows], self._base[rows], self._recent[rows]
 
     # Inside.
@@ -307,30 +296,3 @@ class RecurrentStream:
             size = " × ".join(map(str, self._z.shape))
             self._fingerprint = f"{size} states for {dtypes.name(self.dtype)}, {digest.hexdigest()[:16]}"
         return self._fingerprint
-
-    def _refuse_beyond(self, position: int, more: int) -> None:
-        if self.max_length is not None and position > self.max_length:
-            raise ArgumentError(
-                f"{more:,} samples more would be {position:,} in all, and the stream was opened for "
-                f"max_length={self.max_length:,}; open a longer one, or prefill again"
-            )
-
-    def _check(self, u: Tensor, shape: tuple[str, ...] = ("B", "H", "T")) -> None:
-        """That samples are what the stream takes. Raises ArgumentError in one sentence."""
-        if not isinstance(u, Tensor):
-            raise ArgumentError(f"u is of type {type(u).__name__}; give a torch.Tensor")
-        if u.dim() != len(shape) or u.shape[:2] != self._step_shape or 0 in u.shape:
-            wanted = (self.batch_size, self.channels, *(shape[2:]))
-            raise ArgumentError(f"u has shape {tuple(u.shape)}; this stream takes ({', '.join(map(str, wanted))})")
-        if u.dtype != self.dtype or u.device != self.device:
-            raise ArgumentError(
-                f"this stream takes {dtypes.name(self.dtype)} on {self.device}, and u has {dtypes.name(u.dtype)} on "
-                f"{u.device}; convert it with .to()"
-            )
-        if u.requires_grad and torch.is_grad_enabled():
-            raise ArgumentError("u requires a gradient, and a stream gives none; call it under torch.no_grad(), or detach u")
-
-
-def _check_count(name: str, value: int, least: int) -> None:
-    if isinstance(value, bool) or not isinstance(value, int) or value < least:
-        raise ArgumentError(f"{name} is {value!r}; give an integer from {least} on")

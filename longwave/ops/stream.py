@@ -12,6 +12,7 @@ from longwave import backends, dtypes
 from longwave.dtypes import resolved
 from longwave.errors import ArgumentError
 from longwave.ops.long_conv import long_conv
+from longwave.ops.stream_arguments import StreamArguments, check_count
 from longwave.ops.stream_state import StreamState
 from longwave.ops.timeline import Timeline
 from longwave.planner import schedule
@@ -23,7 +24,7 @@ WHOLE_SHARE = 0.5
 FEW_SAMPLES = 16
 
 
-class Stream:
+class Stream(StreamArguments):
     """A causal convolution whose input comes in pieces: any mixture of them gives what one `long_conv` of the whole gives.
 
         y[t] = Σ_{s=0..K-1} k[s] u[t-s] + D u[t]
@@ -66,10 +67,10 @@ class Stream:
         backend: str = "auto",
     ) -> None:
         for name, value, least in (("batch_size", batch_size, 1), ("max_rollback", max_rollback, 0)):
-            _check_count(name, value, least)
+            check_count(name, value, least)
         for name, optional in (("channels", channels), ("max_length", max_length)):
             if optional is not None:
-                _check_count(name, optional, 1)
+                check_count(name, optional, 1)
         for name, x in (("k", k), ("D", D)):
             if x is not None and not isinstance(x, Tensor):
                 raise ArgumentError(f"{name} is of type {type(x).__name__}; give a torch.Tensor")
@@ -154,10 +155,7 @@ class Stream:
         T = u.shape[-1]
         self._refuse_beyond(T, T)
         if lengths is not None:
-            given = torch.as_tensor(lengths, device=self.device)
-            if given.shape != (self.batch_size,) or given.is_floating_point() or bool(((given < 0) | (given > T)).any()):
-                raise ArgumentError(f"lengths is {lengths}; give {self.batch_size} integers from 0 to the {T:,} samples of u")
-            silent = torch.arange(T, device=self.device) < (T - given).view(-1, 1, 1)
+            silent = self._silent(lengths, T)
             u = torch.where(silent, u.new_zeros(()), u)
         self._timeline.begin(0, 0)
         self._furthest = 0
@@ -248,14 +246,9 @@ class Stream:
             ArgumentError: more samples than `max_rollback` (counted from the furthest that the stream has been), or than
                 there are.
         """
-        _check_count("n", n, 0)
         furthest = max(self._furthest, self.position)
         most = min(self.max_rollback - (furthest - self.position), self.position)
-        if n > most:
-            raise ArgumentError(
-                f"a rollback of {n:,} samples was asked for, and {max(0, most):,} are allowed (max_rollback="
-                f"{self.max_rollback:,}, {self.position:,} taken); give Stream a larger max_rollback, or restore a snapshot"
-            )
+        self._check_rollback(n, most, self.position)
         self._furthest = furthest
         self._timeline.go_back(n)
 
@@ -265,15 +258,12 @@ class Stream:
         Raises:
             ArgumentError: not B row numbers, or one filter a row of the batch.
         """
-        if not isinstance(rows, Tensor) or rows.dtype not in (torch.int64, torch.int32) or rows.shape != (self.batch_size,):
-            raise ArgumentError(f"rows must be an integer tensor of shape ({self.batch_size},); give one row number a row")
-        if bool(((rows < 0) | (rows >= self.batch_size)).any()):
-            raise ArgumentError(f"rows has numbers outside of 0 to {self.batch_size - 1}; give rows of the batch")
+        rows = self._row_numbers(rows)
         if self._k.dim() == 3:
             raise ArgumentError(
                 "rows with a filter each cannot be reordered; open a stream with the filters in their new order"
             )
-        self._memory.reorder(self._timeline.clock, rows.to(self.device, torch.int64))
+        self._memory.reorder(self._timeline.clock, rows)
 
     # Inside.
 
@@ -312,28 +302,3 @@ class Stream:
                 f"{taps} taps, {dtypes.name(self._k.dtype)} for {dtypes.name(self.dtype)}, {digest.hexdigest()[:16]}"
             )
         return self._fingerprint
-
-    def _refuse_beyond(self, position: int, more: int) -> None:
-        if self.max_length is not None and position > self.max_length:
-            raise ArgumentError(
-                f"{more:,} samples more would be {position:,} in all, and the stream was opened for "
-                f"max_length={self.max_length:,}; open a longer one, or prefill again"
-            )
-
-    def _check(self, u: Tensor, shape: tuple[str, ...] = ("B", "H", "T")) -> None:
-        """That samples are what the stream takes. Raises ArgumentError in one sentence."""
-        if not isinstance(u, Tensor):
-            raise ArgumentError(f"u is of type {type(u).__name__}; give a torch.Tensor")
-        if u.dim() != len(shape) or u.shape[:2] != self._step_shape or 0 in u.shape:
-            wanted = (self.batch_size, self.channels, *(shape[2:]))
-            raise ArgumentError(f"u has shape {tuple(u.shape)}; this stream takes ({', '.join(map(str, wanted))})")
-        for what, mine, given in (("", dtypes.name(self.dtype), dtypes.name(u.dtype)), ("tensors on ", self.device, u.device)):
-            if mine != given:
-                raise ArgumentError(f"this stream takes {what}{mine}, and u has {given}; convert it with .to()")
-        if u.requires_grad and torch.is_grad_enabled():
-            raise ArgumentError("u requires a gradient, and a stream gives none; call it under torch.no_grad(), or detach u")
-
-
-def _check_count(name: str, value: int, least: int) -> None:
-    if isinstance(value, bool) or not isinstance(value, int) or value < least:
-        raise ArgumentError(f"{name} is {value!r}; give an integer from {least} on")
