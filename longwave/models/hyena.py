@@ -26,6 +26,7 @@ from longwave.nn.hyena import HyenaOperator
 from longwave.nn.long_conv import LongConvOp
 from longwave.nn.residual import ResidualBlock
 from longwave.nn.short_conv import ShortConvOp
+from longwave.nn.staged import in_stages
 from longwave.ops.long_conv import long_conv
 from longwave.ops.short_conv import short_conv
 
@@ -102,25 +103,15 @@ class _Block(ResidualBlock):
         )
         super().__init__(config.d_model, mixer, d_inner=config.d_inner)
 
-    def in_parts(self, x: Tensor) -> Tensor:
-        """`forward` without gradients, into x itself: beside it, only what the long convolutions read and write is ever
-        there whole, about order + 2 times the size of x.
-        """
-        mixer, L = cast(HyenaOperator, self.mixer), x.shape[1]
-        before = mixer.short.weight.shape[1] - 1  # what the short convolution sees of the part before
-        projected = x.new_empty(0)
-        for start in range(0, L, PART):
-            lead = min(start, before)
-            part = mixer.short(mixer.in_proj(self.mixer_norm(x[:, start - lead : start + PART])))[:, lead:]
-            if not start:
-                projected = part.new_empty(x.shape[0], part.shape[2], L)
-            # A channel's samples side by side: rows this long are convolved one by one, 4 times as fast so.
-            projected[:, :, start : start + PART] = part.transpose(1, 2)
-        mixed = mixer.convolve(projected, layout="BHL")
-        del projected
-        for part, y in zip(x.split(PART, dim=1), mixed.split(PART, dim=2), strict=True):
-            part.copy_(self.feed(part + mixer.out_proj(y.transpose(1, 2))))
-        return x
+    @property
+    def operator(self) -> HyenaOperator:
+        return cast(HyenaOperator, self.mixer)
+
+    def before(self, x: Tensor, channels: slice) -> Tensor:
+        return self.operator.project(self.mixer_norm(x), channels)
+
+    def after(self, x: Tensor, y: Tensor) -> Tensor:
+        return self.feed(x + self.operator.out_proj(y))
 
 
 class HyenaLM(SequenceModel):
@@ -128,7 +119,8 @@ class HyenaLM(SequenceModel):
 
     The loss is not in here: `longwave.nn.chunked_cross_entropy(hidden, model.head_weight(), targets, ...)` makes it
     without holding all logits; `logits` is for short inputs. Inputs may be any length: no filter grows with them. Without
-    gradients, a long one takes about (order + 3) · d_model values a position at its peak, whatever the number of layers.
+    gradients, a long one takes about 5 d_model values a position at its peak, whatever the number of layers; with them and
+    `activation_checkpointing` about (layers + 7) · d_model.
 
     Args:
         config: the sizes.
@@ -158,10 +150,11 @@ class HyenaLM(SequenceModel):
         initialise(self, keep=(HyenaFilter,))
 
     def through_blocks(self, x: Tensor, cu_seqlens: Tensor | None) -> Tensor:
-        if x.shape[1] <= PART or self.split or cu_seqlens is not None or torch.is_grad_enabled():
+        whole = torch.is_grad_enabled() and not self.activation_checkpointing
+        if x.shape[1] <= PART or self.split or cu_seqlens is not None or whole or torch.compiler.is_compiling():
             return super().through_blocks(x, cu_seqlens)
         for block in self.blocks:
-            x = cast(_Block, block).in_parts(x)
+            x = in_stages(cast(_Block, block), x)
         return x
 
 

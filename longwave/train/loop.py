@@ -144,6 +144,8 @@ def update(job: Job, optimizer: torch.optim.Optimizer, rate: float, clip: float,
     batch = on_device(batch, job.device)
     nats, count, hidden = loss_nats(job.model, batch, autocast=job.autocast)
     loss = nats / count
+    right = right_answers(job.model, hidden.detach(), batch.targets) if job.metric.higher_is_better else None
+    del nats, hidden  # as large as all inputs of a block: not to be held through the backward pass
     optimizer.zero_grad(set_to_none=True)
     loss.backward()
     norm = torch.nn.utils.clip_grad_norm_(job.model.parameters(), clip)
@@ -154,8 +156,7 @@ def update(job: Job, optimizer: torch.optim.Optimizer, rate: float, clip: float,
             f"than {rate:.2g} or a longer --warmup (the newest checkpoint is from before)"
         )
     values = {job.metric.name: bits}
-    if job.metric.higher_is_better:
-        right = int(right_answers(job.model, hidden.detach(), batch.targets))
-        values = {job.metric.name: right / int(count), "bits": bits}
+    if right is not None:
+        values = {job.metric.name: int(right) / int(count), "bits": bits}
     optimizer.step()
     return {**values, "learning_rate": rate, "gradient_norm": norm.item()}
