@@ -14,6 +14,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--backend", nargs="+", default=[], metavar="NAME", help="backends (all that can run)")
     parser.add_argument("--layers", type=int, metavar="N", help="blocks of the model (default: the preset's)")
     parser.add_argument("--rounds", type=int, default=3, help="steps of each kind that count (3)")
+    parser.add_argument("--memory", action="store_true", help="one more step of each kind, for the bytes that it holds")
     parser.add_argument("--save", action="store_true", help="write it to benchmarks/results/train/ of the checkout")
     parser.add_argument("--activation-checkpointing", action="store_true", help="compute activations twice and keep few")
 
@@ -41,7 +42,7 @@ def run(args: argparse.Namespace) -> int:
     print("\n".join(stamp.lines), flush=True)
     steps = step_time.measure(
         args.preset, args.context, args.batch, names, rounds=args.rounds,
-        activation_checkpointing=args.activation_checkpointing, layers=args.layers,
+        activation_checkpointing=args.activation_checkpointing, layers=args.layers, memory=args.memory,
     )  # fmt: skip
     print(steps)
     if args.save:

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from longwave import models
+from longwave.bench.memory import peak_extra_bytes
 from longwave.train.heads import Trained, body_of, with_head
 from longwave.train.score import loss_nats
 from longwave.train.task import Batch, Classes
@@ -42,7 +43,9 @@ def _copied(u: Tensor, k: Tensor, D: Tensor | None = None, **options: Any) -> Te
 
 @dataclass(frozen=True)
 class Steps:
-    """Median seconds of a training step of each kind, in the order they were asked for."""
+    """Median seconds of a training step of each kind, in the order they were asked for, and, where that was asked for and the
+    machine can say, the bytes that a step holds at its peak beside the parameters and the optimizer's state.
+    """
 
     preset: str
     model: str
@@ -50,6 +53,7 @@ class Steps:
     batch: int
     seconds: dict[str, float]
     layers: int
+    bytes: dict[str, int | None]
 
     def __str__(self) -> str:
         lines = [f"one training step of {self.preset} with {self.layers} layers, {self.batch} sequences of {self.context:,}:"]
@@ -59,6 +63,8 @@ class Steps:
             speed = f"{positions / seconds:,.0f} positions/s, {ceiling / seconds:.0%} of the ceiling"
             if "plain" in self.seconds:
                 speed += f", {self.seconds['plain'] / seconds:.2f} × plain"
+            held = self.bytes.get(name)
+            speed += "" if held is None else f", {held / 2**30:.2f} GiB"
             lines.append(f"  {seconds:8.3f} s  {what}: {speed}")
         return "\n".join(lines)
 
@@ -72,6 +78,7 @@ def measure(
     rounds: int,
     activation_checkpointing: bool,
     layers: int | None = None,
+    memory: bool = False,
 ) -> Steps:
     """Steps in turns (loss, gradients, AdamW; random inputs), the first two of each not counted.
 
@@ -107,8 +114,9 @@ def measure(
             one_step()
             if turn >= UNCOUNTED:
                 times[name].append(time.perf_counter() - start)
+    held = {name: peak_extra_bytes(one_step) for name, one_step in steps.items()} if memory else {}
     medians = {name: statistics.median(found) for name, found in times.items()}
-    return Steps(preset, kind, context, batch, medians, config.layers)
+    return Steps(preset, kind, context, batch, medians, config.layers, held)
 
 
 def _example(config: Any, batch: int, context: int) -> tuple[Batch, Classes | None]:
