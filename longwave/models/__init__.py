@@ -22,6 +22,7 @@ from torch.utils.checkpoint import checkpoint
 
 from longwave.errors import ArgumentError
 from longwave.nn.decode import SequenceStream
+from longwave.nn.fsmn import WindowStream
 from longwave.nn.inputs import Inputs
 from longwave.nn.residual import CHECKPOINT, ResidualBlock
 
@@ -114,6 +115,26 @@ class SequenceModel(nn.Module):
         return SequenceStream(
             self.inputs, self.blocks, self.norm, batch_size, max_length=max_length, max_rollback=max_rollback, backend=backend
         )
+
+
+class WindowedModel(SequenceModel):
+    """A model whose mixers say their `reach`: a hidden state depends on a window of inputs and on nothing else."""
+
+    @property
+    def reach(self) -> tuple[int, int]:
+        """Positions before its own, and after it, that a hidden state depends on."""
+        reaches = [cast(Any, block).mixer.reach for block in self.blocks]
+        return sum(back for back, _ in reaches), sum(ahead for _, ahead in reaches)
+
+    @property
+    def latency(self) -> int:
+        """Positions after its own that a hidden state depends on."""
+        return self.reach[1]
+
+    def delayed_stream(self) -> WindowStream:
+        """The model for inputs that come some at a time, with results `latency` positions late: `extend` and `finish`."""
+        back, ahead = self.reach
+        return WindowStream(self, back=back, ahead=ahead)
 
 
 KINDS: dict[str, tuple[Any, str]] = {

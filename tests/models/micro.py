@@ -15,6 +15,7 @@ from longwave import models
 from longwave.models import SequenceModel
 from longwave.models.dfsmn import DFSMNConfig
 from longwave.models.flowstate import FlowStateConfig
+from longwave.models.gated_fsmn import GatedFsmnConfig
 from longwave.models.h3 import H3Config
 from longwave.models.hyena import HyenaConfig
 from longwave.models.hyperzzw import HyperZZWConfig
@@ -40,6 +41,11 @@ MICRO: dict[str, list[Any]] = {
     ),
     "flowstate": both(
         FlowStateConfig(d_model=8, layers=2, filter_length=48, vocabulary=5, predicted=4, values=0, state=4, hippo_blocks=1)
+    ),
+    "gated_fsmn": both(
+        GatedFsmnConfig(
+            d_model=8, layers=2, filter_length=48, vocabulary=5, predicted=4, values=0, inner=6, back=8, ahead=0, depth=2
+        )
     ),
     "h3": [
         *both(H3Config(d_model=8, layers=2, filter_length=48, d_inner=16, vocabulary=5, predicted=4, state=4)),
