@@ -40,6 +40,8 @@ class SequenceModel(nn.Module):
         causal: whether a hidden state depends on inputs up to its own position alone, so that it can predict the next one.
         packs: whether it takes packed documents; what does not refuses `cu_seqlens`.
         max_length: positions of the longest input, or None where any goes.
+        places: parts of a position, pixels of a frame, that a hidden state is of: d_model / places numbers each, one part's
+            after the other's.
         activation_checkpointing: compute each block a second time in the backward pass instead of keeping its inside.
     """
 
@@ -50,13 +52,14 @@ class SequenceModel(nn.Module):
     causal: bool = True
     packs: bool = True
     max_length: int | None = None
+    places: int = 1
     activation_checkpointing: bool
 
-    def __init__(self, config: Any, *, activation_checkpointing: bool = False) -> None:
-        """Config and `inputs`; blocks and norm are for the model to make."""
+    def __init__(self, config: Any, *, activation_checkpointing: bool = False, inputs: Inputs | None = None) -> None:
+        """Config and `inputs`, those of most models where none are given; blocks and norm are for the model to make."""
         super().__init__()
         self.config, self.activation_checkpointing = config, activation_checkpointing
-        self.inputs = Inputs(config.d_model, vocabulary=config.vocabulary, values=config.values)
+        self.inputs = inputs or Inputs(config.d_model, vocabulary=config.vocabulary, values=config.values)
 
     def forward(self, inputs: Tensor, *, cu_seqlens: Tensor | None = None) -> Tensor:
         """Final hidden states.

@@ -13,6 +13,7 @@ import torch
 
 from longwave import models
 from longwave.models import SequenceModel
+from longwave.models.convssm import ConvSSMConfig
 from longwave.models.dfsmn import DFSMNConfig
 from longwave.models.flowstate import FlowStateConfig
 from longwave.models.gated_fsmn import GatedFsmnConfig
@@ -34,6 +35,22 @@ def both(config: Any, values: int = 3) -> list[Any]:
 
 
 MICRO: dict[str, list[Any]] = {
+    "convssm": both(
+        ConvSSMConfig(
+            d_model=64,
+            layers=2,
+            filter_length=48,
+            vocabulary=5,
+            predicted=4,
+            values=0,
+            side=4,
+            pool=2,
+            channels=4,
+            state=4,
+            groups=2,
+        ),
+        values=16,
+    ),
     "dfsmn": both(
         DFSMNConfig(
             d_model=8, layers=2, filter_length=48, hidden=16, vocabulary=5, predicted=4, values=0, back=20, ahead=0, stride=1

@@ -21,7 +21,7 @@ from longwave.train.job import opened
 from longwave.train.task import IGNORE, Batch, Task, chance
 
 NEXT = {"dna", "text", "audio"}
-CONTEXT = {"dna": 1024, "genes": 128, "species": 128, "text": 128, "audio": 128, "recall": 8, "induction": 8}
+CONTEXT = {"dna": 1024, "genes": 128, "species": 128, "text": 128, "audio": 128, "recall": 8, "induction": 8, "video": 6}
 STEPS = 24
 
 
@@ -137,6 +137,8 @@ def test_answers_stand_nowhere_in_what_is_read(task: str, command: list[str]) ->
         assert torch.equal(asked.sum(dim=1), torch.ones(len(asked), dtype=torch.int64))
         assert asked[:, -1].all()
         assert not torch.equal(batch.inputs[:, -1].long(), batch.targets[:, -1])
+    elif task == "video":
+        assert torch.equal(batch.inputs[:, 1:].long(), batch.targets[:, :-1])
     else:
         assert opened.classes is not None
 
