@@ -24,7 +24,6 @@ from longwave.models import SequenceModel, check_config
 from longwave.nn.conv_ssm import ConvSSM, ConvSSMStream
 from longwave.nn.inputs import Inputs, check_inputs
 from longwave.nn.long_conv import LongConvOp
-from longwave.ops.long_conv import long_conv
 
 
 @dataclass(frozen=True)
@@ -193,27 +192,12 @@ class ConvSSMModel(SequenceModel):
 
     Attributes:
         places: pixels of a frame.
-
-    Args:
-        config: the sizes.
-        backend: the convolutions' backend; `auto` chooses.
-        conv: the long convolution to call, with `longwave.long_conv`'s signature.
-        activation_checkpointing: compute each block a second time in the backward pass instead of keeping its inside.
-            Also an attribute.
-
-    Source: see the module's docstring.
     """
 
-    def __init__(
-        self,
-        config: ConvSSMConfig,
-        *,
-        backend: str = "auto",
-        conv: LongConvOp = long_conv,
-        activation_checkpointing: bool = False,
-    ) -> None:
-        inputs = cast(Inputs, _Frames(config))
-        super().__init__(config, activation_checkpointing=activation_checkpointing, inputs=inputs)
+    def reader(self, config: ConvSSMConfig) -> Inputs:
+        return cast(Inputs, _Frames(config))
+
+    def build(self, config: ConvSSMConfig, backend: str, conv: LongConvOp) -> None:
         self.places = config.side**2
         self.blocks = nn.ModuleList(_Block(config, backend, conv) for _ in range(config.layers))
         self.norm = _Features(config)

@@ -21,7 +21,6 @@ from longwave.models import WindowedModel, check_config, initialise
 from longwave.nn.fsmn import Fsmn
 from longwave.nn.long_conv import LongConvOp
 from longwave.nn.residual import ResidualBlock
-from longwave.ops.long_conv import long_conv
 
 
 @dataclass(frozen=True)
@@ -80,26 +79,9 @@ class DFSMN(WindowedModel):
 
     Causal with `ahead = 0`, and then `stream` takes one position at a time; else it sees `latency` positions ahead, and
     `delayed_stream` gives its results so much later.
-
-    Args:
-        config: the sizes.
-        backend: the convolutions' backend; `auto` chooses.
-        conv: the long convolution to call, with `longwave.long_conv`'s signature.
-        activation_checkpointing: compute each block a second time in the backward pass instead of keeping its inside.
-            Also an attribute.
-
-    Source: see the module's docstring.
     """
 
-    def __init__(
-        self,
-        config: DFSMNConfig,
-        *,
-        backend: str = "auto",
-        conv: LongConvOp = long_conv,
-        activation_checkpointing: bool = False,
-    ) -> None:
-        super().__init__(config, activation_checkpointing=activation_checkpointing)
+    def build(self, config: DFSMNConfig, backend: str, conv: LongConvOp) -> None:
         self.blocks = nn.ModuleList(
             ResidualBlock(
                 config.d_model,

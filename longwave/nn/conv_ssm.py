@@ -12,7 +12,7 @@ from torch.nn import functional as F
 
 from longwave.errors import ArgumentError
 from longwave.nn.long_conv import LongConvOp
-from longwave.nn.s5 import hippo
+from longwave.nn.s5 import S5, hippo
 from longwave.nn.state_space import discretised
 from longwave.nn.states_stream import StatesStream
 from longwave.ops.exponentials import all_states
@@ -46,9 +46,7 @@ class ConvSSM(nn.Module):
     model has 256 channels, state 256 and k = 3, with a residual network in the place of D.
     """
 
-    optimizer_options: ClassVar[dict[str, dict[str, float]]] = {
-        name: {"lr_scale": 0.25, "weight_decay": 0.0} for name in ("log_dt", "log_decay", "frequency", "B")
-    } | {"C": {"lr_scale": 1.0, "weight_decay": 0.0}}
+    optimizer_options: ClassVar = S5.optimizer_options
 
     def __init__(
         self,
