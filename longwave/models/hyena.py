@@ -19,7 +19,7 @@ from typing import cast
 import torch
 from torch import Tensor, nn
 
-from longwave.models import SequenceModel, check_config, initialise
+from longwave.models import SequenceModel, check_config, filter_options, initialise
 from longwave.nn.decode import PART
 from longwave.nn.filters import HyenaFilter
 from longwave.nn.hyena import HyenaOperator
@@ -27,7 +27,6 @@ from longwave.nn.long_conv import LongConvOp
 from longwave.nn.residual import ResidualBlock
 from longwave.nn.short_conv import ShortConvOp
 from longwave.nn.staged import in_stages
-from longwave.ops.long_conv import long_conv
 from longwave.ops.short_conv import short_conv
 
 
@@ -88,14 +87,7 @@ class _Block(ResidualBlock):
             config.filter_length,
             order=config.order,
             short_taps=config.short_taps,
-            filter_options={
-                "features": config.filter_features,
-                "width": config.filter_width,
-                "inner_layers": config.filter_inner_layers,
-                "frequency": config.filter_frequency,
-                "fast_decay": config.filter_fast_decay,
-                "slow_decay": config.filter_slow_decay,
-            },
+            filter_options=filter_options(config),
             backend=backend,
             conv=conv,
             short=short,
@@ -123,27 +115,13 @@ class HyenaLM(SequenceModel):
     `activation_checkpointing` about (layers + 7) · d_model.
 
     Args:
-        config: the sizes.
-        backend: the convolutions' backend; `auto` chooses.
-        conv: the long convolution to call, with `longwave.long_conv`'s signature.
-        short, split: the short convolution to call, and whether inputs are spans of longer sequences, as in `HyenaOperator`.
-        activation_checkpointing: compute each block a second time in the backward pass instead of keeping its inside.
-            Also an attribute.
-
-    Source: see the module's docstring.
+        short, split: the short convolution to call, and whether inputs are spans of longer sequences, as in `HyenaOperator`;
+            the others are those of `SequenceModel`.
     """
 
-    def __init__(
-        self,
-        config: HyenaConfig,
-        *,
-        backend: str = "auto",
-        conv: LongConvOp = long_conv,
-        short: ShortConvOp = short_conv,
-        split: bool = False,
-        activation_checkpointing: bool = False,
+    def build(
+        self, config: HyenaConfig, backend: str, conv: LongConvOp, *, short: ShortConvOp = short_conv, split: bool = False
     ) -> None:
-        super().__init__(config, activation_checkpointing=activation_checkpointing)
         self.split = split
         self.blocks = nn.ModuleList(_Block(config, backend, conv, short, split) for _ in range(config.layers))
         self.norm = nn.LayerNorm(config.d_model)
