@@ -31,6 +31,37 @@ def test_hidden_states_are_of_pixels_one_after_the_other() -> None:
     assert difference[0].max() == 0
 
 
+def test_a_block_is_its_formula() -> None:
+    """LayerNorm(x + r(ConvSSM(x))) with r(y) = GELU(y + GELU(norm(W ∗ GELU(norm(y)))))."""
+    torch.manual_seed(0)
+    block = ConvSSMModel(MICRO).double().blocks[0]
+    for parameter in block.parameters():
+        if parameter.dim() == 1:
+            parameter.data.add_(0.1 * torch.randn_like(parameter))
+    x = torch.randn(2, 5, 4 * 16, dtype=torch.float64)
+
+    def gelu(x: torch.Tensor) -> torch.Tensor:
+        return x / 2 * (1 + torch.erf(x / 2**0.5))
+
+    def grouped(images: torch.Tensor, norm: torch.nn.GroupNorm) -> torch.Tensor:
+        halves = images.unflatten(1, (2, 2))
+        mean, variance = halves.mean((2, 3, 4), keepdim=True), halves.var((2, 3, 4), unbiased=False, keepdim=True)
+        flat = ((halves - mean) / (variance + norm.eps).sqrt()).flatten(1, 2)
+        return flat * norm.weight[:, None, None] + norm.bias[:, None, None]
+
+    with torch.no_grad():
+        y = block.mixer.states(x.unflatten(-1, (4, 4, 4)))[0].flatten(0, 1)
+        residual = block.mixer.after.steps[0]
+        around = torch.nn.functional.conv2d(
+            gelu(grouped(y, residual.norms[0])), residual.conv.weight, residual.conv.bias, padding=1
+        )
+        y = gelu(y + gelu(grouped(around, residual.norms[1]))).view(2, 5, 4, 16)
+        y = (x.view(2, 5, 4, 16) + y).transpose(2, 3)
+        y = (y - y.mean(-1, keepdim=True)) / (y.var(-1, unbiased=False, keepdim=True) + block.feed.eps).sqrt()
+        expected = (y * block.feed.weight + block.feed.bias).transpose(2, 3).flatten(2)
+        torch.testing.assert_close(block(x), expected, rtol=1e-9, atol=1e-10)
+
+
 def test_presets_have_the_published_sizes() -> None:
     config = PRESETS["convssm-moving-mnist"]
     assert (config.layers, config.channels, config.state, config.kernel, config.groups) == (8, 256, 256, 3, 32)

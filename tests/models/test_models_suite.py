@@ -189,6 +189,8 @@ def test_other_configs_compiled_equal_eager(name: str, config: Any) -> None:
     compare_compiled(name, config, "aot_eager")
 
 
+# Inductor's own: it runs what is complex (spectra of a state space) eagerly, and says so.
+@pytest.mark.filterwarnings("ignore:Torchinductor does not support code generation for complex operators:UserWarning")
 @pytest.mark.slow
 @pytest.mark.parametrize(("name", "config"), FIRST)
 def test_compiled_by_inductor_equals_eager(name: str, config: Any) -> None:
