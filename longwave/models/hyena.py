@@ -99,6 +99,9 @@ class _Block(ResidualBlock):
     def operator(self) -> HyenaOperator:
         return cast(HyenaOperator, self.mixer)
 
+    def in_stages(self, x: Tensor) -> Tensor:
+        return in_stages(self, x)
+
     def before(self, x: Tensor, channels: slice) -> Tensor:
         return self.operator.project(self.mixer_norm(x), channels)
 
@@ -132,7 +135,7 @@ class HyenaLM(SequenceModel):
         if x.shape[1] <= PART or self.split or cu_seqlens is not None or whole or torch.compiler.is_compiling():
             return super().through_blocks(x, cu_seqlens)
         for block in self.blocks:
-            x = in_stages(cast(_Block, block), x)
+            x = cast(_Block, block).in_stages(x)
         return x
 
 

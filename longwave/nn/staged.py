@@ -113,38 +113,41 @@ class _Staged(torch.autograd.Function):
     def forward(ctx: Any, x: Tensor, block: StagedBlock, *parameters: Tensor) -> Tensor:
         device = x.device.type
         ctx.block, ctx.autocast = block, (device, torch.get_autocast_dtype(device), torch.is_autocast_enabled(device))
-        ctx.save_for_backward(x, *parameters)
+        ctx.save_for_backward(x)
         return _forward(block, x, torch.empty_like(x))
 
     @staticmethod
     @torch.autograd.function.once_differentiable
     def backward(ctx: Any, dy: Tensor) -> tuple[Tensor | None, ...]:
-        x, *parameters = ctx.saved_tensors
+        (x,) = ctx.saved_tensors
         device, dtype, enabled = ctx.autocast
         with torch.autocast(device, dtype=dtype, enabled=enabled):
-            gradients = _Gradients([p for p in parameters if p.requires_grad])
+            gradients = _Gradients(_parameters(ctx.block))  # those of now: sharded ones are made anew for the backward pass
             dx = _backward(ctx.block, x.detach(), dy, gradients)
-        return dx, None, *(gradients.of(p) for p in parameters)
+        return dx, None, *gradients.sums
 
 
 class _Gradients:
-    """Gradients of parameters, summed over the parts that give them."""
+    """Gradients of parameters, summed over the parts that give them; None for one that is frozen or in no part.
+
+    Attributes:
+        sums: in the order of the parameters.
+    """
 
     def __init__(self, parameters: Sequence[Tensor]) -> None:
         self.parameters = parameters
-        self.sums: dict[int, Tensor] = {}
+        self.sums: list[Tensor | None] = [None] * len(parameters)
 
     def back(self, y: Tensor, dy: Tensor, *inputs: Tensor) -> tuple[Tensor, ...]:
         """The gradients of `inputs` for the gradient dy of y; those of parameters are added up."""
-        found: tuple[Tensor, ...] = torch.autograd.grad(y, [*inputs, *self.parameters], dy, allow_unused=True)
-        for parameter, gradient in zip(self.parameters, found[len(inputs) :], strict=True):
+        trained = [index for index, parameter in enumerate(self.parameters) if parameter.requires_grad]
+        wanted = [*inputs, *(self.parameters[index] for index in trained)]
+        found: tuple[Tensor, ...] = torch.autograd.grad(y, wanted, dy, allow_unused=True)
+        for index, gradient in zip(trained, found[len(inputs) :], strict=True):
+            before = self.sums[index]
             if gradient is not None:
-                sum = self.sums.get(id(parameter))
-                self.sums[id(parameter)] = gradient if sum is None else sum + gradient
+                self.sums[index] = gradient if before is None else before + gradient
         return found[: len(inputs)]
-
-    def of(self, parameter: Tensor) -> Tensor | None:
-        return self.sums.get(id(parameter))
 
 
 def _backward(block: StagedBlock, x: Tensor, dy: Tensor, gradients: _Gradients) -> Tensor:
