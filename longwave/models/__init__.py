@@ -38,6 +38,7 @@ class SequenceModel(nn.Module):
             last one. A causal model that is not made so writes its own `stream`.
         causal: whether a hidden state depends on inputs up to its own position alone, so that it can predict the next one.
         packs: whether it takes packed documents; what does not refuses `cu_seqlens`.
+        splits: whether it takes `longwave.distributed.operators`, and then reads spans of sequences that are split over ranks.
         max_length: positions of the longest input, or None where any goes.
         activation_checkpointing: compute each block a second time in the backward pass instead of keeping its inside.
     """
@@ -48,6 +49,7 @@ class SequenceModel(nn.Module):
     norm: nn.Module
     causal: bool = True
     packs: bool = True
+    splits: bool = False
     max_length: int | None = None
     activation_checkpointing: bool
 

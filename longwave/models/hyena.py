@@ -141,6 +141,8 @@ class HyenaLM(SequenceModel):
     Source: see the module's docstring.
     """
 
+    splits = True
+
     def __init__(
         self,
         config: HyenaConfig,

@@ -45,10 +45,10 @@ def make(setting: Setting) -> Task:
     data = dna.split(records, context)
     validation = data.validation[: setting.own["eval_bases"]]
 
-    def batches(rank: int) -> Any:
-        windows = dna.Windows(data.train, context, setting.batch, setting.seed, rank, data.train_records)
+    windows = dna.Windows(data.train, context, setting.batch, setting.seed, records=data.train_records)
 
-        return lambda step: shifted(windows.batch(step), windows.documents(step), unknown=UNKNOWN)
+    def batches(step: int) -> Batch:
+        return shifted(windows.batch(step), windows.documents(step), unknown=UNKNOWN)
 
     def references() -> list[Reference]:
         best = markov.fit_best(data.train, data.validation)
