@@ -132,7 +132,7 @@ def _asked(args: argparse.Namespace, world: World) -> Asked:
 
 def _goes_on(args: argparse.Namespace, given: dict[str, Any]) -> bool:
     """Whether the launcher has started a run again that has left its folder."""
-    if not launch.restarted():
+    if not launch.restarts():
         return False
     chosen = options.resolve(args.task, given)
     out = args.out or _default_folder(chosen)

@@ -29,9 +29,9 @@ def processes() -> int:
     return int(os.environ.get("WORLD_SIZE", "1"))
 
 
-def restarted() -> bool:
-    """Whether the launcher has started this process again after a failure."""
-    return int(os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")) > 0
+def restarts() -> int:
+    """How often the launcher has started this process again after a failure."""
+    return int(os.environ.get("TORCHELASTIC_RESTART_COUNT", "0"))
 
 
 def sizes_of(count: int, dp: int | None, fsdp: int | None, cp: int | None) -> Sizes:
@@ -90,7 +90,9 @@ def launched(dp: int | None, fsdp: int | None, cp: int | None, timeout_s: float)
         return
     timeout = datetime.timedelta(seconds=timeout_s)
     with told("waiting for the other processes"):
-        store, _, _ = next(dist.rendezvous("env://", timeout=timeout))
+        kept, _, _ = next(dist.rendezvous("env://", timeout=timeout))
+    # A launcher may keep its store over a restart, with addresses in it of processes that are gone.
+    store = dist.PrefixStore(f"start {restarts()}", kept)
     with _said_once(store):
         _take_gpu()
         backend = "cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo"

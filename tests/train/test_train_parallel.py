@@ -129,6 +129,13 @@ def test_four_processes_train_as_one(tmp_path: Path, straight: Path, genome_file
     _run(4, tmp_path, _alike, str(genome_file), cases)
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("straight", [{"packed": "on"}], indirect=True)
+def test_packed_rows_train_as_one(tmp_path: Path, straight: Path, genome_file: Path) -> None:
+    cases = [(Sizes(*sizes), {"packed": "on"}) for sizes in ((1, 1, 2), (2, 1, 1))]
+    _run(2, tmp_path, _alike, str(genome_file), cases)
+
+
 def _stopped(rank: int, folder: Path, genome: str, sizes: Sizes) -> None:
     _trained(World(sizes, rank), genome, folder / "run", until=30)
     if rank == 0:
