@@ -17,10 +17,13 @@ import torch.distributed as dist
 import torch.multiprocessing
 from safetensors.torch import load_file
 
+from longwave import models
 from longwave.errors import ArgumentError, UnsupportedError
 from longwave.models import hyena
 from longwave.train import checkpoint, job, launch, loop, options, state
+from longwave.train.heads import with_head
 from longwave.train.interrupt import InterruptGuard
+from longwave.train.score import loss_nats, right_answers
 from longwave.train.task import IGNORE, Batch, Classes, Reads, Task, chance
 from longwave.train.world import ALONE, Sizes, World
 
@@ -236,3 +239,39 @@ def test_sizes_that_do_not_fit_are_refused(count: int, given: tuple[int | None, 
 def test_sizes_not_given_are_the_rest() -> None:
     assert launch.sizes_of(1, None, None, None) == Sizes(1, 1, 1)
     assert launch.sizes_of(8, None, 2, 2) == Sizes(2, 2, 2)
+
+
+def _sharded_gradients(rank: int, folder: Path, names: Sequence[str]) -> None:
+    from torch.distributed.tensor import DTensor
+
+    device, world = torch.device("cpu"), World(Sizes(1, 2, 1), rank).meet(torch.device("cpu"))
+    for name in names:
+        (preset, config), *_ = models.find(name).PRESETS.items()
+        tokens = dataclasses.replace(config, vocabulary=5, predicted=0, values=0, filter_length=64, layers=config.layers)
+        generator = torch.Generator().manual_seed(1)
+        batch = Batch(torch.randint(0, 5, (2, 64), generator=generator), torch.randint(0, 3, (2,), generator=generator))
+        found: list[dict[str, torch.Tensor]] = []
+        for several in (False, True):
+            torch.manual_seed(0)
+            model = with_head(models.find(name).Model(tokens, backend="plain"), Classes(3, "mean")).double().to(device)
+            model.body.activation_checkpointing = name in ("m2_bert", "sashimi", "h3")
+            part = batch
+            if several:
+                model, part = world.sharded(model), world.share(batch)
+            nats, _, hidden = loss_nats(model, part, autocast=False)
+            right_answers(model, hidden, part.targets)
+            (nats / 2).backward()
+            gradients = {key: p.grad for key, p in model.named_parameters() if p.grad is not None}
+            found.append({key: g.full_tensor() if isinstance(g, DTensor) else g for key, g in gradients.items()})
+        alone, together = found
+        assert alone.keys() <= together.keys(), preset
+        for key, gradient in alone.items():
+            scale = gradient.abs().max().item()
+            torch.testing.assert_close(together[key], gradient, rtol=1e-6, atol=1e-9 * max(scale, 1.0), msg=f"{name} {key}")
+        assert any(gradient.abs().max() > 0 for gradient in alone.values())
+
+
+@pytest.mark.slow
+def test_every_model_is_sharded(tmp_path: Path) -> None:
+    """Gradients of shards, put together, are those of one process: blocks within checkpoints, tiers and shared heads too."""
+    _run(2, tmp_path, _sharded_gradients, tuple(models.available()))
