@@ -34,12 +34,14 @@ def run(args: argparse.Namespace) -> int:
     from longwave.bench import record
     from longwave.bench.stamp import make_stamp
     from longwave.train import race, results
+    from longwave.train.heap import keep_freed_memory
 
     chosen = options.resolve(args.task, options.given(args.task, args))
     out = args.out or Path(f"race-{chosen.task}-{chosen.preset}.png")
     record.check_writable(out)
     stamp = make_stamp(str(options.choose_device(chosen.device)))
     print("\n".join(stamp.lines), flush=True)
+    keep_freed_memory()
     run = race.run(chosen, args.seconds)
     print(run)
     race.draw(run, stamp, out)

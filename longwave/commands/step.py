@@ -12,8 +12,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--context", type=int, default=32_768, metavar="POSITIONS", help="positions in a sequence (32768)")
     parser.add_argument("--batch", type=int, default=1, metavar="SEQUENCES", help="sequences in a step (1)")
     parser.add_argument("--backend", nargs="+", default=[], metavar="NAME", help="backends (all that can run)")
+    parser.add_argument("--layers", type=int, metavar="N", help="blocks of the model (default: the preset's)")
     parser.add_argument("--rounds", type=int, default=3, help="steps of each kind that count (3)")
     parser.add_argument("--ranks", action="store_true", help="steps of DNA on 1, 2 and 4 gloo processes here instead")
+    parser.add_argument("--memory", action="store_true", help="one more step of each kind, for the bytes that it holds")
     parser.add_argument("--save", action="store_true", help="write it to benchmarks/results/train/ of the checkout")
     parser.add_argument("--activation-checkpointing", action="store_true", help="compute activations twice and keep few")
 
@@ -28,20 +30,22 @@ def run(args: argparse.Namespace) -> int:
     from longwave.bench.stamp import make_stamp
     from longwave.errors import ArgumentError
     from longwave.train import results, step_time
+    from longwave.train.heap import keep_freed_memory
 
-    for name in ("context", "batch", "rounds"):
-        if getattr(args, name) < 1:
+    for name in ("context", "batch", "rounds", "layers"):
+        if getattr(args, name) is not None and getattr(args, name) < 1:
             raise ArgumentError(f"--{name} {getattr(args, name)} is too few; use at least 1")
     if args.ranks:
         return _ranks(args)
     names = args.backend or [name for name, reason in backends.available().items() if reason is None]
     for name in names:
         backends.load(name)  # refuses a name that is none
+    keep_freed_memory()
     stamp = make_stamp()
     print("\n".join(stamp.lines), flush=True)
     steps = step_time.measure(
         args.preset, args.context, args.batch, names, rounds=args.rounds,
-        activation_checkpointing=args.activation_checkpointing,
+        activation_checkpointing=args.activation_checkpointing, layers=args.layers, memory=args.memory,
     )  # fmt: skip
     print(steps)
     if args.save:

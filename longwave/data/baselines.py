@@ -6,6 +6,7 @@ zero, and how long k-mers or windows are, is chosen on the validation part.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -13,7 +14,7 @@ from functools import partial
 import torch
 from torch import Tensor
 
-from longwave.data import ngrams, streams
+from longwave.data import draws, ngrams, streams
 from longwave.data.codes import ALPHABET, UNKNOWN
 from longwave.data.examples import IGNORE, Examples, HeldOut, Source, Split
 from longwave.errors import ArgumentError
@@ -23,6 +24,8 @@ PENALTIES = (1e-4, 1e-3, 1e-2, 1e-1)
 
 TRAINING_EXAMPLES = 4_096
 """As many are drawn from a source that has no end."""
+
+TRAINING_VIDEOS = 64
 
 _ITERATIONS = 100
 
@@ -118,6 +121,59 @@ def base_window_logistic(split: Split, reaches: Sequence[int] = (4, 16, 48), tra
     return _best(fitted)
 
 
+def copied_frame_bits(split: Split) -> Baseline:
+    """Bits a pixel of the next frame where the last one is believed as often as it was right in training.
+
+    Args:
+        split: of videos, inputs (n, T, P) of 0 and 1, labels (n, T, P).
+
+    Raises:
+        ArgumentError: another kind of task.
+    """
+    _check_videos(split)
+    train, test = training_examples(split.train, TRAINING_VIDEOS), held_out_examples(split.test)
+    counts = torch.bincount(2 * train.inputs.long().flatten() + train.labels.flatten(), minlength=4).view(2, 2).double() + 1
+    bits = -(counts / counts.sum(dim=1, keepdim=True)).log2()
+    return Baseline("copy of the last frame", float(bits[test.inputs.long(), test.labels].mean()))
+
+
+def frame_window_bits(split: Split, reaches: Sequence[int] = (2, 4), training: int = 32_768) -> Baseline:
+    """Bits a pixel of the next frame by a linear model of the pixels around it in the last two frames.
+
+    Args:
+        split: of videos, inputs (n, T, P) of 0 and 1, labels (n, T, P), P a square.
+        reaches: how many pixels on every side, to choose from.
+        training: pixels to train on, at most.
+
+    Raises:
+        ArgumentError: another kind of task.
+    """
+    _check_videos(split)
+    parts = [
+        training_examples(split.train, TRAINING_VIDEOS),
+        held_out_examples(split.validation),
+        held_out_examples(split.test),
+    ]
+    pairs = [_frame_pairs(part.inputs) for part in parts]
+    n, _, side, _ = pairs[0].shape
+    chosen = torch.from_numpy(draws.order(n * side**2, 0, 0)[:training])  # not every so many: columns would be missing
+    frame, row, column = chosen // side**2, chosen // side % side, chosen % side
+    labels = parts[0].labels.view(n, side, side)[frame, row, column]
+    best: tuple[float, str, Tensor, Tensor, int] | None = None
+    for reach in reaches:
+        width = 2 * reach + 1
+        around = torch.nn.functional.pad(pairs[0], (reach,) * 4).unfold(2, width, 1).unfold(3, width, 1)
+        for penalty, weight, bias in _fits(around[frame, :, row, column].flatten(1).double(), labels, split.classes):
+            kernel = weight.detach().view(split.classes, 2, width, width).float(), bias.detach().float()
+            bits = _frame_bits(pairs[1], parts[1].labels, *kernel, reach)
+            if best is None or bits < best[0]:
+                name = f"linear model of {width} × {width} pixels of two frames, penalty {penalty:g}"
+                best = bits, name, kernel[0].clone(), kernel[1].clone(), reach
+    if best is None:
+        raise ArgumentError("no reach was given to choose from; give at least one")
+    return Baseline(best[1], _frame_bits(pairs[2], parts[2].labels, *best[2:]))
+
+
 def ngram_bits(split: Split) -> Baseline:
     """Bits a token of the n-gram model whose order and pseudocount are best on validation.
 
@@ -135,6 +191,27 @@ def ngram_bits(split: Split) -> Baseline:
     train, validation, test = pieces
     model = ngrams.fit_best(train, validation, split.vocabulary)
     return Baseline(f"Markov model of order {model.order}", model.bits_per_token(test))
+
+
+def _check_videos(split: Split) -> None:
+    if split.vocabulary or split.classes != 2:
+        raise ArgumentError("this model takes videos of black and white pixels; give a split of them")
+
+
+def _frame_pairs(inputs: Tensor) -> Tensor:
+    """Frames (n · T, 2, side, side), each with the one before it (empty before the first), of inputs (n, T, side²)."""
+    side = math.isqrt(inputs.shape[2])
+    frames = inputs.unflatten(2, (side, side))
+    return torch.stack([torch.nn.functional.pad(frames, (0, 0, 0, 0, 1, 0))[:, :-1], frames], dim=2).flatten(0, 1)
+
+
+def _frame_bits(pairs: Tensor, labels: Tensor, kernel: Tensor, bias: Tensor, reach: int) -> float:
+    """The mean of -log2 p of labels (n, T, side²) under a linear model of windows."""
+    bits = 0.0
+    for part, asked in zip(pairs.split(256), labels.flatten(0, 1).split(256), strict=True):
+        logits = torch.nn.functional.conv2d(part, kernel, bias, padding=reach).flatten(2)
+        bits += float(torch.nn.functional.cross_entropy(logits, asked, reduction="sum")) / math.log(2)
+    return bits / labels.numel()
 
 
 def training_examples(source: Source, count: int = TRAINING_EXAMPLES) -> Examples:

@@ -27,7 +27,8 @@ class Examples:
 
     Attributes:
         inputs: (n, L) uint8 tokens, or (n, L, V) float32 numbers.
-        labels: (n,) int64, one class an example, or (n, L) int64, one a position; `IGNORE` where nothing is asked.
+        labels: int64, (n,) for one class an example, (n, L) for one a position, (n, L, places) for several, as of a frame's
+            pixels; `IGNORE` where nothing is asked.
     """
 
     inputs: Tensor

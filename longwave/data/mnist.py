@@ -13,6 +13,7 @@ import os
 import zlib
 
 import numpy as np
+import numpy.typing as npt
 import torch
 
 from longwave.data import draws
@@ -43,31 +44,39 @@ def load(path: str | os.PathLike[str] | None = None) -> Split:
     Raises:
         DataError: the file cannot be had or read, or has fewer than ten of a digit.
     """
+    parts = rows(path)
+    seen = parts[0][:, :-1].astype(np.float64)
+    train, validation, test = (
+        Examples(
+            torch.from_numpy(((part[:, :-1] - seen.mean()) / seen.std()).astype(np.float32)[:, :, None]),
+            torch.from_numpy(part[:, -1].astype(np.int64)),
+        )
+        for part in parts
+    )
+    count = sum(map(len, parts))
+    return Split(train, validation, test, classes=CLASSES, vocabulary=0, source=f"{count:,} digits of MNIST")
+
+
+def rows(path: str | os.PathLike[str] | None = None) -> list[npt.NDArray[np.uint8]]:
+    """Training, validation and test: (n, 785) each, the pixels from 0 to 255 and the digit; `load` says the rest."""
     path = path or fetched(*_DIGITS, instead="give a gzip file of your own, 784 numbers and a digit a line")
     try:
         with gzip.open(path, "rt", encoding="ascii") as file:
-            rows = np.loadtxt(file, delimiter=",", dtype=np.uint8, ndmin=2)
+            found = np.loadtxt(file, delimiter=",", dtype=np.uint8, ndmin=2)
     except (OSError, EOFError, zlib.error, ValueError) as error:
         raise DataError(f"cannot read {path} ({error}); give a gzip file of 784 numbers and a digit a line") from error
-    counts = np.bincount(rows[:, -1], minlength=CLASSES)
-    if rows.shape[1] != PIXELS + 1 or len(counts) > CLASSES or counts.min() < 10:
+    counts = np.bincount(found[:, -1], minlength=CLASSES)
+    if found.shape[1] != PIXELS + 1 or len(counts) > CLASSES or counts.min() < 10:
         raise DataError(
-            f"{path} has lines of {rows.shape[1]} numbers and {counts.min()} of the rarest digit; give a file with 785 numbers "
-            "a line and ten of every digit"
+            f"{path} has lines of {found.shape[1]} numbers and {counts.min()} of the rarest digit; give a file with 785 "
+            "numbers a line and ten of every digit"
         )
     parts: tuple[list[draws.Indices], list[draws.Indices], list[draws.Indices]] = ([], [], [])
     for digit in range(CLASSES):
-        at = np.flatnonzero(rows[:, -1] == digit)[draws.order(int(counts[digit]), 0, digit)]
+        at = np.flatnonzero(found[:, -1] == digit)[draws.order(int(counts[digit]), 0, digit)]
         held_out = len(at) // 10
         for part, cut in zip(parts, np.split(at, [len(at) - 2 * held_out, len(at) - held_out]), strict=True):
             part.append(cut)
     chosen = [np.sort(np.concatenate(part)) for part in parts]
-    seen = rows[chosen[0], :-1].astype(np.float64)
-    examples = []
-    for epoch, at in enumerate(chosen):
-        # The file has its digits in order: a part of a held-out set would hold some of them only.
-        at = at[draws.order(len(at), 0, CLASSES + epoch)]
-        pixels = ((rows[at, :-1] - seen.mean()) / seen.std()).astype(np.float32)
-        examples.append(Examples(torch.from_numpy(pixels[:, :, None]), torch.from_numpy(rows[at, -1].astype(np.int64))))
-    train, validation, test = examples
-    return Split(train, validation, test, classes=CLASSES, vocabulary=0, source=f"{len(rows):,} digits of MNIST")
+    # The file has its digits in order: a part of a held-out set would hold some of them only.
+    return [found[at[draws.order(len(at), 0, CLASSES + epoch)]] for epoch, at in enumerate(chosen)]

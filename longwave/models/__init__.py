@@ -22,8 +22,11 @@ from torch.utils.checkpoint import checkpoint
 
 from longwave.errors import ArgumentError
 from longwave.nn.decode import SequenceStream
+from longwave.nn.fsmn import WindowStream
 from longwave.nn.inputs import Inputs
+from longwave.nn.long_conv import LongConvOp
 from longwave.nn.residual import CHECKPOINT, ResidualBlock
+from longwave.ops.long_conv import long_conv
 
 
 class SequenceModel(nn.Module):
@@ -31,6 +34,13 @@ class SequenceModel(nn.Module):
 
     Inputs are tokens (B, L), or (B, L, values) numbers, as the config says. With `cu_seqlens` they are packed documents
     (1, total), none of which sees another.
+
+    Args:
+        config: the sizes.
+        backend: the convolutions' backend; `auto` chooses.
+        conv: the long convolution to call, with `longwave.long_conv`'s signature.
+        activation_checkpointing: compute each block a second time in the backward pass instead of keeping its inside.
+        options: of the model's own `build`.
 
     Attributes:
         config: the sizes.
@@ -40,7 +50,9 @@ class SequenceModel(nn.Module):
         packs: whether it takes packed documents; what does not refuses `cu_seqlens`.
         splits: whether it takes `longwave.distributed.operators`, and then reads spans of sequences that are split over ranks.
         max_length: positions of the longest input, or None where any goes.
-        activation_checkpointing: compute each block a second time in the backward pass instead of keeping its inside.
+        places: parts of a position, pixels of a frame, that a hidden state is of: d_model / places numbers each, one part's
+            after the other's.
+        activation_checkpointing: as it was given; it may be changed.
     """
 
     config: Any
@@ -51,13 +63,30 @@ class SequenceModel(nn.Module):
     packs: bool = True
     splits: bool = False
     max_length: int | None = None
+    places: int = 1
     activation_checkpointing: bool
 
-    def __init__(self, config: Any, *, activation_checkpointing: bool = False) -> None:
-        """Config and `inputs`; blocks and norm are for the model to make."""
+    def __init__(
+        self,
+        config: Any,
+        *,
+        backend: str = "auto",
+        conv: LongConvOp = long_conv,
+        activation_checkpointing: bool = False,
+        **options: Any,
+    ) -> None:
         super().__init__()
         self.config, self.activation_checkpointing = config, activation_checkpointing
-        self.inputs = Inputs(config.d_model, vocabulary=config.vocabulary, values=config.values)
+        self.inputs = self.reader(config)
+        self.build(config, backend, conv, **options)
+
+    def reader(self, config: Any) -> Inputs:
+        """What is to become `inputs`."""
+        return Inputs(config.d_model, vocabulary=config.vocabulary, values=config.values)
+
+    def build(self, config: Any, backend: str, conv: LongConvOp) -> None:
+        """Make `blocks` and `norm`: the part that every model writes itself, with its own options if it has any."""
+        raise NotImplementedError
 
     def forward(self, inputs: Tensor, *, cu_seqlens: Tensor | None = None) -> Tensor:
         """Final hidden states.
@@ -118,6 +147,26 @@ class SequenceModel(nn.Module):
         )
 
 
+class WindowedModel(SequenceModel):
+    """A model whose mixers say their `reach`: a hidden state depends on a window of inputs and on nothing else."""
+
+    @property
+    def reach(self) -> tuple[int, int]:
+        """Positions before its own, and after it, that a hidden state depends on."""
+        reaches = [cast(Any, block).mixer.reach for block in self.blocks]
+        return sum(back for back, _ in reaches), sum(ahead for _, ahead in reaches)
+
+    @property
+    def latency(self) -> int:
+        """Positions after its own that a hidden state depends on."""
+        return self.reach[1]
+
+    def delayed_stream(self) -> WindowStream:
+        """The model for inputs that come some at a time, with results `latency` positions late: `extend` and `finish`."""
+        back, ahead = self.reach
+        return WindowStream(self, back=back, ahead=ahead)
+
+
 KINDS: dict[str, tuple[Any, str]] = {
     "int": (int, "an integer"),
     "float": ((int, float), "a number"),
@@ -142,6 +191,13 @@ def check_config(config: Any, *sizes: str) -> None:
             raise ArgumentError(f"{kind}.{name} is {getattr(config, name)}; give at least 1")
     if not 0 <= config.predicted <= config.vocabulary:
         raise ArgumentError(f"{kind} predicts {config.predicted} of {config.vocabulary} tokens; predict at most all")
+
+
+def filter_options(config: Any) -> dict[str, Any]:
+    """The fields `filter_*` of a config, but the length: keywords of `nn.HyenaFilter`."""
+    fields = dataclasses.asdict(config)
+    del fields["filter_length"]
+    return {name.removeprefix("filter_"): value for name, value in fields.items() if name.startswith("filter_")}
 
 
 def initialise(model: SequenceModel, *, keep: tuple[type[nn.Module], ...] = ()) -> None:

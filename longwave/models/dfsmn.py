@@ -13,15 +13,14 @@ followed by a LayerNorm, and heads come from outside.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import cast
 
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from longwave.models import SequenceModel, check_config, initialise
-from longwave.nn.fsmn import Fsmn, WindowStream
+from longwave.models import WindowedModel, check_config, initialise
+from longwave.nn.fsmn import Fsmn
 from longwave.nn.long_conv import LongConvOp
-from longwave.ops.long_conv import long_conv
+from longwave.nn.residual import ResidualBlock
 
 
 @dataclass(frozen=True)
@@ -42,11 +41,6 @@ class DFSMNConfig:
     def __post_init__(self) -> None:
         check_config(self, "hidden", "back", "stride")
 
-    @property
-    def causal(self) -> bool:
-        """Whether no frame is waited for."""
-        return self.ahead == 0
-
 
 def _recipe(d_model: int, layers: int, hidden: int) -> DFSMNConfig:
     return DFSMNConfig(d_model=d_model, layers=layers, filter_length=1_024, hidden=hidden, values=1_020)
@@ -60,29 +54,6 @@ PRESETS: dict[str, DFSMNConfig] = {
     "dfsmn-m": _recipe(512, 6, 2_048),
     "dfsmn-l": _recipe(512, 10, 2_048),
 }
-
-
-class _Block(nn.Module):
-    def __init__(self, config: DFSMNConfig, backend: str, conv: LongConvOp) -> None:
-        super().__init__()
-        self.mixer_norm = nn.Identity()
-        self.mixer = Fsmn(
-            config.d_model,
-            config.hidden,
-            back=config.back,
-            ahead=config.ahead,
-            stride=config.stride,
-            backend=backend,
-            conv=conv,
-        )
-
-    def forward(self, x: Tensor, cu_seqlens: Tensor | None = None) -> Tensor:
-        mixed: Tensor = x + self.mixer(x, cu_seqlens=cu_seqlens)
-        return mixed
-
-    def feed(self, x: Tensor) -> Tensor:
-        """Nothing more happens position by position."""
-        return x
 
 
 class _Last(nn.Module):
@@ -103,45 +74,33 @@ class _Last(nn.Module):
         return normed
 
 
-class DFSMN(SequenceModel):
+class DFSMN(WindowedModel):
     """Numbers (B, L, values), or tokens (B, L), to hidden states (B, L, d_model).
 
     Causal with `ahead = 0`, and then `stream` takes one position at a time; else it sees `latency` positions ahead, and
     `delayed_stream` gives its results so much later.
-
-    Args:
-        config: the sizes.
-        backend: the convolutions' backend; `auto` chooses.
-        conv: the long convolution to call, with `longwave.long_conv`'s signature.
-        activation_checkpointing: compute each block a second time in the backward pass instead of keeping its inside.
-            Also an attribute.
-
-    Source: see the module's docstring.
     """
 
-    def __init__(
-        self,
-        config: DFSMNConfig,
-        *,
-        backend: str = "auto",
-        conv: LongConvOp = long_conv,
-        activation_checkpointing: bool = False,
-    ) -> None:
-        super().__init__(config, activation_checkpointing=activation_checkpointing)
-        self.causal = config.causal
-        self.blocks = nn.ModuleList(_Block(config, backend, conv) for _ in range(config.layers))
+    def build(self, config: DFSMNConfig, backend: str, conv: LongConvOp) -> None:
+        self.blocks = nn.ModuleList(
+            ResidualBlock(
+                config.d_model,
+                Fsmn(
+                    config.d_model,
+                    config.hidden,
+                    back=config.back,
+                    ahead=config.ahead,
+                    stride=config.stride,
+                    backend=backend,
+                    conv=conv,
+                ),
+                norm=False,
+            )
+            for _ in range(config.layers)
+        )
+        self.causal = self.latency == 0
         self.norm = _Last(config.d_model, config.hidden)
         initialise(self, keep=(Fsmn, _Last))
-
-    @property
-    def latency(self) -> int:
-        """Positions after its own that a hidden state depends on."""
-        return sum(cast(_Block, block).mixer.memory.reach[1] for block in self.blocks)
-
-    def delayed_stream(self) -> WindowStream:
-        """The model for inputs that come some at a time, with results `latency` positions late: `extend` and `finish`."""
-        back = sum(cast(_Block, block).mixer.memory.reach[0] for block in self.blocks)
-        return WindowStream(self, back=back, ahead=self.latency)
 
 
 Config, Model = DFSMNConfig, DFSMN

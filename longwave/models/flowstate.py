@@ -26,7 +26,6 @@ from longwave.nn.decode import SequenceStream
 from longwave.nn.long_conv import LongConvOp
 from longwave.nn.residual import CHECKPOINT
 from longwave.nn.s5 import S5, S5Stream
-from longwave.ops.long_conv import long_conv
 
 
 @dataclass(frozen=True)
@@ -90,27 +89,9 @@ class _Block(nn.Module):
 
 
 class FlowStateEncoder(SequenceModel):
-    """Numbers (B, L, values), or tokens (B, L), to hidden states (B, L, d_model), of any length; causal.
+    """Numbers (B, L, values), or tokens (B, L), to hidden states (B, L, d_model), of any length; causal."""
 
-    Args:
-        config: the sizes.
-        backend: the convolutions' backend; `auto` chooses.
-        conv: the long convolution to call, with `longwave.long_conv`'s signature.
-        activation_checkpointing: compute each block a second time in the backward pass instead of keeping its inside.
-            Also an attribute.
-
-    Source: see the module's docstring.
-    """
-
-    def __init__(
-        self,
-        config: FlowStateConfig,
-        *,
-        backend: str = "auto",
-        conv: LongConvOp = long_conv,
-        activation_checkpointing: bool = False,
-    ) -> None:
-        super().__init__(config, activation_checkpointing=activation_checkpointing)
+    def build(self, config: FlowStateConfig, backend: str, conv: LongConvOp) -> None:
         self.blocks = nn.ModuleList(_Block(config, backend, conv) for _ in range(config.layers))
         self.norm = nn.Identity()
 

@@ -19,7 +19,6 @@ from longwave.nn.h3 import H3
 from longwave.nn.long_conv import LongConvOp
 from longwave.nn.residual import ResidualBlock
 from longwave.nn.state_space import StateSpaceFilter
-from longwave.ops.long_conv import long_conv
 
 
 @dataclass(frozen=True)
@@ -63,26 +62,9 @@ PRESETS: dict[str, H3Config] = {
 class H3LM(SequenceModel):
     """Causal model: tokens (B, L), or numbers (B, L, values), to hidden states (B, L, d_model), of any length; it decodes at a
     cost that does not grow with the position.
-
-    Args:
-        config: the sizes.
-        backend: the convolutions' backend; `auto` chooses.
-        conv: the long convolution to call, with `longwave.long_conv`'s signature.
-        activation_checkpointing: compute each block a second time in the backward pass instead of keeping its inside.
-            Also an attribute.
-
-    Source: see the module's docstring.
     """
 
-    def __init__(
-        self,
-        config: H3Config,
-        *,
-        backend: str = "auto",
-        conv: LongConvOp = long_conv,
-        activation_checkpointing: bool = False,
-    ) -> None:
-        super().__init__(config, activation_checkpointing=activation_checkpointing)
+    def build(self, config: H3Config, backend: str, conv: LongConvOp) -> None:
         self.blocks = nn.ModuleList(
             ResidualBlock(
                 config.d_model,

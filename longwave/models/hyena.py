@@ -19,14 +19,14 @@ from typing import cast
 import torch
 from torch import Tensor, nn
 
-from longwave.models import SequenceModel, check_config, initialise
+from longwave.models import SequenceModel, check_config, filter_options, initialise
 from longwave.nn.decode import PART
 from longwave.nn.filters import HyenaFilter
 from longwave.nn.hyena import HyenaOperator
 from longwave.nn.long_conv import LongConvOp
 from longwave.nn.residual import ResidualBlock
 from longwave.nn.short_conv import ShortConvOp
-from longwave.ops.long_conv import long_conv
+from longwave.nn.staged import in_stages
 from longwave.ops.short_conv import short_conv
 
 
@@ -87,14 +87,7 @@ class _Block(ResidualBlock):
             config.filter_length,
             order=config.order,
             short_taps=config.short_taps,
-            filter_options={
-                "features": config.filter_features,
-                "width": config.filter_width,
-                "inner_layers": config.filter_inner_layers,
-                "frequency": config.filter_frequency,
-                "fast_decay": config.filter_fast_decay,
-                "slow_decay": config.filter_slow_decay,
-            },
+            filter_options=filter_options(config),
             backend=backend,
             conv=conv,
             short=short,
@@ -102,25 +95,19 @@ class _Block(ResidualBlock):
         )
         super().__init__(config.d_model, mixer, d_inner=config.d_inner)
 
-    def in_parts(self, x: Tensor) -> Tensor:
-        """`forward` without gradients, into x itself: beside it, only what the long convolutions read and write is ever
-        there whole, about order + 2 times the size of x.
-        """
-        mixer, L = cast(HyenaOperator, self.mixer), x.shape[1]
-        before = mixer.short.weight.shape[1] - 1  # what the short convolution sees of the part before
-        projected = x.new_empty(0)
-        for start in range(0, L, PART):
-            lead = min(start, before)
-            part = mixer.short(mixer.in_proj(self.mixer_norm(x[:, start - lead : start + PART])))[:, lead:]
-            if not start:
-                projected = part.new_empty(x.shape[0], part.shape[2], L)
-            # A channel's samples side by side: rows this long are convolved one by one, 4 times as fast so.
-            projected[:, :, start : start + PART] = part.transpose(1, 2)
-        mixed = mixer.convolve(projected, layout="BHL")
-        del projected
-        for part, y in zip(x.split(PART, dim=1), mixed.split(PART, dim=2), strict=True):
-            part.copy_(self.feed(part + mixer.out_proj(y.transpose(1, 2))))
-        return x
+    @property
+    def operator(self) -> HyenaOperator:
+        return cast(HyenaOperator, self.mixer)
+
+    def staged(self, x: Tensor) -> Tensor:
+        """`forward` in stages: a method, for what shards parameters puts them together around the methods of a block."""
+        return in_stages(self, x)
+
+    def before(self, x: Tensor, channels: slice) -> Tensor:
+        return self.operator.project(self.mixer_norm(x), channels)
+
+    def after(self, x: Tensor, y: Tensor) -> Tensor:
+        return self.feed(x + self.operator.out_proj(y))
 
 
 class HyenaLM(SequenceModel):
@@ -128,42 +115,30 @@ class HyenaLM(SequenceModel):
 
     The loss is not in here: `longwave.nn.chunked_cross_entropy(hidden, model.head_weight(), targets, ...)` makes it
     without holding all logits; `logits` is for short inputs. Inputs may be any length: no filter grows with them. Without
-    gradients, a long one takes about (order + 3) · d_model values a position at its peak, whatever the number of layers.
+    gradients, a long one takes about 5 d_model values a position at its peak, whatever the number of layers; with them and
+    `activation_checkpointing` about (layers + 7) · d_model.
 
     Args:
-        config: the sizes.
-        backend: the convolutions' backend; `auto` chooses.
-        conv: the long convolution to call, with `longwave.long_conv`'s signature.
-        short, split: the short convolution to call, and whether inputs are spans of longer sequences, as in `HyenaOperator`.
-        activation_checkpointing: compute each block a second time in the backward pass instead of keeping its inside.
-            Also an attribute.
-
-    Source: see the module's docstring.
+        short, split: the short convolution to call, and whether inputs are spans of longer sequences, as in `HyenaOperator`;
+            the others are those of `SequenceModel`.
     """
 
     splits = True
 
-    def __init__(
-        self,
-        config: HyenaConfig,
-        *,
-        backend: str = "auto",
-        conv: LongConvOp = long_conv,
-        short: ShortConvOp = short_conv,
-        split: bool = False,
-        activation_checkpointing: bool = False,
+    def build(
+        self, config: HyenaConfig, backend: str, conv: LongConvOp, *, short: ShortConvOp = short_conv, split: bool = False
     ) -> None:
-        super().__init__(config, activation_checkpointing=activation_checkpointing)
         self.split = split
         self.blocks = nn.ModuleList(_Block(config, backend, conv, short, split) for _ in range(config.layers))
         self.norm = nn.LayerNorm(config.d_model)
         initialise(self, keep=(HyenaFilter,))
 
     def through_blocks(self, x: Tensor, cu_seqlens: Tensor | None) -> Tensor:
-        if x.shape[1] <= PART or self.split or cu_seqlens is not None or torch.is_grad_enabled():
+        whole = torch.is_grad_enabled() and not self.activation_checkpointing
+        if x.shape[1] <= PART or self.split or cu_seqlens is not None or whole or torch.compiler.is_compiling():
             return super().through_blocks(x, cu_seqlens)
         for block in self.blocks:
-            x = cast(_Block, block).in_parts(x)
+            x = cast(_Block, block).staged(x)
         return x
 
 

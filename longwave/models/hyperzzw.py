@@ -17,7 +17,6 @@ from longwave.models import SequenceModel, check_config, initialise
 from longwave.nn.hyper_zzw import HyperZZW
 from longwave.nn.long_conv import LongConvOp
 from longwave.nn.residual import ResidualBlock
-from longwave.ops.long_conv import long_conv
 
 
 @dataclass(frozen=True)
@@ -51,28 +50,11 @@ class HyperZZWModel(SequenceModel):
     """Two-sided model: tokens (B, L), or numbers (B, L, values), to hidden states (B, L, d_model) that see the whole input.
 
     It does not take packed documents.
-
-    Args:
-        config: the sizes.
-        backend: the convolutions' backend; `auto` chooses.
-        conv: the long convolution to call, with `longwave.long_conv`'s signature.
-        activation_checkpointing: compute each block a second time in the backward pass instead of keeping its inside.
-            Also an attribute.
-
-    Source: see the module's docstring.
     """
 
     causal, packs = False, False
 
-    def __init__(
-        self,
-        config: HyperZZWConfig,
-        *,
-        backend: str = "auto",
-        conv: LongConvOp = long_conv,
-        activation_checkpointing: bool = False,
-    ) -> None:
-        super().__init__(config, activation_checkpointing=activation_checkpointing)
+    def build(self, config: HyperZZWConfig, backend: str, conv: LongConvOp) -> None:
         self.blocks = nn.ModuleList(_block(config, backend, conv) for _ in range(config.layers))
         self.norm = nn.LayerNorm(config.d_model)
         initialise(self, keep=(HyperZZW,))

@@ -22,7 +22,6 @@ from longwave.nn.conv_glu import ConvGLU, FilterConv1d
 from longwave.nn.explicit_filters import SquashedFilter
 from longwave.nn.long_conv import LongConvOp
 from longwave.nn.residual import ResidualBlock
-from longwave.ops.long_conv import long_conv
 
 
 @dataclass(frozen=True)
@@ -91,7 +90,7 @@ def _block(config: LongConvConfig, backend: str, conv: LongConvOp) -> ResidualBl
         long = ButterflyConv1d(*filters, order=config.butterfly)
     else:
         long = FilterConv1d(*filters, backend=backend, conv=conv)
-    return ResidualBlock(config.d_model, ConvGLU(config.d_model, long, heads=config.heads), d_inner=None)
+    return ResidualBlock(config.d_model, ConvGLU(config.d_model, long, heads=config.heads))
 
 
 class LongConvModel(SequenceModel):
@@ -106,19 +105,9 @@ class LongConvModel(SequenceModel):
         conv: the long convolution to call, with `longwave.long_conv`'s signature.
         activation_checkpointing: compute each block a second time in the backward pass instead of keeping its inside.
             Also an attribute.
-
-    Source: see the module's docstring.
     """
 
-    def __init__(
-        self,
-        config: LongConvConfig,
-        *,
-        backend: str = "auto",
-        conv: LongConvOp = long_conv,
-        activation_checkpointing: bool = False,
-    ) -> None:
-        super().__init__(config, activation_checkpointing=activation_checkpointing)
+    def build(self, config: LongConvConfig, backend: str, conv: LongConvOp) -> None:
         self.causal, self.packs = not config.two_sided, not config.butterfly
         self.max_length = config.filter_length if config.butterfly else None
         self.blocks = nn.ModuleList(_block(config, backend, conv) for _ in range(config.layers))

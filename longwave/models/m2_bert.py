@@ -18,12 +18,11 @@ from dataclasses import dataclass
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from longwave.models import SequenceModel, check_config, initialise
+from longwave.models import SequenceModel, check_config, filter_options, initialise
 from longwave.nn.filters import HyenaFilter
 from longwave.nn.long_conv import LongConvOp
 from longwave.nn.monarch import MonarchLinear
 from longwave.nn.monarch_mixer import MonarchMixer
-from longwave.ops.long_conv import long_conv
 
 
 @dataclass(frozen=True)
@@ -85,14 +84,7 @@ class _Block(nn.Module):
             config.filter_length,
             short_taps=config.short_taps,
             circular=config.circular,
-            filter_options={
-                "features": config.filter_features,
-                "width": config.filter_width,
-                "inner_layers": config.filter_inner_layers,
-                "frequency": config.filter_frequency,
-                "fast_decay": config.filter_fast_decay,
-                "slow_decay": config.filter_slow_decay,
-            },
+            filter_options=filter_options(config),
             backend=backend,
             conv=conv,
         )
@@ -114,30 +106,13 @@ class M2Bert(SequenceModel):
     Masked language modelling reads `config.mask_token` where a token is to be predicted, and takes
     `longwave.nn.chunked_cross_entropy(hidden, model.head_weight(), targets, ...)` with targets that are ignored elsewhere.
 
-    Args:
-        config: the sizes.
-        backend: the convolutions' backend; `auto` chooses.
-        conv: the long convolution to call, with `longwave.long_conv`'s signature.
-        activation_checkpointing: compute each block a second time in the backward pass instead of keeping its inside.
-            Also an attribute.
-
     Raises:
         ArgumentError: features that the blocks do not divide.
-
-    Source: see the module's docstring.
     """
 
     causal = False
 
-    def __init__(
-        self,
-        config: M2BertConfig,
-        *,
-        backend: str = "auto",
-        conv: LongConvOp = long_conv,
-        activation_checkpointing: bool = False,
-    ) -> None:
-        super().__init__(config, activation_checkpointing=activation_checkpointing)
+    def build(self, config: M2BertConfig, backend: str, conv: LongConvOp) -> None:
         self.input_norm = _Norm(config.d_model)
         self.blocks = nn.ModuleList(_Block(config, backend, conv) for _ in range(config.layers))
         self.norm = nn.Sequential(nn.Linear(config.d_model, config.d_model), nn.GELU(), _Norm(config.d_model))

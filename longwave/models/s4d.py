@@ -19,7 +19,6 @@ from longwave.nn.long_conv import LongConvOp
 from longwave.nn.residual import ResidualBlock
 from longwave.nn.s4d import S4D
 from longwave.nn.state_space import StateSpaceFilter
-from longwave.ops.long_conv import long_conv
 
 
 @dataclass(frozen=True)
@@ -72,33 +71,16 @@ def _block(config: S4DConfig, backend: str, conv: LongConvOp) -> ResidualBlock:
         dt_min=config.dt_min,
         dt_max=config.dt_max,
     )
-    return ResidualBlock(config.d_model, mixer, d_inner=None)
+    return ResidualBlock(config.d_model, mixer)
 
 
 class S4DModel(SequenceModel):
     """Tokens (B, L), or numbers (B, L, values), to hidden states (B, L, d_model), of any length.
 
     Causal, and then it decodes by its own recurrence at a cost that does not grow with the position; or two-sided.
-
-    Args:
-        config: the sizes.
-        backend: the convolutions' backend; `auto` chooses.
-        conv: the long convolution to call, with `longwave.long_conv`'s signature.
-        activation_checkpointing: compute each block a second time in the backward pass instead of keeping its inside.
-            Also an attribute.
-
-    Source: see the module's docstring.
     """
 
-    def __init__(
-        self,
-        config: S4DConfig,
-        *,
-        backend: str = "auto",
-        conv: LongConvOp = long_conv,
-        activation_checkpointing: bool = False,
-    ) -> None:
-        super().__init__(config, activation_checkpointing=activation_checkpointing)
+    def build(self, config: S4DConfig, backend: str, conv: LongConvOp) -> None:
         self.causal = not config.two_sided
         self.blocks = nn.ModuleList(_block(config, backend, conv) for _ in range(config.layers))
         self.norm = nn.LayerNorm(config.d_model)

@@ -23,7 +23,6 @@ from longwave.models import SequenceModel, check_config, initialise
 from longwave.nn.long_conv import LongConvOp
 from longwave.nn.residual import ResidualBlock
 from longwave.nn.s5 import S5, S5Stream
-from longwave.ops.long_conv import long_conv
 
 
 @dataclass(frozen=True)
@@ -83,7 +82,7 @@ class _Mixer(nn.Module):
 
 class _Block(ResidualBlock):
     def __init__(self, config: S5Config, backend: str, conv: LongConvOp) -> None:
-        super().__init__(config.d_model, _Mixer(config, backend, conv), d_inner=None)
+        super().__init__(config.d_model, _Mixer(config, backend, conv))
 
     def advance(self, x: Tensor, state: Tensor | None, resets: Tensor | None) -> tuple[Tensor, Tensor]:
         mixer = cast(_Mixer, self.mixer)
@@ -96,26 +95,9 @@ class S5Model(SequenceModel):
 
     `advance` takes a segment of what is longer, with the states before it and the positions where episodes begin, and gives
     the states after it; `stream` takes one position at a time.
-
-    Args:
-        config: the sizes.
-        backend: the convolutions' backend; `auto` chooses.
-        conv: the long convolution to call, with `longwave.long_conv`'s signature.
-        activation_checkpointing: compute each block a second time in the backward pass instead of keeping its inside.
-            Also an attribute.
-
-    Source: see the module's docstring.
     """
 
-    def __init__(
-        self,
-        config: S5Config,
-        *,
-        backend: str = "auto",
-        conv: LongConvOp = long_conv,
-        activation_checkpointing: bool = False,
-    ) -> None:
-        super().__init__(config, activation_checkpointing=activation_checkpointing)
+    def build(self, config: S5Config, backend: str, conv: LongConvOp) -> None:
         self.blocks = nn.ModuleList(_Block(config, backend, conv) for _ in range(config.layers))
         self.norm = nn.LayerNorm(config.d_model)
         initialise(self, keep=(_Mixer,))

@@ -30,7 +30,6 @@ from longwave.nn.long_conv import LongConvOp
 from longwave.nn.residual import CHECKPOINT, ResidualBlock
 from longwave.nn.s4d import S4D
 from longwave.nn.state_space import StateSpaceFilter
-from longwave.ops.long_conv import long_conv
 
 
 @dataclass(frozen=True)
@@ -100,28 +99,11 @@ class Sashimi(SequenceModel):
     its own recurrence, at a cost that does not grow with the position, and runs slower tiers once a group.
 
     It takes no packed documents: their groups would not begin where they do.
-
-    Args:
-        config: the sizes.
-        backend: the convolutions' backend; `auto` chooses.
-        conv: the long convolution to call, with `longwave.long_conv`'s signature.
-        activation_checkpointing: compute each block a second time in the backward pass instead of keeping its inside.
-            Also an attribute.
-
-    Source: see the module's docstring.
     """
 
     packs = False
 
-    def __init__(
-        self,
-        config: SashimiConfig,
-        *,
-        backend: str = "auto",
-        conv: LongConvOp = long_conv,
-        activation_checkpointing: bool = False,
-    ) -> None:
-        super().__init__(config, activation_checkpointing=activation_checkpointing)
+    def build(self, config: SashimiConfig, backend: str, conv: LongConvOp) -> None:
         widths = [config.d_model * config.expand**tier for tier in range(config.poolings + 1)]
         pairs = list(itertools.pairwise(widths))
         self.down = nn.ModuleList(DownPool(fast, slow, config.pool) for fast, slow in pairs)

@@ -19,7 +19,6 @@ from longwave.nn.conv_glu import ConvGLU, FilterConv1d
 from longwave.nn.explicit_filters import MultiScaleFilter
 from longwave.nn.long_conv import LongConvOp
 from longwave.nn.residual import ResidualBlock
-from longwave.ops.long_conv import long_conv
 
 
 @dataclass(frozen=True)
@@ -78,33 +77,16 @@ def _block(config: SGConvConfig, backend: str, conv: LongConvOp) -> ResidualBloc
         for _ in range(1 + config.two_sided)
     ]
     long = FilterConv1d(*filters, backend=backend, conv=conv)
-    return ResidualBlock(config.d_model, ConvGLU(config.d_model, long), d_inner=None)
+    return ResidualBlock(config.d_model, ConvGLU(config.d_model, long))
 
 
 class SGConvModel(SequenceModel):
     """Tokens (B, L), or numbers (B, L, values), to hidden states (B, L, d_model), of any length.
 
     Causal, or with `two_sided` of what comes before and after.
-
-    Args:
-        config: the sizes.
-        backend: the convolutions' backend; `auto` chooses.
-        conv: the long convolution to call, with `longwave.long_conv`'s signature.
-        activation_checkpointing: compute each block a second time in the backward pass instead of keeping its inside.
-            Also an attribute.
-
-    Source: see the module's docstring.
     """
 
-    def __init__(
-        self,
-        config: SGConvConfig,
-        *,
-        backend: str = "auto",
-        conv: LongConvOp = long_conv,
-        activation_checkpointing: bool = False,
-    ) -> None:
-        super().__init__(config, activation_checkpointing=activation_checkpointing)
+    def build(self, config: SGConvConfig, backend: str, conv: LongConvOp) -> None:
         self.causal = not config.two_sided
         self.blocks = nn.ModuleList(_block(config, backend, conv) for _ in range(config.layers))
         self.norm = nn.LayerNorm(config.d_model)

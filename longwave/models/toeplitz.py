@@ -18,7 +18,6 @@ from longwave.models import SequenceModel, check_config, initialise
 from longwave.nn.long_conv import LongConvOp
 from longwave.nn.residual import ResidualBlock
 from longwave.nn.toeplitz_attention import ToeplitzAttention
-from longwave.ops.long_conv import long_conv
 
 
 @dataclass(frozen=True)
@@ -62,28 +61,11 @@ class ToeplitzModel(SequenceModel):
 
     Causal, or with `two_sided` of what comes before and after.
 
-    Args:
-        config: the sizes.
-        backend: the convolutions' backend; `auto` chooses.
-        conv: the long convolution to call, with `longwave.long_conv`'s signature.
-        activation_checkpointing: compute each block a second time in the backward pass instead of keeping its inside.
-            Also an attribute.
-
     Raises:
         ArgumentError: heads do not divide d_model.
-
-    Source: see the module's docstring.
     """
 
-    def __init__(
-        self,
-        config: ToeplitzConfig,
-        *,
-        backend: str = "auto",
-        conv: LongConvOp = long_conv,
-        activation_checkpointing: bool = False,
-    ) -> None:
-        super().__init__(config, activation_checkpointing=activation_checkpointing)
+    def build(self, config: ToeplitzConfig, backend: str, conv: LongConvOp) -> None:
         self.causal = not config.two_sided
         self.blocks = nn.ModuleList(_block(config, backend, conv) for _ in range(config.layers))
         self.norm = nn.LayerNorm(config.d_model)

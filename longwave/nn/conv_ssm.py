@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from typing import ClassVar
+from collections.abc import Callable
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -11,8 +12,9 @@ from torch.nn import functional as F
 
 from longwave.errors import ArgumentError
 from longwave.nn.long_conv import LongConvOp
-from longwave.nn.s5 import hippo
+from longwave.nn.s5 import S5, hippo
 from longwave.nn.state_space import discretised
+from longwave.nn.states_stream import StatesStream
 from longwave.ops.exponentials import all_states
 from longwave.ops.long_conv import long_conv
 
@@ -44,9 +46,7 @@ class ConvSSM(nn.Module):
     model has 256 channels, state 256 and k = 3, with a residual network in the place of D.
     """
 
-    optimizer_options: ClassVar[dict[str, dict[str, float]]] = {
-        name: {"lr_scale": 0.25, "weight_decay": 0.0} for name in ("log_dt", "log_decay", "frequency", "B")
-    } | {"C": {"lr_scale": 1.0, "weight_decay": 0.0}}
+    optimizer_options: ClassVar = S5.optimizer_options
 
     def __init__(
         self,
@@ -79,27 +79,55 @@ class ConvSSM(nn.Module):
         self.C = nn.Parameter(torch.view_as_real(torch.einsum("cnij,np->cpij", C, vectors).contiguous()).float())
         self.D = nn.Parameter(torch.randn(channels, channels, *window) * fan_in**-0.5)
 
-    def forward(self, u: Tensor, state: Tensor | None = None) -> tuple[Tensor, Tensor]:
+    def forward(self, u: Tensor, state: Tensor | None = None, *, cu_seqlens: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """Frames and what is remembered of them; a frame or some at a time, with the state handed on, give the same.
 
         Args:
             u: (B, T, channels, height, width).
             state: (B, state / 2, height, width), complex: x before the first frame, 0 without it.
+            cu_seqlens: as in `longwave.long_conv`: u is (1, total, ...), and its videos are apart; without a state.
 
         Returns:
             y, of u's shape, and x after the last frame, of state's shape, complex64 (complex128 in float64).
 
         Raises:
-            ArgumentError: a wrong shape or dtype.
+            ArgumentError: a wrong shape or dtype, or both a state and `cu_seqlens`.
         """
         if u.ndim != 5 or u.shape[2] != self.channels:
             raise ArgumentError(f"ConvSSM takes (B, T, {self.channels}, height, width), but got {tuple(u.shape)}")
+        images, P = u.shape[-2:], self.state // 2
+        wanted = (u.shape[0], P, *images)
+        if state is not None and (state.shape != wanted or not state.is_complex()):
+            raise ArgumentError(f"the state is {state.dtype} {tuple(state.shape)}; give a complex one of shape {wanted}")
+        flat = None if state is None else torch.cat([state.real, state.imag], dim=1).flatten(2)
+        y, x = self._through(u, flat, cu_seqlens, self.backend)
+        last = x[:, -1].unflatten(-1, images)
+        return y, torch.complex(last[:, :P], last[:, P:])
+
+    def stream(
+        self,
+        batch_size: int,
+        height: int,
+        width: int,
+        *,
+        max_length: int | None = None,
+        max_rollback: int = 0,
+        backend: str | None = None,
+        after: Callable[[Tensor], Tensor] | None = None,
+    ) -> ConvSSMStream:
+        """This layer for frames that come one by one, each as channels · height · width numbers; `after` is applied to results.
+
+        Raises:
+            ArgumentError: a size is out of range.
+        """
+        chosen = self.backend if backend is None else backend
+        return ConvSSMStream(
+            self, batch_size, (height, width), chosen, max_length=max_length, max_rollback=max_rollback, after=after
+        )  # fmt: skip
+
+    def _through(self, u: Tensor, state: Tensor | None, cu_seqlens: Tensor | None, backend: str) -> tuple[Tensor, Tensor]:
+        """Frames like u, and all states (B, T, state, height · width), real parts first; from one state (B, state, ...) on."""
         N, T, _, height, width = u.shape
-        P = self.state // 2
-        if state is not None and (state.shape != (N, P, height, width) or not state.is_complex()):
-            raise ArgumentError(
-                f"the state is {state.dtype} {tuple(state.shape)}; give a complex one of shape {(N, P, height, width)}"
-            )
         with torch.autocast(u.device.type, enabled=False):
             wide = torch.promote_types(self.D.dtype, torch.float32)
             frames = u.to(wide).flatten(0, 1)
@@ -108,15 +136,27 @@ class ConvSSM(nn.Module):
             B = b.view(-1, 1, 1, 1) * torch.view_as_complex(self.B.double())
             C = 2 * self.C.double()
             v = F.conv2d(frames, torch.cat([B.real, B.imag]).to(wide), padding="same")
-            lead = None if state is None else torch.cat([state.real, state.imag], dim=1).flatten(2).to(wide)
+            lead = None if state is None else state.to(wide)
             x = all_states(
-                log_z, v.view(N, T, 2 * P, height * width), lead, backend=self.backend, conv=self.conv
+                log_z, v.reshape(N, T, self.state, height * width), lead, cu_seqlens=cu_seqlens, backend=backend, conv=self.conv
             )  # fmt: skip
-            images = x.reshape(N * T, 2 * P, height, width)
+            images = x.reshape(N * T, self.state, height, width)
             y = F.conv2d(images, torch.cat([C[..., 0], -C[..., 1]], dim=1).to(wide), padding="same")
             y = y + F.conv2d(frames, self.D.to(wide), padding="same")
-            last = x[:, -1].unflatten(-1, (height, width))
-            return y.view(u.shape).to(u.dtype), torch.complex(last[:, :P], last[:, P:])
+            return y.reshape(u.shape).to(u.dtype), x
 
     def extra_repr(self) -> str:
         return f"channels={self.channels}, state={self.state}, kernel={self.kernel}"
+
+
+class ConvSSMStream(StatesStream):
+    """What `ConvSSM.stream` opens."""
+
+    def __init__(self, layer: ConvSSM, batch_size: int, size: tuple[int, int], backend: str, **options: Any) -> None:
+        pixels = math.prod(size)
+        super().__init__(layer.channels * pixels, (layer.state, pixels), batch_size, device=layer.D.device, **options)
+        self.layer, self.size, self.backend = layer, size, backend
+
+    def advance(self, u: Tensor, state: Tensor) -> tuple[Tensor, Tensor]:
+        y, states = self.layer._through(u.unflatten(-1, (self.layer.channels, *self.size)), state, None, self.backend)
+        return y.flatten(2), states

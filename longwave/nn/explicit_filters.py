@@ -62,7 +62,7 @@ class SquashedFilter(nn.Module):
             if self.smooth:
                 # The last taps' means take zeros in only where the filter itself ends.
                 k = F.avg_pool1d(k, 2 * self.smooth + 1, stride=1, padding=self.smooth)[:, :taps]
-            return torch.sign(k) * F.relu(k.abs() - self.squash) if self.squash else k
+            return F.softshrink(k, self.squash) if self.squash else k
 
     def extra_repr(self) -> str:
         return f"channels={self.channels}, max_length={self.max_length}, squash={self.squash}, smooth={self.smooth}"

@@ -7,8 +7,11 @@ from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 
 from longwave.errors import ArgumentError
+from longwave.nn.decode import PART
+from longwave.nn.residual import CHECKPOINT
 
 
 class Sine(nn.Module):
@@ -85,9 +88,9 @@ class HyenaFilter(nn.Module):
         self.activations = nn.ModuleList(Sine(width, frequency) for _ in range(inner_layers + 1))
         self.out = nn.Linear(width, channels, bias=False)
 
-    def positions(self, taps: int, *, device: torch.device, dtype: torch.dtype) -> Tensor:
-        """The first `taps` positions p, (taps,), 0 at the first and 1 at tap `max_length` - 1."""
-        return torch.arange(taps, device=device, dtype=dtype) / max(self.max_length - 1, 1)
+    def positions(self, first: int, stop: int, *, device: torch.device, dtype: torch.dtype) -> Tensor:
+        """The positions p of taps `first` to `stop` - 1, 0 at the first of all and 1 at tap `max_length` - 1."""
+        return torch.arange(first, stop, device=device, dtype=dtype) / max(self.max_length - 1, 1)
 
     def forward(self, taps: int | None = None) -> Tensor:
         """The first `taps` taps (all `max_length` without it).
@@ -102,10 +105,20 @@ class HyenaFilter(nn.Module):
         taps = self.max_length if taps is None else taps
         if not 1 <= taps <= self.max_length:
             raise ArgumentError(f"HyenaFilter was asked for {taps} taps; it has 1 to {self.max_length}")
+        if taps <= PART:
+            return self._span(0, taps)
+        spans = [(first, min(first + PART, taps)) for first in range(0, taps, PART)]
+        if not torch.is_grad_enabled():
+            return torch.cat([self._span(*span) for span in spans], dim=1)
+        # Inside, the network holds several times what it gives: it is computed again, a part at a time.
+        return torch.cat([checkpoint(self._span, *span, **CHECKPOINT) for span in spans], dim=1)
+
+    def _span(self, first: int, stop: int) -> Tensor:
+        """Taps `first` to `stop` - 1, (channels, stop - first)."""
         weight = self.out.weight
         dtype = torch.promote_types(weight.dtype, torch.float32)
         with torch.autocast(weight.device.type, enabled=False):
-            p_K = self.positions(taps, device=weight.device, dtype=dtype)
+            p_K = self.positions(first, stop, device=weight.device, dtype=dtype)
             bands = (self.features - 1) // 2
             # 1e-4 in place of 0 cycles, as published: a constant feature would be a second bias.
             f = torch.linspace(1e-4, bands - 1, bands, device=weight.device, dtype=dtype)

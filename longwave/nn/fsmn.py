@@ -138,6 +138,11 @@ class Fsmn(nn.Module):
             nn.init.xavier_uniform_(linear.weight)
         nn.init.zeros_(self.hidden.bias)
 
+    @property
+    def reach(self) -> tuple[int, int]:
+        """Positions that are seen before the present and after it."""
+        return self.memory.reach
+
     def forward(self, u: Tensor, *, cu_seqlens: Tensor | None = None) -> Tensor:
         """Of `u` (B, L, d_model); the result has its shape. Raises ArgumentError for what the convolution refuses."""
         y: Tensor = self.memory(self.projected(u), cu_seqlens=cu_seqlens)
@@ -178,15 +183,15 @@ class FsmnStream(LayerStream):
 
 
 class GatedFsmn(nn.Module):
-    """MossFormer2's block: two branches, one through dilated memory, the other its gate, inside a bottleneck and a shortcut.
+    """MossFormer2's block without its shortcut: two branches in a bottleneck, one through dilated memory, the other its gate.
 
         x = norm(PReLU(W1 u + b1))        branch(x) = s + conv(s),  s = SiLU(W norm(x) + b)
-        y = u + W2 norm(branch_v(x) · memory(branch_u(x)) + x) + b2
+        y = W2 norm(branch_v(x) · memory(branch_u(x)) + x) + b2
         memory(s) = s + o_depth,  o_0 = V ReLU(W s + b),  o_{i+1} = PReLU(norm(Σ_{j<=i} conv_ij(o_j)))
 
     conv has 17 taps, 8 of them ahead (none if `ahead` is 0); conv_ij has taps 2^i apart, dense connections as in the paper:
     every o reads all before it, channel by channel. What differs: the norm of o is LayerNorm over channels, where theirs is
-    over the whole recording, so that results depend on a window alone; it can be streamed (`WindowStream`, with `reach`).
+    over the whole recording, so that results depend on a window alone; with `ahead` above 0, `WindowStream` takes `reach`.
 
     Args:
         d_model: channels of input and result.
@@ -243,18 +248,53 @@ class GatedFsmn(nn.Module):
         Raises:
             ArgumentError: what the convolutions refuse.
         """
+        return self.through(u, lambda conv, x: conv(x, cu_seqlens=cu_seqlens))
+
+    def through(self, u: Tensor, convolve: Callable[[MemoryConv1d, Tensor], Tensor]) -> Tensor:
+        """The layer of `u` (..., d_model), with every convolution made by `convolve`."""
         x = self.in_norm(self.in_activation(self.in_proj(u)))
         s, gate = (
-            local(F.silu(linear(norm(x))), cu_seqlens=cu_seqlens)
+            convolve(cast(MemoryConv1d, local), F.silu(linear(norm(x))))
             for norm, linear, local in zip(self.norms, self.branches, self.local, strict=True)
         )
         read = o = self.project(F.relu(self.hidden(s)))
         for conv, norm, activation in zip(self.dilated, self.dilated_norms, self.activations, strict=True):
-            sums = conv(read, cu_seqlens=cu_seqlens).unflatten(-1, (-1, o.shape[-1])).sum(-2)
-            o = activation(norm(sums).transpose(1, 2)).transpose(1, 2)
+            sums = convolve(cast(MemoryConv1d, conv), read).unflatten(-1, (-1, o.shape[-1])).sum(-2)
+            normed = norm(sums)
+            o = torch.where(normed > 0, normed, cast(nn.PReLU, activation).weight.to(normed.dtype) * normed)
             read = torch.cat([o, read.to(o.dtype)], dim=-1)
-        y: Tensor = u + self.out_proj(self.out_norm(gate * (s + o) + x))
+        y: Tensor = self.out_proj(self.out_norm(gate * (s + o) + x))
         return y
+
+    def stream(
+        self, batch_size: int, *, max_length: int | None = None, max_rollback: int = 0, backend: str | None = None
+    ) -> GatedFsmnStream:
+        """This layer for positions that come one by one. Raises ArgumentError if it looks ahead, or a size is out of range."""
+        memories = [cast(MemoryConv1d, conv) for conv in (*self.local, *self.dilated)]
+        streams = {
+            memory: memory.stream(batch_size, max_length=max_length, max_rollback=max_rollback, backend=backend)
+            for memory in memories
+        }
+        return GatedFsmnStream(self, streams)
+
+
+class GatedFsmnStream(LayerStream):
+    """What `GatedFsmn.stream` opens."""
+
+    def __init__(self, layer: GatedFsmn, memories: dict[MemoryConv1d, Stream]) -> None:
+        self.layer, self.memories, self.streams = layer, memories, list(memories.values())
+
+    @torch.no_grad()
+    def prefill(self, u: Tensor, lengths: Sequence[int] | Tensor | None = None) -> Tensor:
+        return self.layer.through(u, lambda conv, x: self.memories[conv].prefill(x.transpose(1, 2), lengths).transpose(1, 2))
+
+    @torch.no_grad()
+    def extend(self, u: Tensor) -> Tensor:
+        return self.layer.through(u, lambda conv, x: self.memories[conv].extend(x.transpose(1, 2)).transpose(1, 2))
+
+    @torch.no_grad()
+    def step(self, u_t: Tensor) -> Tensor:
+        return self.layer.through(u_t, lambda conv, x: self.memories[conv].step(x))
 
 
 class WindowStream:

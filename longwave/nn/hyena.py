@@ -108,13 +108,43 @@ class HyenaOperator(nn.Module):
         (B, L, d_model), as `out_proj` takes them; with `layout="BHL"` both with the last two dimensions exchanged.
         """
         channels, time = (2, 1) if layout == "BLH" else (1, 2)
-        z, *gates = projected.split(self.d_model, dim=channels)
-        taps = self.filter.max_length if self.split else min(projected.shape[time], self.filter.max_length)
-        filters = self.filter(taps).split(self.d_model)
+        parts = projected.split(self.d_model, dim=channels)
+        filters = self.filters(projected.shape[time]).split(self.d_model)
+        return self.between_gates(parts, filters, self.D, cu_seqlens, layout=layout)
+
+    def project(self, u: Tensor, channels: slice) -> Tensor:
+        """The projection and the short convolution of some channels: `u` (B, L, d_model) to their v, x_1, …, x_N side by side,
+        (B, L, (order + 1) h), as `between_gates` takes them in parts.
+        """
+
+        def rows(parameter: Tensor) -> Tensor:
+            return parameter.unflatten(0, (-1, self.d_model))[:, channels].flatten(0, 1)
+
+        projected = F.linear(u, rows(self.in_proj.weight), rows(self.in_proj.bias))
+        bias = None if self.short.bias is None else rows(self.short.bias)
+        return self.short.conv(projected, rows(self.short.weight), bias, activation=self.short.activation, layout="BLH")
+
+    def filters(self, length: int) -> Tensor:
+        """The taps that `length` positions meet: ((order - 1) d_model, K), those of the first long convolution first."""
+        return self.filter(self.filter.max_length if self.split else min(length, self.filter.max_length))
+
+    def between_gates(
+        self,
+        parts: Sequence[Tensor],
+        filters: Sequence[Tensor],
+        D: Tensor,
+        cu_seqlens: Tensor | None = None,
+        *,
+        layout: str = "BLH",
+    ) -> Tensor:
+        """v, x_1, …, x_N and the filters k_1, …, k_(N-1) to x_N · z_N, of all channels or of some: the parts (B, L, h) or
+        (B, h, L) by `layout`, the filters (h, K), D (order - 1, h).
+        """
+        z, *gates = parts
         for n, k in enumerate(filters):
             postgate = gates[-1] if n == self.order - 2 else None
             z = self.conv(
-                z, k, self.D[n], mode="causal", pregate=gates[n], postgate=postgate, cu_seqlens=cu_seqlens,
+                z, k, D[n], mode="causal", pregate=gates[n], postgate=postgate, cu_seqlens=cu_seqlens,
                 frequency_mask=self.frequency_mask, layout=layout, backend=self.backend,
             )  # fmt: skip
         return z

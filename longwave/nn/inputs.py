@@ -8,6 +8,25 @@ from torch import Tensor, nn
 from longwave.errors import ArgumentError
 
 
+def check_inputs(inputs: Tensor, vocabulary: int, values: int) -> None:
+    """Hold inputs to tokens (B, L) where there is a vocabulary, else to numbers (B, L, values).
+
+    Raises:
+        ArgumentError: they are something else.
+    """
+    if vocabulary:
+        if inputs.is_floating_point() or inputs.is_complex() or inputs.dtype == torch.bool or inputs.ndim != 2:
+            raise ArgumentError(
+                f"this model takes integer tokens (B, L), but got {inputs.dtype} {tuple(inputs.shape)}; "
+                "a model with vocabulary=0 and values=... takes numbers"
+            )
+    elif not inputs.is_floating_point() or inputs.ndim != 3 or inputs.shape[-1] != values:
+        raise ArgumentError(
+            f"this model takes numbers (B, L, {values}), but got {inputs.dtype} {tuple(inputs.shape)}; "
+            "a model with a vocabulary takes tokens"
+        )
+
+
 class Inputs(nn.Module):
     """Tokens, or numbers, to vectors of `d_model`.
 
@@ -45,18 +64,9 @@ class Inputs(nn.Module):
         Raises:
             ArgumentError: tokens where numbers are read or the other way round, or another number of values.
         """
+        check_inputs(inputs, self.vocabulary, self.values)
         if self.vocabulary:
-            if inputs.is_floating_point() or inputs.is_complex() or inputs.dtype == torch.bool or inputs.ndim != 2:
-                raise ArgumentError(
-                    f"this model takes integer tokens (B, L), but got {inputs.dtype} {tuple(inputs.shape)}; "
-                    "a model with vocabulary=0 and values=... takes numbers"
-                )
             return nn.functional.embedding(inputs, self.weight)
-        if not inputs.is_floating_point() or inputs.ndim != 3 or inputs.shape[-1] != self.values:
-            raise ArgumentError(
-                f"this model takes numbers (B, L, {self.values}), but got {inputs.dtype} {tuple(inputs.shape)}; "
-                "a model with a vocabulary takes tokens"
-            )
         return nn.functional.linear(inputs, self.weight, self.bias)
 
     def extra_repr(self) -> str:

@@ -22,11 +22,12 @@ class ResidualBlock(nn.Module):
         d_model: channels.
         mixer: what mixes along the sequence: (B, L, d_model) and `cu_seqlens` to (B, L, d_model).
         d_inner: the MLP's width; without it there is none, and y is the result.
+        norm: whether a norm stands before the mixer.
     """
 
-    def __init__(self, d_model: int, mixer: nn.Module, *, d_inner: int | None) -> None:
+    def __init__(self, d_model: int, mixer: nn.Module, *, d_inner: int | None = None, norm: bool = True) -> None:
         super().__init__()
-        self.mixer_norm = nn.LayerNorm(d_model)
+        self.mixer_norm = nn.LayerNorm(d_model) if norm else nn.Identity()
         self.mixer = mixer
         self.has_mlp = d_inner is not None
         if d_inner is None:

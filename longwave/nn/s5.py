@@ -3,18 +3,17 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from typing import ClassVar
+from collections.abc import Callable
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from longwave.errors import ArgumentError
-from longwave.nn.decode import LayerStream
 from longwave.nn.long_conv import LongConvOp
 from longwave.nn.state_space import discretised
+from longwave.nn.states_stream import StatesStream
 from longwave.ops.exponentials import all_states
 from longwave.ops.long_conv import long_conv
 
@@ -162,7 +161,9 @@ class S5(nn.Module):
             ArgumentError: a size is out of range.
         """
         chosen = self.backend if backend is None else backend
-        return S5Stream(self, batch_size, max_length, max_rollback, chosen, time_scale, after)
+        return S5Stream(
+            self, batch_size, chosen, time_scale, max_length=max_length, max_rollback=max_rollback, after=after
+        )  # fmt: skip
 
     def _through(
         self, u: Tensor, state: Tensor | None, cu_seqlens: Tensor | None, time_scale: float, *, backend: str | None = None
@@ -201,131 +202,26 @@ class S5(nn.Module):
         return f"d_model={self.d_model}, state={self.state}"
 
 
-@dataclass(frozen=True)
-class S5State:
-    """Where an `S5Stream` stands: the last states (B, kept, state), real parts first, float64, and the position."""
+class S5Stream(StatesStream):
+    """What `S5.stream` opens: a step is one product of small matrices and the states' own."""
 
-    states: Tensor
-    position: int
-
-
-class S5Stream(LayerStream):
-    """What `S5.stream` opens: a step is one product of small matrices and the states' own. The last max_rollback + 1 states
-    are kept.
-    """
-
-    taps = 0
-    _states: Tensor
-    _position: int
-
-    def __init__(
-        self,
-        layer: S5,
-        batch_size: int,
-        max_length: int | None,
-        max_rollback: int,
-        backend: str,
-        time_scale: float,
-        after: Callable[[Tensor], Tensor] | None,
-    ) -> None:
-        if batch_size < 1 or max_rollback < 0 or (max_length is not None and max_length < 1):
-            raise ArgumentError(
-                f"a stream needs batch_size and max_length >= 1 and max_rollback >= 0, got {batch_size}, {max_length} and "
-                f"{max_rollback}"
-            )
-        self.layer, self.after, self.backend, self.time_scale = layer, after, backend, time_scale
-        self.batch_size, self.max_length, self.max_rollback = batch_size, max_length, max_rollback
+    def __init__(self, layer: S5, batch_size: int, backend: str, time_scale: float, **options: Any) -> None:
+        super().__init__(layer.d_model, (layer.state,), batch_size, device=layer.D.device, **options)
+        self.layer, self.backend, self.time_scale = layer, backend, time_scale
         with torch.no_grad():
             log_z, self._B, self._C = layer.discrete(time_scale=time_scale)
             self._z, self._D = torch.exp(log_z), layer.D.double()
-        self._silence()
-
-    @property
-    def position(self) -> int:
-        return self._position
 
     @property
     def nbytes(self) -> int:
-        return self._states.nbytes + self._B.nbytes + self._C.nbytes
+        return super().nbytes + self._B.nbytes + self._C.nbytes
 
-    @torch.no_grad()
-    def prefill(self, u: Tensor, lengths: Sequence[int] | Tensor | None = None) -> Tensor:
-        self._silence()
-        if lengths is None:
-            return self.extend(u)
-        given = torch.as_tensor(lengths, device=u.device)
-        T = u.shape[1]
-        if given.shape != (self.batch_size,) or given.is_floating_point() or bool(((given < 0) | (given > T)).any()):
-            raise ArgumentError(f"lengths is {lengths}; give {self.batch_size} integers from 0 to the {T:,} positions")
-        silent = torch.arange(T, device=u.device).view(-1, 1) < (T - given).view(-1, 1, 1)
-        return self.extend(u.masked_fill(silent, 0))
+    def advance(self, u: Tensor, state: Tensor) -> tuple[Tensor, Tensor]:
+        return self.layer._through(u, state, None, self.time_scale, backend=self.backend)
 
-    @torch.no_grad()
-    def extend(self, u: Tensor) -> Tensor:
-        self._check(u, 3)
-        y, x = self.layer._through(u, self._states[:, -1].to(u.dtype), None, self.time_scale, backend=self.backend)
-        self._take(x.double())
-        return y if self.after is None else self.after(y)
-
-    @torch.no_grad()
-    def step(self, u_t: Tensor) -> Tensor:
-        self._check(u_t, 2)
+    def advance_one(self, u_t: Tensor, state: Tensor) -> tuple[Tensor, Tensor]:
         exact = u_t.double()
-        re, im = self._states[:, -1].chunk(2, dim=-1)
+        re, im = state.chunk(2, dim=-1)
         v = F.linear(exact, self._B)
         x = torch.cat([self._z.real * re - self._z.imag * im, self._z.real * im + self._z.imag * re], dim=-1) + v
-        self._take(x.unsqueeze(1))
-        y = (F.linear(x, self._C) + self._D * exact).to(u_t.dtype)
-        return y if self.after is None else self.after(y)
-
-    def rollback(self, n: int) -> None:
-        most = min(self.max_rollback - (self._furthest - self._position), self._states.shape[1] - 1, self._position)
-        if isinstance(n, bool) or not isinstance(n, int) or not 0 <= n <= most:
-            raise ArgumentError(
-                f"a rollback of {n!r} positions was asked for, and {max(0, most):,} are allowed (max_rollback="
-                f"{self.max_rollback:,}, {self._position:,} taken); give a larger max_rollback, or restore a snapshot"
-            )
-        self._position -= n
-        self._states = self._states[:, : self._states.shape[1] - n]
-
-    def reorder(self, rows: Tensor) -> None:
-        if not isinstance(rows, Tensor) or rows.dtype not in (torch.int64, torch.int32) or rows.shape != (self.batch_size,):
-            raise ArgumentError(f"rows must be an integer tensor of shape ({self.batch_size},); give one row number a row")
-        if bool(((rows < 0) | (rows >= self.batch_size)).any()):
-            raise ArgumentError(f"rows has numbers outside of 0 to {self.batch_size - 1}; give rows of the batch")
-        self._states = self._states[rows.to(self._states.device)]
-
-    def snapshot(self) -> list[S5State]:
-        return [S5State(self._states.clone(), self._position)]
-
-    def restore(self, states: Sequence[S5State]) -> None:
-        if not isinstance(states, Sequence) or len(states) != 1 or not isinstance(states[0], S5State):
-            raise ArgumentError("these are not the states of one S5 stream; give what snapshot() returned")
-        (state,) = states
-        if state.states.shape[0] != self.batch_size or state.states.shape[2] != self.layer.state:
-            raise ArgumentError(
-                f"the states have shape {tuple(state.states.shape)}; this stream wants ({self.batch_size}, any, "
-                f"{self.layer.state}): open a stream of that size"
-            )
-        self._states, self._position = state.states[:, -self.max_rollback - 1 :].clone(), state.position
-        self._furthest = self._position
-
-    def _silence(self) -> None:
-        self._states = torch.zeros(self.batch_size, 1, self.layer.state, dtype=torch.float64, device=self._z.device)
-        self._position = self._furthest = 0
-
-    def _take(self, x: Tensor) -> None:
-        self._states = torch.cat([self._states, x], dim=1)[:, -self.max_rollback - 1 :]
-        self._position += x.shape[1]
-        self._furthest = max(self._furthest, self._position)
-
-    def _check(self, u: Tensor, dims: int) -> None:
-        more = u.shape[1] if dims == 3 else 1
-        if u.dim() != dims or u.shape[0] != self.batch_size or u.shape[-1] != self.layer.d_model or not more:
-            wanted = (self.batch_size, self.layer.d_model) if dims == 2 else (self.batch_size, "T", self.layer.d_model)
-            raise ArgumentError(f"u has shape {tuple(u.shape)}; this stream takes ({', '.join(map(str, wanted))})")
-        if self.max_length is not None and self._position + more > self.max_length:
-            raise ArgumentError(
-                f"{more:,} positions more would be {self._position + more:,} in all, and the stream was opened for "
-                f"max_length={self.max_length:,}; open a longer one, or prefill again"
-            )
+        return (F.linear(x, self._C) + self._D * exact).to(u_t.dtype), x

@@ -9,6 +9,8 @@ from longwave.models import SequenceModel
 from longwave.train.task import Classes
 
 POOLS = ("positions", "mean", "last")
+PLACE_FEATURES = 8
+"""Of each of a position's places, made by a linear map where hidden states are not of places."""
 
 
 class Classifier(nn.Module):
@@ -16,10 +18,10 @@ class Classifier(nn.Module):
 
     Args:
         body: the model; its config says `d_model`.
-        classes: how many, and at each position or for the whole sequence.
+        classes: how many, and at each position, each of its places, or for the whole sequence.
 
     Raises:
-        ArgumentError: an unknown pool, or fewer than 2 classes.
+        ArgumentError: an unknown pool, several places where answers are not of positions, or fewer than 2 classes.
     """
 
     def __init__(self, body: SequenceModel, classes: Classes) -> None:
@@ -29,10 +31,19 @@ class Classifier(nn.Module):
                 f"a head has at least 2 classes and a pool of {', '.join(POOLS)}, but "
                 f"{classes.count} and {classes.pool!r} were given"
             )
-        self.body, self.pool = body, classes.pool
-        self.head = nn.Linear(body.config.d_model, classes.count)
-        nn.init.normal_(self.head.weight, std=0.02)
-        nn.init.zeros_(self.head.bias)
+        if classes.places < 1 or (classes.places > 1 and classes.pool != "positions"):
+            raise ArgumentError(
+                f"several answers are given at positions only, but {classes.places} of the pool {classes.pool!r} were asked"
+            )
+        self.body, self.pool, self.places = body, classes.pool, classes.places
+        spread = 1 < classes.places != body.places
+        width = PLACE_FEATURES if spread else body.config.d_model // classes.places
+        self.spread = nn.Linear(body.config.d_model, classes.places * width) if spread else None
+        self.head = nn.Linear(width, classes.count)
+        for linear in (self.head, self.spread):
+            if linear is not None:
+                nn.init.normal_(linear.weight, std=0.02)
+                nn.init.zeros_(linear.bias)
 
     @property
     def head_bias(self) -> Tensor:
@@ -44,7 +55,7 @@ class Classifier(nn.Module):
         return self.head.weight
 
     def forward(self, inputs: Tensor, *, cu_seqlens: Tensor | None = None) -> Tensor:
-        """What the head looks at: (B, L, d_model), or (B, d_model) for one answer a sequence.
+        """What the head looks at: (B, L, d_model), (B, L, places, features), or (B, d_model) for one answer a sequence.
 
         Raises:
             ArgumentError: the inputs are not what the body reads, or documents are packed and answers are one a sequence.
@@ -55,6 +66,8 @@ class Classifier(nn.Module):
             hidden = self.body(inputs, cu_seqlens=cu_seqlens)
         else:
             raise ArgumentError("one answer a sequence cannot be given of packed documents; give one document a row")
+        if self.places > 1:
+            return (hidden if self.spread is None else self.spread(hidden)).unflatten(-1, (self.places, -1))
         if self.pool == "mean":
             return hidden.mean(dim=1, dtype=self.head.weight.dtype)  # not of 16 bits
         return hidden[:, -1] if self.pool == "last" else hidden

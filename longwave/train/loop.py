@@ -165,6 +165,7 @@ def update(job: Job, optimizer: torch.optim.Optimizer, rate: float, clip: float,
     loss = nats / asked
     # Before the backward, after which the parameters of the head may be apart again.
     right = right_answers(job.model, hidden.detach(), batch.targets) if job.metric.higher_is_better else None
+    del nats, hidden  # as large as all inputs of a block: not to be held through the backward pass
     optimizer.zero_grad(set_to_none=True)
     loss.backward()
     norm = clip_gradient(job.model, clip)

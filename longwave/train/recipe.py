@@ -1,7 +1,8 @@
 """What a model is trained with unless an option says otherwise: a TOML file a (task, model), found by being in `recipes`.
 
 `TASK-MODEL.toml` names a `preset`, the one to take when the model alone is asked for, and has a table for every preset that has
-its own numbers: `context`, `batch`, `steps`, `lr`, and any other option of the task.
+its own numbers: `context`, `batch`, `steps`, `lr`, and any other option of the task. What `also` lists are further runs of the
+preset, each with the options that it changes: rows of `docs/results.md`, whose commands say them.
 """
 
 from __future__ import annotations
@@ -52,7 +53,18 @@ def defaults(task: str, preset: str) -> dict[str, Any]:
     model, config = models.find_preset(preset)
     length = config.filter_length
     rough = {"context": length, "batch": max(TOKENS_A_STEP // length, 1), "steps": 10_000, "lr": 6e-4}
-    return {**rough, **available().get((task, model), {}).get(preset, {})}
+    own = available().get((task, model), {}).get(preset, {})
+    return {**rough, **{name: value for name, value in own.items() if name != "also"}}
+
+
+def runs(task: str, preset: str) -> list[dict[str, Any]]:
+    """What the preset's recipe runs: the options of each run that differ from `defaults`, those of the first none.
+
+    Raises:
+        ArgumentError: there is no such preset.
+    """
+    model, _ = models.find_preset(preset)
+    return [{}, *available().get((task, model), {}).get(preset, {}).get("also", ())]
 
 
 def _size(config: Any) -> tuple[int, int]:

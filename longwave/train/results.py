@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-from longwave import models
 from longwave.bench.stamp import Stamp, checkout
 from longwave.errors import DataError
 from longwave.train import recipe, tasks
 from longwave.train.job import RESULT, SCHEMA
-from longwave.train.options import resolve
+from longwave.train.options import Options, dashed, resolve
+from longwave.train.task import Value
 
 _HEADER = (
     "task", "model", "preset", "parameters", "context", "steps", "seconds", "score", "baseline", "command", "commit", "machine",
@@ -67,15 +67,17 @@ def kept() -> list[dict[str, Any]]:
 
 
 def as_markdown(results: Iterable[dict[str, Any]]) -> str:
-    """The page: a row for every result, and one for every preset of a recipe that has none."""
+    """The page: a row for every result, and one for every run of a recipe that has none, of its preset and context."""
     results = list(results)
     rows = [_row(result) for result in results]
-    ran = {(result["task"], result["preset"]) for result in results}
+    ran = {(result["task"], result["preset"], result["context"]) for result in results}
     for (task, model), content in recipe.available().items():
-        if task in tasks.available() and model in models.available():
-            presets = [name for name, value in content.items() if isinstance(value, dict)]
-            rows += [_missing(task, model, preset) for preset in presets if (task, preset) not in ran]
-    rows.sort(key=lambda row: row[:3])
+        for preset in (name for name, value in content.items() if isinstance(value, dict)):
+            for asked in recipe.runs(task, preset):
+                chosen = resolve(task, {"preset": preset, **asked})
+                if (task, preset, chosen.context) not in ran:
+                    rows.append(_missing(model, chosen, asked))
+    rows.sort(key=lambda row: (*row[:3], int(row[4].replace(",", ""))))
     lines = ["| " + " | ".join(_HEADER) + " |", "|" + "---|" * len(_HEADER), *("| " + " | ".join(row) + " |" for row in rows)]
     return _INTRODUCTION + "\n" + "\n".join(lines) + "\n"
 
@@ -92,7 +94,9 @@ def _row(result: dict[str, Any]) -> tuple[str, ...]:
     )  # fmt: skip
 
 
-def _missing(task: str, model: str, preset: str) -> tuple[str, ...]:
-    chosen = resolve(task, {"preset": preset})
-    command = f"`longwave train {task} --preset {preset}`"
-    return task, model, preset, "", f"{chosen.context:,}", f"{chosen.steps:,}", "", "not run", "", command, "", ""
+def _missing(model: str, chosen: Options, asked: Mapping[str, Value]) -> tuple[str, ...]:
+    words = "".join(f" --{dashed(name)} {value}" for name, value in asked.items())
+    command = f"`longwave train {chosen.task} --preset {chosen.preset}{words}`"
+    return (
+        chosen.task, model, chosen.preset, "", f"{chosen.context:,}", f"{chosen.steps:,}", "", "not run", "", command, "", "",
+    )  # fmt: skip

@@ -43,8 +43,10 @@ def as_task(
     def batches(step: int) -> Batch:
         return _batch(split.train.batch(step, setting.batch, setting.seed))
 
+    positions = setting.context * (classes.places if classes else 1)
+
     def held_out(part: HeldOut, most: int) -> Iterator[Batch]:
-        for examples in part.batches(min(max(POSITIONS_AT_A_TIME // setting.context, 1), most)):
+        for examples in part.batches(min(max(POSITIONS_AT_A_TIME // positions, 1), most)):
             yield _batch(Examples(examples.inputs[:most], examples.labels[:most]))
             if (most := most - len(examples)) <= 0:
                 return

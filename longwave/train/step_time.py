@@ -12,12 +12,15 @@ import torch
 from torch import Tensor
 
 from longwave import models
+from longwave.bench.memory import peak_extra_bytes
 from longwave.train.heads import Trained, body_of, with_head
 from longwave.train.score import loss_nats
 from longwave.train.task import Batch, Classes
 
 COPY = "copy"
 SCHEMA = "longwave-step/1"
+# Turns that do not count: compilation, and memory that is kept from then on.
+UNCOUNTED = 2
 
 
 class _Copy(torch.autograd.Function):
@@ -40,31 +43,46 @@ def _copied(u: Tensor, k: Tensor, D: Tensor | None = None, **options: Any) -> Te
 
 @dataclass(frozen=True)
 class Steps:
-    """Median seconds of a training step of each kind, in the order they were asked for."""
+    """Median seconds of a training step of each kind, in the order they were asked for, and, where that was asked for and the
+    machine can say, the bytes that a step holds at its peak beside the parameters and the optimizer's state.
+    """
 
     preset: str
     model: str
     context: int
     batch: int
     seconds: dict[str, float]
+    layers: int
+    bytes: dict[str, int | None]
 
     def __str__(self) -> str:
-        lines = [f"one training step of {self.preset}, {self.batch} sequences of {self.context:,}:"]
+        lines = [f"one training step of {self.preset} with {self.layers} layers, {self.batch} sequences of {self.context:,}:"]
         positions, ceiling = self.batch * self.context, self.seconds[COPY]
         for name, seconds in self.seconds.items():
             what = "convolutions replaced by a copy" if name == COPY else f"backend {name}"
             speed = f"{positions / seconds:,.0f} positions/s, {ceiling / seconds:.0%} of the ceiling"
             if "plain" in self.seconds:
                 speed += f", {self.seconds['plain'] / seconds:.2f} × plain"
+            held = self.bytes.get(name)
+            speed += "" if held is None else f", {held / 2**30:.2f} GiB"
             lines.append(f"  {seconds:8.3f} s  {what}: {speed}")
         return "\n".join(lines)
 
 
 def measure(
-    preset: str, context: int, batch: int, backends: Sequence[str], *, rounds: int, activation_checkpointing: bool
+    preset: str,
+    context: int,
+    batch: int,
+    backends: Sequence[str],
+    *,
+    rounds: int,
+    activation_checkpointing: bool,
+    layers: int | None = None,
+    memory: bool = False,
 ) -> Steps:
-    """Steps in turns (loss, gradients, AdamW; random inputs), the first of each not counted.
+    """Steps in turns (loss, gradients, AdamW; random inputs), the first two of each not counted.
 
+    With `layers` the model has so many: all blocks cost the same, and a few of them say enough.
     The loss is that of the next token where the model predicts tokens, and of ten classes a sequence elsewhere.
 
     Raises:
@@ -72,6 +90,7 @@ def measure(
     """
     kind, config = models.find_preset(preset)
     module = models.find(kind)
+    config = config if layers is None else replace(config, layers=layers)
     sample, classes = _example(config, batch, context)
     steps: dict[str, Callable[[], None]] = {}
     for name in (*backends, COPY):
@@ -82,21 +101,22 @@ def measure(
         optimizer = torch.optim.AdamW(model.parameters())
 
         def step(model: Trained = model, optimizer: torch.optim.Optimizer = optimizer) -> None:
-            nats, count, _ = loss_nats(model, sample, autocast=False)
+            nats, count = loss_nats(model, sample, autocast=False)[:2]
             optimizer.zero_grad(set_to_none=True)
             (nats / count).backward()
             optimizer.step()
 
         steps[name] = step
     times: dict[str, list[float]] = {name: [] for name in steps}
-    for turn in range(rounds + 1):
+    for turn in range(UNCOUNTED + rounds):
         for name, one_step in steps.items():
             start = time.perf_counter()
             one_step()
-            if turn:
+            if turn >= UNCOUNTED:
                 times[name].append(time.perf_counter() - start)
+    held = {name: peak_extra_bytes(one_step) for name, one_step in steps.items()} if memory else {}
     medians = {name: statistics.median(found) for name, found in times.items()}
-    return Steps(preset, kind, context, batch, medians)
+    return Steps(preset, kind, context, batch, medians, config.layers, held)
 
 
 def _example(config: Any, batch: int, context: int) -> tuple[Batch, Classes | None]:

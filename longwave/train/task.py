@@ -20,7 +20,8 @@ class Batch(NamedTuple):
 
     Attributes:
         inputs: (B, L) integer tokens, or (B, L, values) float32.
-        targets: (B, L) int64, or (B,) where one answer a sequence is asked for; `IGNORE` where nothing is.
+        targets: (B, L) int64, (B,) where one answer a sequence is asked for, or (B, L, places) where several a position are;
+            `IGNORE` where nothing is.
         cu_seqlens: (S + 1,) int32, the documents in the inputs, row after row, where any row holds two; else None.
     """
 
@@ -105,10 +106,12 @@ class Classes:
         count: at least 2.
         pool: "positions" for an answer at each, "mean" or "last" for one a sequence: of the mean over its positions, or of its
             last one.
+        places: answers at each position, as of the pixels of a frame; 1 where the pool is another.
     """
 
     count: int
     pool: str
+    places: int = 1
 
 
 @dataclass(frozen=True)

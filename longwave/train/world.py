@@ -33,7 +33,7 @@ T = TypeVar("T")
 # Keys of the store by which processes find each other.
 MADE, FAILED = "longwave/made", "longwave/failed"
 # What blocks are called by beside `forward`.
-FORWARDS = ("checkpointed", "in_parts")
+FORWARDS = ("checkpointed", "staged")
 
 
 class Sizes(NamedTuple):

@@ -13,8 +13,10 @@ import torch
 
 from longwave import models
 from longwave.models import SequenceModel
+from longwave.models.convssm import ConvSSMConfig
 from longwave.models.dfsmn import DFSMNConfig
 from longwave.models.flowstate import FlowStateConfig
+from longwave.models.gated_fsmn import GatedFsmnConfig
 from longwave.models.h3 import H3Config
 from longwave.models.hyena import HyenaConfig
 from longwave.models.hyperzzw import HyperZZWConfig
@@ -33,6 +35,22 @@ def both(config: Any, values: int = 3) -> list[Any]:
 
 
 MICRO: dict[str, list[Any]] = {
+    "convssm": both(
+        ConvSSMConfig(
+            d_model=64,
+            layers=2,
+            filter_length=48,
+            vocabulary=5,
+            predicted=4,
+            values=0,
+            side=4,
+            pool=2,
+            channels=4,
+            state=4,
+            groups=2,
+        ),
+        values=16,
+    ),
     "dfsmn": both(
         DFSMNConfig(
             d_model=8, layers=2, filter_length=48, hidden=16, vocabulary=5, predicted=4, values=0, back=20, ahead=0, stride=1
@@ -40,6 +58,11 @@ MICRO: dict[str, list[Any]] = {
     ),
     "flowstate": both(
         FlowStateConfig(d_model=8, layers=2, filter_length=48, vocabulary=5, predicted=4, values=0, state=4, hippo_blocks=1)
+    ),
+    "gated_fsmn": both(
+        GatedFsmnConfig(
+            d_model=8, layers=2, filter_length=48, vocabulary=5, predicted=4, values=0, inner=6, back=8, ahead=0, depth=2
+        )
     ),
     "h3": [
         *both(H3Config(d_model=8, layers=2, filter_length=48, d_inner=16, vocabulary=5, predicted=4, state=4)),

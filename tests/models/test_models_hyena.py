@@ -10,6 +10,7 @@ import torch
 from longwave.errors import ArgumentError
 from longwave.models import hyena
 from longwave.models.hyena import PRESETS, HyenaConfig, HyenaLM
+from longwave.nn import staged
 
 MICRO = HyenaConfig(d_model=8, layers=2, filter_length=48, d_inner=16, filter_width=8)
 
@@ -47,7 +48,8 @@ def test_model_without_gradients_goes_in_parts(
         model.double()
     with torch.no_grad(), torch.autocast("cpu", dtype=torch.bfloat16, enabled=dtype == torch.bfloat16):
         whole = model(tokens)
-        monkeypatch.setattr(hyena, "PART", 5)
+        for module in (hyena, staged):
+            monkeypatch.setattr(module, "PART", 5)
         rows: list[int] = []
         hook = model.blocks[1].mlp_in.register_forward_hook(lambda _module, inputs, _output: rows.append(inputs[0].shape[1]))
         found = model(tokens)

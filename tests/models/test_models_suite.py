@@ -21,6 +21,7 @@ from longwave.nn import chunked_cross_entropy, decode
 
 CASES = [pytest.param(name, config, id=f"{name}-{i}") for name, configs in MICRO.items() for i, config in enumerate(configs)]
 FIRST = [pytest.param(name, configs[0], id=name) for name, configs in MICRO.items()]
+OTHERS = [case for case in CASES if case.id not in {f"{name}-0" for name in MICRO}]
 STREAMED = [case for case in CASES if made(*case.values).causal]
 TWO_SIDED = [case for case in CASES if case not in STREAMED]
 PRESETS = list(models.presets())
@@ -164,17 +165,34 @@ def test_the_convolution_and_its_backend_come_from_outside(name: str, config: An
     assert (found - made(name, config)(inputs)).abs().max() > 1e-4
 
 
-@pytest.mark.parametrize(("name", "config"), FIRST)
-def test_compiled_equals_eager(name: str, config: Any) -> None:
+def compare_compiled(name: str, config: Any, backend: str) -> None:
+    """Forward and backward in one graph, of the whole model, with eager."""
     torch.compiler.reset()
-    model, inputs = made(name, dataclasses.replace(config, layers=1)), drawn(config, 40)
-    expected, found = model(inputs), torch.compile(model, backend="aot_eager", fullgraph=True)(inputs)
+    model, inputs = made(name, config), drawn(config, 40)
+    expected, found = model(inputs), torch.compile(model, backend=backend, fullgraph=True)(inputs)
     torch.testing.assert_close(found, expected, rtol=1e-9, atol=1e-9)
     direction = torch.randn(expected.shape, dtype=expected.dtype)
     parameters = list(model.parameters())
     wanted, got = (torch.autograd.grad((out * direction).sum(), parameters) for out in (expected, found))
     for want, gradient in zip(wanted, got, strict=True):
         torch.testing.assert_close(gradient, want, rtol=1e-7, atol=1e-9 * want.abs().max().item())
+
+
+@pytest.mark.parametrize(("name", "config"), FIRST)
+def test_compiled_equals_eager(name: str, config: Any) -> None:
+    compare_compiled(name, config, "aot_eager")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("name", "config"), OTHERS)
+def test_other_configs_compiled_equal_eager(name: str, config: Any) -> None:
+    compare_compiled(name, config, "aot_eager")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("name", "config"), FIRST)
+def test_compiled_by_inductor_equals_eager(name: str, config: Any) -> None:
+    compare_compiled(name, config, "inductor")
 
 
 @pytest.mark.parametrize(("name", "config"), CASES)

@@ -79,10 +79,26 @@ def test_gated_fsmn_is_its_formula() -> None:
                 part.weight_ahead.copy_(conv.weight_ahead[6 * j : 6 * j + 6])
                 total += summed(part, o)
             os.append(prelu(norm(total)))
-        expected = u + layer.out_proj(norm(gate * (s + os[-1]) + x))
+        expected = layer.out_proj(norm(gate * (s + os[-1]) + x))
         torch.testing.assert_close(layer(u), expected, rtol=1e-9, atol=1e-10)
     assert layer.reach == (8 + 3 * 7, 8 + 2 * 7)
     assert GatedFsmn(4, 6, ahead=0).reach[1] == 0
+
+
+def test_gated_fsmn_streams_unless_it_looks_ahead() -> None:
+    layer = GatedFsmn(4, 6, back=3, ahead=0, depth=3).double()
+    u = torch.randn(2, 60, 4, dtype=torch.float64)
+    stream = layer.stream(2, max_rollback=3)
+    parts = [stream.prefill(u[:, :10])]
+    for t in range(10, 40):
+        parts.append(stream.step(u[:, t])[:, None])
+        stream.extend(torch.randn(2, 3, 4, dtype=torch.float64))
+        stream.rollback(3)
+    parts.append(stream.extend(u[:, 40:]))
+    with torch.no_grad():
+        torch.testing.assert_close(torch.cat(parts, dim=1), layer(u), rtol=1e-9, atol=1e-10)
+    with pytest.raises(ArgumentError, match="looks ahead"):
+        GatedFsmn(4, 6, back=3, ahead=1).stream(1)
 
 
 @pytest.mark.parametrize("seed", range(3))

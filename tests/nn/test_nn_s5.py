@@ -150,6 +150,26 @@ def test_conv_ssm_goes_frame_by_frame_and_trains() -> None:
     assert ConvSSM.optimizer_options.keys() < {name for name, _ in layer.named_parameters()}
 
 
+def test_conv_ssm_keeps_videos_apart_and_streams() -> None:
+    layer = ConvSSM(2, 4).double()
+    u = torch.randn(1, 9, 2, 3, 5, dtype=torch.float64)
+    with torch.no_grad():
+        packed, _ = layer(u, cu_seqlens=torch.tensor([0, 4, 9], dtype=torch.int32))
+        torch.testing.assert_close(packed, torch.cat([layer(u[:, :4])[0], layer(u[:, 4:])[0]], dim=1), rtol=1e-10, atol=1e-11)
+        whole = layer(u)[0].flatten(2)
+    assert (packed.flatten(2) - whole)[:, 4:].abs().max() > 1e-4
+    flat = u.flatten(2)
+    stream = layer.stream(1, 3, 5, max_rollback=2, after=lambda y: 2 * y)
+    parts = [stream.prefill(flat[:, :3]), stream.step(flat[:, 3])[:, None]]
+    stream.extend(torch.randn(1, 2, 30, dtype=torch.float64))
+    stream.rollback(2)
+    parts.append(stream.extend(flat[:, 4:]))
+    torch.testing.assert_close(torch.cat(parts, dim=1), 2 * whole, rtol=1e-10, atol=1e-11)
+    assert stream.nbytes == 3 * 4 * 15 * 8
+    with pytest.raises(ArgumentError, match="takes"):
+        stream.step(flat[:, 0, :29])
+
+
 @pytest.mark.parametrize(
     "call",
     [

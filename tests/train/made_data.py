@@ -102,6 +102,7 @@ FILES: dict[str, Callable[[Path], list[str]]] = {
     "audio": audio, "dna": dna, "genes": genes, "mnist": mnist, "promoters": promoters, "species": species, "text": text,
     "induction": lambda folder: ["--vocabulary", "4", "--test-questions", "64"],
     "pathfinder": lambda folder: ["--test-images", "32"],
+    "video": lambda folder: [*mnist(folder), "--side", "16", "--test-videos", "4"],
     "recall": lambda folder: ["--vocabulary", "4", "--test-questions", "64"],
 }  # fmt: skip
 """Task -> a function of a folder for its files to the options of a small run."""

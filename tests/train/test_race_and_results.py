@@ -101,10 +101,12 @@ def test_steps_are_kept(
     if files:  # a model of numbers is asked for classes
         pixels = dataclasses.replace(hyena.PRESETS[micro], vocabulary=0, predicted=0, values=1)
         monkeypatch.setitem(hyena.PRESETS, micro, pixels)
-    command = ["step", "--preset", micro, "--context", "64", "--batch", "2", "--rounds", "1", "--backend", "plain", "--save"]
-    status, text, error = typed(capsys, *command)
+    command = ["step", "--preset", micro, "--context", "64", "--batch", "2", "--rounds", "1", "--layers", "1"]
+    status, text, error = typed(capsys, *command, "--memory", "--backend", "plain", "--save")
     assert status == 0, error
     assert "backend plain" in text
     assert "of the ceiling, 1.00 × plain" in text
     (path,) = kept.glob("step-micro-64-*.json")
-    assert set(json.loads(path.read_text())["seconds"]) == {"plain", "copy"}
+    said = json.loads(path.read_text())
+    assert set(said["seconds"]) == set(said["bytes"]) == {"plain", "copy"}
+    assert said["layers"] == 1

@@ -21,7 +21,7 @@ from longwave.train.job import opened
 from longwave.train.task import IGNORE, Batch, Task, chance
 
 NEXT = {"dna", "text", "audio"}
-CONTEXT = {"dna": 1024, "genes": 128, "species": 128, "text": 128, "audio": 128, "recall": 8, "induction": 8}
+CONTEXT = {"dna": 1024, "genes": 128, "species": 128, "text": 128, "audio": 128, "recall": 8, "induction": 8, "video": 6}
 STEPS = 24
 
 
@@ -132,6 +132,8 @@ def test_answers_stand_nowhere_in_what_is_read(task: str, command: list[str]) ->
         assert torch.equal(asked.sum(dim=1), torch.ones(len(asked), dtype=torch.int64))
         assert asked[:, -1].all()
         assert not torch.equal(batch.inputs[:, -1].long(), batch.targets[:, -1])
+    elif task == "video":
+        assert torch.equal(batch.inputs[:, 1:].long(), batch.targets[:, :-1])
     else:
         assert opened.classes is not None
 
@@ -231,8 +233,29 @@ def test_recipes_are_of_tasks_and_models_that_are_there() -> None:
         presets = [name for name, value in content.items() if isinstance(value, dict)]
         assert content["preset"] in presets
         for preset in presets:
-            assert options.resolve(task, {"preset": preset}).flat.items() >= content[preset].items()
+            first, *others = recipe.runs(task, preset)
+            assert first == {}
+            own = {name: value for name, value in content[preset].items() if name != "also"}
+            assert options.resolve(task, {"preset": preset}).flat.items() >= own.items()
+            assert others == content[preset].get("also", [])
+            for run in others:
+                assert options.resolve(task, {"preset": preset, **run}).flat.items() >= run.items()
             assert models.find_preset(preset)[0] == model
+
+
+def test_every_model_has_a_recipe_and_pathfinder_one_of_every_size() -> None:
+    from longwave import models
+    from longwave.data.pathfinder import GEOMETRIES
+
+    assert {model for _, model in recipe.available()} == set(models.available())
+    for published in ("hyenadna-", "m2-bert-"):
+        named = {name for content in recipe.available().values() for name in content}
+        assert {preset for preset in models.presets() if preset.startswith(published)} <= named
+    runs = [
+        options.resolve("pathfinder", {"preset": "s4d-pixels", **run}).own["side"]
+        for run in recipe.runs("pathfinder", "s4d-pixels")
+    ]
+    assert runs == list(GEOMETRIES)
 
 
 def test_filters_may_be_shorter_than_the_context(train: Callable[..., int], tmp_path: Path) -> None:
