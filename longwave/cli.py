@@ -28,7 +28,12 @@ class _Parser(argparse.ArgumentParser):
     """Refuses in one sentence, without the usage text in front of it."""
 
     def error(self, message: str) -> None:  # type: ignore[override]
-        self.exit(2, f"{self.prog}: {message}; see `{self.prog} --help`\n")
+        self.exit(2, f"{self.prog}: {message}; see `{self.prog} --help`\n" if _first_rank() else None)
+
+
+def _first_rank() -> bool:
+    """Rank 0 says what all ranks find out alike."""
+    return os.environ.get("RANK", "0") == "0"
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -52,7 +57,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     except LongwaveError as error:
         if args.debug:
             raise
-        if not (error.everywhere and os.environ.get("RANK", "0") != "0"):  # rank 0 says what all ranks raise
+        if not (error.said or (error.everywhere and not _first_rank())):
             print(f"longwave {args.command}: {error}", file=sys.stderr)
         return 2
     except BrokenPipeError:  # `longwave … | head`: the reader has gone, and that is no error of ours

@@ -8,9 +8,11 @@ class LongwaveError(Exception):
 
     Attributes:
         everywhere: whether every rank of a mesh raises it, so that rank 0 alone need print it.
+        said: whether another rank, which met the failure first, prints it.
     """
 
     everywhere = False
+    said = False
 
 
 class ArgumentError(LongwaveError, ValueError):

@@ -16,10 +16,11 @@ import torch
 from torch import Tensor
 
 from longwave import long_conv
+from longwave.bench.memory import peak_extra_bytes
 from longwave.bench.tolerances import bound, relative_l2
 from longwave.errors import DataError
 
-SCHEMA, SUFFIX = "longwave ranks 1", "ranks"
+SCHEMA, SUFFIX = "longwave ranks 2", "ranks"
 WORLDS = (1, 2, 4)
 B, H = 1, 64
 # Samples, taps, method, chunks, and the GB/s of a link that is played by waiting, or 0 for gloo as it is. Processes that share
@@ -46,6 +47,8 @@ class RanksResult:
     - `ms`, `step_ms`: forward; forward and backward. `moving_ms`: the forward with copies for convolutions,
       `convolving_ms`: its convolutions alone.
     - `overlap`: how much of the shorter of the two was hidden, 0 to 1; None where nothing moves.
+    - `planned_memory`, `measured_memory`: what a forward holds beyond its arguments on the busiest rank, in bytes, as the plan
+      says and as the resident set rose.
     - `received_bytes`: that reach the busiest rank in a forward, as the plan says, `measured_bytes`: as counted.
     """
 
@@ -62,6 +65,8 @@ class RanksResult:
     overlap: float | None
     received_bytes: int
     measured_bytes: int
+    planned_memory: int
+    measured_memory: int
     error: float
 
     @property
@@ -71,7 +76,8 @@ class RanksResult:
             f"{self.ranks} ranks  L={self.L:,} K={self.K:,}  {self.method:<10s} in {self.chunks}  "
             f"{f'link {self.link_gb_s} GB/s' if self.link_gb_s else 'gloo':<13s}{self.ms:8.1f} ms  "
             f"step {self.step_ms:8.1f} ms  moving {self.moving_ms:7.1f}  convolving {self.convolving_ms:7.1f}{hidden}  "
-            f"{self.measured_bytes / 2**20:6.1f} MiB ({self.received_bytes / 2**20:.1f} planned)  error {self.error:.1e}"
+            f"{self.measured_bytes / 2**20:6.1f} MiB ({self.received_bytes / 2**20:.1f} planned)  "
+            f"holds {self.measured_memory / 2**20:6.1f} MiB ({self.planned_memory / 2**20:.1f} planned)  error {self.error:.1e}"
         )
 
 
@@ -162,17 +168,30 @@ def _measured(mesh: Any, case: tuple[int, int, str, int, float], rounds: int) ->
             "moving_ms": _median(mesh, lambda: forward(copied), rounds),
         }
         counted = _counted(forward)
+        held = peak_extra_bytes(forward) or 0
     with _played(link):
         times |= {"convolving_ms": _median(mesh, convolve, rounds), "step_ms": _median(mesh, step, rounds)}
-    most = torch.tensor([error, float(counted)])
+    most = torch.tensor([error, float(counted), float(held)], dtype=torch.float64)
     dist.all_reduce(most, dist.ReduceOp.MAX, group=mesh.get_group())
     shorter = min(times["moving_ms"], times["convolving_ms"])
     hidden = (times["moving_ms"] + times["convolving_ms"] - times["ms"]) / shorter
     overlap = None if ranks.size == 1 else min(1.0, max(0.0, hidden))
     return RanksResult(
         ranks.size, L, K, method, chunks, link, **times, overlap=overlap, received_bytes=choice.bytes,
-        measured_bytes=int(most[1]), error=most[0].item(),
+        measured_bytes=int(most[1]), planned_memory=_planned(choice, own, k), measured_memory=int(most[2]),
+        error=most[0].item(),
     )  # fmt: skip
+
+
+def _planned(choice: Any, own: dict[str, Tensor], k: Tensor) -> int:
+    """What the plan says that a forward holds on the busiest rank, without its arguments."""
+    from longwave.distributed import plan
+    from longwave.distributed.explain import memory
+
+    q = choice.question
+    shapes = (q.batch, q.channels, sum(q.lengths)), tuple(q.taps)
+    planned = plan(*shapes, ranks=q.lengths, method=q.method, D=True, pregate=True, postgate=True)
+    return memory(choice, planned.local)[0] - sum(x.nbytes for x in own.values()) - k.nbytes
 
 
 def _median(mesh: Any, call: Callable[[], Any], rounds: int) -> float:

@@ -18,8 +18,21 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         add_task_arguments(sub, name)
         sub.add_argument("--out", type=Path, metavar="DIR", help=f"folder of the run (default: runs/{name}-PRESET-CONTEXT)")
         sub.add_argument("--resume", action="store_true", help="continue the run in --out to the same numbers")
+        _add_processes(sub)
         # Accepted behind the task too; SUPPRESS, or its absence here would undo `longwave train --debug TASK`.
         sub.add_argument("--debug", action="store_true", default=argparse.SUPPRESS, help="show the traceback of an error")
+
+
+def _add_processes(parser: argparse.ArgumentParser) -> None:
+    """How the processes that torchrun starts share the work; a run may go on with other ones."""
+    parser.add_argument(
+        "--dp", type=int, metavar="RANKS", help="of other sequences, with copies of the model (default: the rest)"
+    )
+    parser.add_argument("--fsdp", type=int, metavar="RANKS", help="of other sequences, with shards of the model (default: 1)")
+    parser.add_argument("--cp", type=int, metavar="RANKS", help="that share each sequence, a span each (default: 1)")
+    parser.add_argument(
+        "--timeout", type=float, metavar="SECONDS", help="after which waiting for another process ends (default: 120)"
+    )
 
 
 def add_task_arguments(parser: argparse.ArgumentParser, task: str) -> None:

@@ -41,15 +41,26 @@ class PackedRecords:
         length: bases in a row, at least 1; the last row of the file is filled up with N.
         seed: at least 0; other seeds give other orders.
         rank, ranks: those that train on different rows. Ranks that share a sequence are one here.
+        rows: of the file, those that are read; all of them when not given.
 
     Attributes:
+        rows: as above.
         count: rows of an epoch.
 
     Raises:
         ArgumentError: a number is out of range.
     """
 
-    def __init__(self, fasta: IndexedFasta, length: int, *, seed: int = 0, rank: int = 0, ranks: int = 1) -> None:
+    def __init__(
+        self,
+        fasta: IndexedFasta,
+        length: int,
+        *,
+        seed: int = 0,
+        rank: int = 0,
+        ranks: int = 1,
+        rows: range | None = None,
+    ) -> None:
         if length < 1 or seed < 0 or not 0 <= rank < ranks:
             raise ArgumentError(
                 f"packed rows need length >= 1, seed >= 0 and 0 <= rank < ranks, but got {length}, {seed}, {rank} and {ranks}"
@@ -57,14 +68,18 @@ class PackedRecords:
         self.fasta, self.length, self.seed, self.rank, self.ranks = fasta, length, seed, rank, ranks
         bases = np.array([record.bases for record in fasta.records], dtype=np.int64)
         self._ends = np.cumsum(bases)
-        self.count = int(-(-self._ends[-1] // length))
+        whole = range(int(-(-self._ends[-1] // length)))
+        self.rows = whole if rows is None else rows
+        self.count = len(self.rows)
+        if not self.count or self.rows[0] not in whole or self.rows[-1] not in whole:
+            raise ArgumentError(f"packed rows {self.rows} were asked for and the file has {len(whole):,}; the first is 0")
 
     def row_number(self, step: int) -> int:
-        """Which row of the file this rank reads at a step, 0 to count - 1. Raises ArgumentError for a negative step."""
+        """Which row of the file this rank reads at a step. Raises ArgumentError for a negative step."""
         if step < 0:
             raise ArgumentError(f"step must be at least 0 and {step} was given")
         epoch, place = divmod(step * self.ranks + self.rank, self.count)
-        return _permuted(place, self.count, self.seed, epoch)
+        return self.rows[_permuted(place, self.count, self.seed, epoch)]
 
     def batch(self, step: int) -> PackedRow:
         """The row of a step.
@@ -73,7 +88,11 @@ class PackedRecords:
             ArgumentError: a negative step.
             DataError: the file holds something else than DNA there.
         """
-        first = self.row_number(step) * self.length
+        return self.row(self.row_number(step))
+
+    def row(self, number: int) -> PackedRow:
+        """The row of the file with this number. Raises DataError where the file holds something else than DNA there."""
+        first = number * self.length
         tokens = np.full(self.length, UNKNOWN, dtype=np.uint8)
         targets = tokens.copy()
         bounds, at = [0], 0

@@ -140,8 +140,8 @@ def plan(
     )  # fmt: skip
     choice = choose(q)
     local = _local(choice, shared)
-    memory, kept = _memory(choice, local)
-    return ParallelPlan(choice, local, float(interconnect_gb_s), choice.bytes, memory, kept)
+    held, kept = memory(choice, local)
+    return ParallelPlan(choice, local, float(interconnect_gb_s), choice.bytes, held, kept)
 
 
 def _lengths(ranks: int | Sequence[int], total: int) -> tuple[int, ...]:
@@ -180,7 +180,7 @@ def _filters(q: Question) -> int:
     return dtypes.named(q.filter_dtype).itemsize * (math.prod(q.taps) + math.prod(q.rev_taps or (0,)))
 
 
-def _memory(choice: Choice, local: Plan) -> tuple[int, int]:
+def memory(choice: Choice, local: Plan) -> tuple[int, int]:
     """In a forward, and what is kept for backward, in bytes on the busiest rank."""
     q, item = choice.question, dtypes.named(choice.question.dtype).itemsize
     span = item * q.batch * q.channels * max(q.lengths)

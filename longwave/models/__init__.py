@@ -48,6 +48,7 @@ class SequenceModel(nn.Module):
             last one. A causal model that is not made so writes its own `stream`.
         causal: whether a hidden state depends on inputs up to its own position alone, so that it can predict the next one.
         packs: whether it takes packed documents; what does not refuses `cu_seqlens`.
+        splits: whether it takes `longwave.distributed.operators`, and then reads spans of sequences that are split over ranks.
         max_length: positions of the longest input, or None where any goes.
         places: parts of a position, pixels of a frame, that a hidden state is of: d_model / places numbers each, one part's
             after the other's.
@@ -60,6 +61,7 @@ class SequenceModel(nn.Module):
     norm: nn.Module
     causal: bool = True
     packs: bool = True
+    splits: bool = False
     max_length: int | None = None
     places: int = 1
     activation_checkpointing: bool

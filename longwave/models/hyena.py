@@ -99,7 +99,8 @@ class _Block(ResidualBlock):
     def operator(self) -> HyenaOperator:
         return cast(HyenaOperator, self.mixer)
 
-    def in_stages(self, x: Tensor) -> Tensor:
+    def staged(self, x: Tensor) -> Tensor:
+        """`forward` in stages: a method, for what shards parameters puts them together around the methods of a block."""
         return in_stages(self, x)
 
     def before(self, x: Tensor, channels: slice) -> Tensor:
@@ -122,6 +123,8 @@ class HyenaLM(SequenceModel):
             the others are those of `SequenceModel`.
     """
 
+    splits = True
+
     def build(
         self, config: HyenaConfig, backend: str, conv: LongConvOp, *, short: ShortConvOp = short_conv, split: bool = False
     ) -> None:
@@ -135,7 +138,7 @@ class HyenaLM(SequenceModel):
         if x.shape[1] <= PART or self.split or cu_seqlens is not None or whole or torch.compiler.is_compiling():
             return super().through_blocks(x, cu_seqlens)
         for block in self.blocks:
-            x = cast(_Block, block).in_stages(x)
+            x = cast(_Block, block).staged(x)
         return x
 
 

@@ -1,19 +1,12 @@
-"""Checkpoints: weights that stand alone, and beside them what a resumed run needs.
-
-`weights-<step>.safetensors` holds the parameters and, as metadata, everything needed to use them: model, config, step,
-data. `state-<step>.pt` holds the optimizer and the random generators. The state is written first, so that weights never
-stand without it; an older pair is removed only once the newer one is whole.
+"""Weights that stand alone: `weights-<step>.safetensors` holds the parameters and, as metadata, everything needed to use
+them: model, config, step, data. What a resumed run needs beside them is in `state`.
 """
 
 from __future__ import annotations
 
 import dataclasses
-import io
 import json
-import pickle
 import re
-import zipfile
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -32,18 +25,11 @@ from longwave.train.task import Classes
 
 FORMAT = "longwave-1"
 _WEIGHTS = re.compile(r"weights-(\d{8})\.safetensors")
-# What torch.load raises on a file that is cut off or not its own.
-_BROKEN = (RuntimeError, EOFError, OSError, ValueError, KeyError, pickle.UnpicklingError, zipfile.BadZipFile)
 
 
 def weights_path(folder: Path, step: int) -> Path:
     """Where the weights of `step` stand."""
     return folder / f"weights-{step:08d}.safetensors"
-
-
-def state_path(folder: Path, step: int) -> Path:
-    """Where the state of `step` stands."""
-    return folder / f"state-{step:08d}.pt"
 
 
 @dataclass(frozen=True)
@@ -164,73 +150,12 @@ def steps_in(folder: Path) -> list[int]:
     return sorted((int(match[1]) for match in found if match), reverse=True)
 
 
-def save(folder: Path, model: Trained, optimizer: torch.optim.Optimizer, description: Description) -> None:
-    """Write the pair of `description.step`, then remove older pairs.
-
-    Raises:
-        DataError: the file system refuses; the older pair is still there.
-    """
+def save_weights(folder: Path, tensors: dict[str, Tensor], description: Description) -> None:
+    """Write the weights of `description.step`: tensors on the CPU by name. Raises DataError where the file system refuses."""
     serialize = need("safetensors.torch").save
-    step = description.step
-    cuda = torch.cuda.get_rng_state_all() if torch.cuda.is_available() else []
-    state = {
-        "step": step,
-        "optimizer": optimizer.state_dict(),
-        "generators": {"cpu": torch.get_rng_state(), "cuda": cuda},
-    }
-    whole = io.BytesIO()  # torch.save turns a full disk into an error of its own
-    torch.save(state, whole)
-    with replacing(state_path(folder, step)) as temporary:
-        temporary.write_bytes(whole.getbuffer())
-    tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in model.state_dict().items()}
-    with replacing(weights_path(folder, step)) as temporary:
+    with replacing(weights_path(folder, description.step)) as temporary:
         # Not save_file, which keeps the file from everyone else (mode 0600).
         temporary.write_bytes(serialize(tensors, metadata=description.metadata()))
-    for path in _pairs(folder):
-        if path not in (state_path(folder, step), weights_path(folder, step)):
-            path.unlink(missing_ok=True)
-
-
-def restore(folder: Path, model: Trained, optimizer: torch.optim.Optimizer) -> tuple[int, list[str]]:
-    """Load the newest pair of which both files are whole into `model` and `optimizer`.
-
-    Returns:
-        Its step, and one sentence for every newer pair that was passed over.
-
-    Raises:
-        DataError: no pair is whole.
-    """
-    passed_over: list[str] = []
-    for step in steps_in(folder):
-        try:
-            describe(weights_path(folder, step))
-            state = _load_state(state_path(folder, step))
-            load_weights(weights_path(folder, step), model)
-            optimizer.load_state_dict(state["optimizer"])
-        except DataError as error:
-            passed_over.append(str(error))
-            continue
-        torch.set_rng_state(state["generators"]["cpu"])
-        if torch.cuda.is_available() and state["generators"]["cuda"]:
-            torch.cuda.set_rng_state_all(state["generators"]["cuda"])
-        return step, passed_over
-    reasons = f" ({'; '.join(passed_over)})" if passed_over else ""
-    raise DataError(f"{folder} has no whole checkpoint to resume from{reasons}; start again in another --out")
-
-
-def _load_state(path: Path) -> dict[str, Any]:
-    try:
-        state: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
-        if {"step", "optimizer", "generators"} - state.keys():
-            raise KeyError("step, optimizer or generators")
-    except _BROKEN as error:
-        raise DataError(f"{path} is missing, cut off or not a training state") from error
-    return state
-
-
-def _pairs(folder: Path) -> Iterator[Path]:
-    yield from folder.glob("state-????????.pt")
-    yield from folder.glob("weights-????????.safetensors")
 
 
 def _one_line(error: Exception) -> str:

@@ -15,10 +15,13 @@ class InterruptGuard:
     """While entered, the first SIGINT or SIGTERM only sets `requested`; a second one raises KeyboardInterrupt.
 
     Outside the main thread, where Python does not let signals be handled, it does nothing.
+
+    Args:
+        speaks: whether this process says what it does.
     """
 
-    def __init__(self) -> None:
-        self.requested = False
+    def __init__(self, *, speaks: bool = True) -> None:
+        self.requested, self.speaks = False, speaks
         self._previous: dict[signal.Signals, Any] = {}
 
     def __enter__(self) -> InterruptGuard:
@@ -35,5 +38,6 @@ class InterruptGuard:
         if self.requested:
             raise KeyboardInterrupt
         self.requested = True
-        # os.write, for a handler may run in the middle of another write to stderr.
-        os.write(2, b"\nfinishing this step, then saving (again to stop at once)\n")
+        if self.speaks:
+            # os.write, for a handler may run in the middle of another write to stderr.
+            os.write(2, b"\nfinishing this step, then saving (again to stop at once)\n")

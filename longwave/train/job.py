@@ -5,31 +5,35 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import json
+import os
 import shlex
 import sys
 import time
 from contextlib import ExitStack
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
 
 from longwave import models
+from longwave._version import __version__
 from longwave.bench.stamp import make_stamp
+from longwave.distributed.agreement import digest
 from longwave.errors import ArgumentError, DataError
 from longwave.models import SequenceModel
 from longwave.ops.long_conv import long_conv
-from longwave.train import checkpoint, folder, loop, options, tasks
+from longwave.train import checkpoint, folder, launch, loop, options, tasks
 from longwave.train.determinism import same_bits
 from longwave.train.files import write_text
 from longwave.train.heads import Trained, with_head
 from longwave.train.interrupt import InterruptGuard
-from longwave.train.mesh import refuse_many_processes, single_process_mesh
 from longwave.train.optional import TRAIN_MODULES, need
 from longwave.train.options import Options
 from longwave.train.record import METRICS, Metrics
 from longwave.train.score import score
 from longwave.train.task import Reads, Reference, Score, Setting, Task
+from longwave.train.world import ALONE, World
 
 RESULT = "result.json"
 SCHEMA = "longwave-train/1"
@@ -39,32 +43,81 @@ def run(args: argparse.Namespace) -> int:
     """Train as the parsed command line says; returns 0, or 130 when the run was interrupted and saved.
 
     Raises:
-        LongwaveError: an option or the data cannot be used; nothing has been written.
+        LongwaveError: an option or the data cannot be used, and nothing has been written; or another process was lost.
     """
     with ExitStack() as stack:
-        return _run(args, stack)
+        timeout_s = launch.TIMEOUT_S if args.timeout is None else args.timeout
+        world = stack.enter_context(launch.launched(args.dp, args.fsdp, args.cp, timeout_s))
+        return _run(args, world, stack)
 
 
-def _run(args: argparse.Namespace, stack: ExitStack) -> int:
+@dataclass(frozen=True)
+class Asked:
+    """What a command asks for, and what there is of it.
+
+    Attributes:
+        out: the run's folder.
+        resume: whether to go on with the run that is in it.
+        stored: its config, where that is so.
+    """
+
+    chosen: Options
+    out: Path
+    resume: bool
+    stored: dict[str, Any]
+    device: torch.device
+    task: Task
+
+
+def _run(args: argparse.Namespace, world: World, stack: ExitStack) -> int:
     """`stack`: what is held until the end."""
+    asked = world.agreed(lambda: _asked(args, world), _in_common)
+    chosen, out, task, device = asked.chosen, asked.out, asked.task, asked.device
+    if asked.resume and not args.resume and world.leads:
+        say(f"started again by the launcher: going on with the run in {out}")
+    world = world.meet(device)
+    job = world.agreed(lambda: _job(asked, world))
+    if world.leads:
+        count = parameters(job.model)
+        on = f"{device}" if world.size == 1 else f"{world.size} processes on {device.type}"
+        say(f"{job.description.model} {chosen.preset}: {count:,} parameters, context {chosen.context:,}, {on}")
+        say(f"{task.about['source']}" + "; fitting what to compare with" * (not asked.resume))
+    job = dataclasses.replace(job, model=world.sharded(job.model), references=world.told_late(lambda: _references(asked)))
+    world.agreed(lambda: _hold(asked, job, stack) if world.leads else None)
+    with InterruptGuard(speaks=world.leads) as guard, same_bits(device):
+        outcome = loop.train(job, chosen, out, resume=asked.resume, guard=guard)
+    if outcome.interrupted:
+        if world.leads:
+            say(f"stopped after step {outcome.step:,} and saved; continue with: {_resume_command(asked, world)}")
+        return 130
+    try:
+        _finish(job, task, chosen, out)
+    except KeyboardInterrupt:
+        if world.leads:
+            say(f"stopped before the final test; the model is saved, test it with: {_resume_command(asked, world)}")
+        return 130
+    return 0
+
+
+def _asked(args: argparse.Namespace, world: World) -> Asked:
+    """The options and the data of the command, here; nothing is written."""
     for module in TRAIN_MODULES:
         need(module)
-    refuse_many_processes()
-    asked = options.given(args.task, args)
-    if args.resume:
-        out = args.out or _default_folder(options.resolve(args.task, asked))
+    given, stored = options.given(args.task, args), dict[str, Any]()
+    resume = args.resume or _goes_on(args, given)
+    if resume:
+        out = args.out or _default_folder(options.resolve(args.task, given))
         stored = folder.read_config(out)
-        stack.enter_context(folder.held(out))
         if stored.get("task") != args.task:
             raise ArgumentError(
                 f"the run in {out} is one of the task {stored.get('task')}, not of {args.task}; name another --out"
             )
-        chosen = options.resume_options(args.task, stored.get("train", {}), asked, str(out))
+        chosen = options.resume_options(args.task, stored.get("train", {}), given, str(out))
     else:
-        chosen = options.resolve(args.task, asked)
+        chosen = options.resolve(args.task, given)
         out = args.out or _default_folder(chosen)
-        folder.refuse_unusable(out)
-        stored = {}
+        if world.leads:
+            folder.refuse_unusable(out)
     device = options.choose_device(chosen.device)
     task = opened(chosen)
     if stored and stored.get("data") != task.about:
@@ -72,33 +125,70 @@ def _run(args: argparse.Namespace, stack: ExitStack) -> int:
             f"the run in {out} was trained on other data than {task.about['source']} now holds; "
             "put the old file back, or start a new run in another --out"
         )
+    world.check(chosen.batch, models.find_preset(chosen.preset)[0], task)
     task.batches(0)  # refuses data without a window now, while nothing is written
-    job = make_job(chosen, task, device)
-    about_model = {"name": job.description.model, **job.description.config}
-    if stored and stored.get("model") != about_model:
-        raise DataError(f"the run in {out} is of another model than this version's {chosen.preset}; start a new run")
-    count = parameters(job.model)
-    say(f"{job.description.model} {chosen.preset}: {count:,} parameters, context {chosen.context:,}, {device}")
-    say(f"{task.about['source']}" + "; fitting what to compare with" * (not args.resume))
-    known = [Reference(**reference) for reference in stored.get("references", ())]
-    job = dataclasses.replace(job, references=known or task.references())
-    if not args.resume:
+    return Asked(chosen, out, resume, stored, device, task)
+
+
+def _goes_on(args: argparse.Namespace, given: dict[str, Any]) -> bool:
+    """Whether the launcher has started a run again that has left its folder."""
+    if not launch.restarts():
+        return False
+    chosen = options.resolve(args.task, given)
+    out = args.out or _default_folder(chosen)
+    if not (out / folder.CONFIG).exists():
+        return False
+    stored = folder.read_config(out)
+    return (stored.get("task"), stored.get("train")) == (args.task, chosen.flat)
+
+
+def _in_common(asked: Asked) -> dict[str, str]:
+    """What all processes must have been started with, in few words each."""
+    words = {f"--{options.dashed(name)}": str(value) for name, value in asked.chosen.flat.items()}
+    words |= {f"the data's {name}": str(value) for name, value in asked.task.about.items()}
+    words |= {"--out": str(asked.out), "--resume": str(asked.resume), "device": asked.device.type}
+    words |= {"longwave": __version__, "torch": torch.__version__}
+    return {name: word if len(word) <= 64 else f"{word[:40]}... ({digest(word)})" for name, word in words.items()}
+
+
+def _job(asked: Asked, world: World) -> loop.Job:
+    """Raises DataError where the run in the folder is of another model."""
+    job = make_job(asked.chosen, asked.task, asked.device, world)
+    if asked.stored and asked.stored.get("model") != _about_model(job):
+        preset = asked.chosen.preset
+        raise DataError(f"the run in {asked.out} is of another model than this version's {preset}; start a new run")
+    return job
+
+
+def _about_model(job: loop.Job) -> dict[str, Any]:
+    return {"name": job.description.model, **job.description.config}
+
+
+def _references(asked: Asked) -> list[Reference]:
+    known = [Reference(**reference) for reference in asked.stored.get("references", ())]
+    return known or asked.task.references()
+
+
+def _hold(asked: Asked, job: loop.Job, stack: ExitStack) -> None:
+    """Make the folder of a new run, and keep other runs out of it until the end."""
+    chosen, out = asked.chosen, asked.out
+    if not asked.resume:
         compared = [_without_none(dataclasses.asdict(reference)) for reference in job.references]
-        about = {"task": chosen.task, "train": chosen.flat, "data": task.about, "model": about_model, "references": compared}
+        about = {
+            "task": chosen.task, "train": chosen.flat, "data": asked.task.about, "model": _about_model(job),
+            "references": compared,
+        }  # fmt: skip
         folder.create(out, about)
-        stack.enter_context(folder.held(out))
-    resume_command = f"longwave train {chosen.task} --out {shlex.quote(str(out))} --resume"
-    with single_process_mesh(device) as mesh, InterruptGuard() as guard, same_bits(device):
-        outcome = loop.train(job, chosen, out, resume=args.resume, mesh=mesh, guard=guard)
-    if outcome.interrupted:
-        say(f"stopped after step {outcome.step:,} and saved; continue with: {resume_command}")
-        return 130
-    try:
-        _finish(job, task, chosen, out)
-    except KeyboardInterrupt:
-        say(f"stopped before the final test; the model is saved, test it with: {resume_command}")
-        return 130
-    return 0
+    stack.enter_context(folder.held(out))
+
+
+def _resume_command(asked: Asked, world: World) -> str:
+    """How to go on; on several processes, any number of which will do."""
+    start, sizes = "longwave", ""
+    if world.size > 1:
+        start = f"torchrun --nproc-per-node {os.environ.get('LOCAL_WORLD_SIZE', world.size)} -m longwave"
+        sizes = "".join(f" --{name} {size}" for name, size in (("fsdp", world.sizes.fsdp), ("cp", world.sizes.cp)) if size > 1)
+    return f"{start} train {asked.chosen.task} --out {shlex.quote(str(asked.out))}{sizes} --resume"
 
 
 def say(line: str) -> None:
@@ -125,13 +215,13 @@ def opened(chosen: Options) -> Task:
     return task
 
 
-def make_job(chosen: Options, task: Task, device: torch.device) -> loop.Job:
-    """Model and data for the loop, without references."""
+def make_job(chosen: Options, task: Task, device: torch.device, world: World = ALONE) -> loop.Job:
+    """Model and data for the loop, without references; the model whole in every process."""
     module, autocast = tasks.find(chosen.task), options.choose_autocast(chosen.autocast, device)
-    name, model, config = make_model(chosen, task.reads, device)
+    name, model, config = make_model(chosen, task.reads, device, world)
 
     def validate(model: Trained) -> Score:
-        return score(model, task.validation(), device=device, autocast=autocast)
+        return world.total(score(model, world.rounds(task.validation()), device=device, autocast=autocast))
 
     description = checkpoint.Description(
         task=chosen.task, model=name, preset=chosen.preset, config=config, context=chosen.context, step=0, data=task.about,
@@ -147,10 +237,13 @@ def make_job(chosen: Options, task: Task, device: torch.device) -> loop.Job:
         references=(),
         device=device,
         autocast=autocast,
+        world=world,
     )
 
 
-def make_model(chosen: Options, reads: Reads, device: torch.device) -> tuple[str, SequenceModel, dict[str, Any]]:
+def make_model(
+    chosen: Options, reads: Reads, device: torch.device, world: World = ALONE
+) -> tuple[str, SequenceModel, dict[str, Any]]:
     """The preset's model for what is read: its name, itself on the CPU, and its config.
 
     Raises:
@@ -163,9 +256,9 @@ def make_model(chosen: Options, reads: Reads, device: torch.device) -> tuple[str
         config, filter_length=chosen.filter_length, vocabulary=reads.vocabulary, predicted=reads.predicted, values=reads.values
     )
     torch.manual_seed(chosen.seed)  # on the CPU, whatever the device: the same initial weights everywhere
-    model: SequenceModel = models.find(name).Model(config, backend=chosen.backend)
+    model: SequenceModel = models.find(name).Model(config, backend=chosen.backend, **world.operators())
     model.activation_checkpointing = options.choose_checkpointing(
-        chosen.activation_checkpointing, chosen.batch * chosen.context, config.d_model, config.layers
+        chosen.activation_checkpointing, chosen.batch * chosen.context // world.size, config.d_model, config.layers
     )
     return name, model, dataclasses.asdict(config)
 
@@ -181,11 +274,14 @@ def parameters(model: Trained) -> int:
 
 def _finish(job: loop.Job, task: Task, chosen: Options, out: Path) -> None:
     """Score the held-out test data, print the table, write `result.json` and the metrics' last line."""
-    metric, unit, metrics = job.metric, job.unit, Metrics(out / METRICS)
-    say(f"scoring held-out {metric.counted}s")
+    metric, unit, metrics, world = job.metric, job.unit, Metrics(out / METRICS), job.world
+    if world.leads:
+        say(f"scoring held-out {metric.counted}s")
     began = time.perf_counter()
-    cost = score(job.model.eval(), task.test(), device=job.device, autocast=job.autocast)
+    cost = world.total(score(job.model.eval(), world.rounds(task.test()), device=job.device, autocast=job.autocast))
     seconds = time.perf_counter() - began
+    if not world.leads:
+        return
     last = [line for line in metrics.read() if line["kind"] == "train"][-1]
     found = {
         "preset": chosen.preset,

@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 from torch import nn
+from torch.distributed.tensor import DTensor
 
 FLOOR = 0.02  # the cosine ends at this share of the peak
 
@@ -54,7 +55,19 @@ def parameter_groups(model: nn.Module, weight_decay: float) -> list[dict[str, An
 
 def make_optimizer(model: nn.Module, *, lr: float, weight_decay: float) -> torch.optim.AdamW:
     """AdamW with betas (0.9, 0.98) over `parameter_groups`; `set_rate` sets the rate of every step."""
-    return torch.optim.AdamW(parameter_groups(model, weight_decay), lr=lr, betas=(0.9, 0.98))
+    groups = parameter_groups(model, weight_decay)
+    return torch.optim.AdamW(groups, lr=lr, betas=(0.9, 0.98), foreach=all_at_once(model))
+
+
+def all_at_once(model: nn.Module) -> bool | None:
+    """What PyTorch's `foreach` should be: an operation on a sharded tensor costs more in Python than in arithmetic."""
+    return True if any(isinstance(parameter, DTensor) for parameter in model.parameters()) else None
+
+
+def clip_gradient(model: nn.Module, most: float) -> float:
+    """The norm of the gradient of all parameters, wherever their shards are; a larger one than `most` is scaled down to it."""
+    norm = torch.nn.utils.clip_grad_norm_(model.parameters(), most, foreach=all_at_once(model))
+    return (norm.full_tensor() if isinstance(norm, DTensor) else norm).item()
 
 
 def set_rate(optimizer: torch.optim.Optimizer, rate: float) -> None:

@@ -20,15 +20,26 @@ class Progress:
         unit: what a position is: "base".
         label: of the score: "bits per base".
         seconds: that the steps before `start` took.
+        shown: whether this process is the one that speaks.
     """
 
-    def __init__(self, steps: int, start: int, positions_a_step: int, *, unit: str, label: str, seconds: float = 0.0) -> None:
-        self.steps, self.start, self.positions_a_step = steps, start, positions_a_step
+    def __init__(
+        self,
+        steps: int,
+        start: int,
+        positions_a_step: int,
+        *,
+        unit: str,
+        label: str,
+        seconds: float = 0.0,
+        shown: bool = True,
+    ) -> None:
+        self.steps, self.start, self.positions_a_step, self.shown = steps, start, positions_a_step, shown
         self.unit, self.label, self._seconds_before = unit, label, seconds
         self._began = self._written = time.perf_counter()
         self._seconds_idle = 0.0
         self._bar: Any = None
-        if sys.stderr.isatty():
+        if shown and sys.stderr.isatty():
             layout = "{desc} {percentage:3.0f}%|{bar}| {n_fmt}/{total_fmt} steps{postfix} [{elapsed}<{remaining}]"
             self._bar = need("tqdm").tqdm(total=steps, initial=start, desc="training", bar_format=layout, dynamic_ncols=True)
 
@@ -67,6 +78,8 @@ class Progress:
 
     def say(self, line: str) -> None:
         """Write a line without breaking the bar."""
+        if not self.shown:
+            return
         if self._bar is not None:
             self._bar.write(line, file=sys.stderr)
         else:

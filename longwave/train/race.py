@@ -120,7 +120,7 @@ class _Side:
         self.chosen, self.arm = chosen, Arm(chosen.backend)
         self.job = job.make_job(chosen, task, device)
         self.optimizer = make_optimizer(self.job.model, lr=chosen.lr, weight_decay=chosen.weight_decay)
-        self.batch = self.job.batches(0)
+        self.batch = self.job.batches
 
     def warm(self) -> None:
         nats, _, _ = loss_nats(self.job.model.train(), on_device(self.batch(0), self.job.device), autocast=self.job.autocast)

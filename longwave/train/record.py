@@ -17,13 +17,20 @@ PICTURE = "loss.png"
 
 
 class Metrics:
-    """`metrics.jsonl`: one JSON object a line, each with `kind` and `step`; appended to, and cut back on resume."""
+    """`metrics.jsonl`: one JSON object a line, each with `kind` and `step`; appended to, and cut back on resume.
 
-    def __init__(self, path: Path) -> None:
-        self.path = path
+    Args:
+        path: of the file.
+        writes: whether this process is the one that writes; elsewhere nothing happens.
+    """
+
+    def __init__(self, path: Path, *, writes: bool = True) -> None:
+        self.path, self.writes = path, writes
 
     def append(self, kind: str, step: int, **values: float | int | str) -> None:
         """Add a line. Raises DataError where the file system refuses."""
+        if not self.writes:
+            return
         try:
             with self.path.open("a", encoding="utf-8") as file:
                 file.write(json.dumps({"kind": kind, "step": step, **values}) + "\n")
@@ -49,6 +56,8 @@ class Metrics:
 
     def cut_back(self, step: int) -> None:
         """Drop what was written after `step`, and the final test: a resumed run writes both again."""
+        if not self.writes:
+            return
         kept = [line for line in self.read() if line["step"] <= step and line["kind"] != "test"]
         write_text(self.path, "".join(json.dumps(line) + "\n" for line in kept))
 

@@ -104,7 +104,7 @@ def rows(
         )
     if tune:
         setting = evaluate.setting(description, batch=max(1, POSITIONS_A_STEP // context))
-        batch = tasks.find(description.task).make(setting).batches(0)
+        batch = tasks.find(description.task).make(setting).batches
 
     def cost(model: Trained) -> Score:
         parts = evaluate.held_out(description, fasta=fasta)

@@ -40,8 +40,8 @@ def as_task(
     if given := [file for file in files if file]:
         about["sha256"] = _digest(given)
 
-    def batches(rank: int) -> Callable[[int], Batch]:
-        return lambda step: _batch(split.train.batch(step, setting.batch, setting.seed, rank))
+    def batches(step: int) -> Batch:
+        return _batch(split.train.batch(step, setting.batch, setting.seed))
 
     positions = setting.context * (classes.places if classes else 1)
 

@@ -184,7 +184,7 @@ class Task:
         reads: what a model must be.
         classes: the head, or None for the model's own `head_weight()`.
         about: where the data come from (`source`) and how much they are, in JSON's types; a resumed run must find it unchanged.
-        batches: data-parallel rank to a function of the step (0 is the first), the same for the same seed, rank and step.
+        batches: a step (0 is the first) to the whole batch, the same for the same seed and step.
         validation, test: what is scored, the same in every call; they share nothing with each other and with `batches`.
         references: what to compare with; the last is the baseline to beat.
     """
@@ -192,7 +192,7 @@ class Task:
     reads: Reads
     classes: Classes | None
     about: dict[str, Any]
-    batches: Callable[[int], Callable[[int], Batch]]
+    batches: Callable[[int], Batch]
     validation: Callable[[], Iterable[Batch]]
     test: Callable[[], Iterable[Batch]]
     references: Callable[[], list[Reference]]

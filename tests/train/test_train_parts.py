@@ -16,12 +16,11 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from longwave.errors import ArgumentError, DataError, UnsupportedError
+from longwave.errors import ArgumentError, DataError
 from longwave.models.hyena import HyenaConfig, HyenaLM
 from longwave.train import checkpoint, options
 from longwave.train.files import replacing, write_text
 from longwave.train.heads import Classifier, with_head
-from longwave.train.mesh import single_process_mesh
 from longwave.train.optim import learning_rate, make_optimizer, parameter_groups, set_rate
 from longwave.train.progress import Progress
 from longwave.train.record import Metrics, draw
@@ -200,18 +199,6 @@ def test_progress_is_a_bar_on_a_terminal_and_lines_elsewhere(monkeypatch: pytest
         assert ("10/10 steps" if screen.isatty() else "step 10/10:") in text
 
 
-def test_mesh_has_one_process_and_ends(monkeypatch: pytest.MonkeyPatch) -> None:
-    with single_process_mesh(CPU) as mesh:
-        assert mesh.mesh_dim_names == ("dp", "fsdp", "cp")
-        assert mesh.size() == 1
-        with pytest.raises(UnsupportedError, match="exists already"), single_process_mesh(CPU):
-            pass
-    assert not torch.distributed.is_initialized()
-    monkeypatch.setenv("WORLD_SIZE", "2")
-    with pytest.raises(UnsupportedError, match="WORLD_SIZE is 2"), single_process_mesh(CPU):
-        pass
-
-
 @pytest.mark.parametrize(
     ("name", "value"),
     [
@@ -247,8 +234,7 @@ def test_weights_alone_give_the_model_back(tmp_path: Path) -> None:
     config = HyenaConfig(d_model=8, layers=1, filter_length=16, d_inner=16)
     model = HyenaLM(config)
     about = checkpoint.Description("dna", "hyena", "micro", dataclasses.asdict(config), 16, 7, {"source": "none"})
-    checkpoint.save(tmp_path, model, torch.optim.AdamW(model.parameters()), about)
-    (tmp_path / "state-00000007.pt").unlink()
+    checkpoint.save_weights(tmp_path, model.state_dict(), about)
     loaded, found = checkpoint.load_model(tmp_path / "weights-00000007.safetensors")
     tokens = torch.randint(0, 4, (1, 16))
     assert torch.equal(loaded(tokens), model(tokens))

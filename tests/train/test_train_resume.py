@@ -6,15 +6,18 @@ import json
 import shlex
 import signal
 import time
+import warnings
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 import torch
+import torch.distributed.checkpoint as dcp
 from safetensors.torch import load_file
+from torch.distributed.checkpoint.metadata import TensorStorageMetadata
 
 from longwave import cli
-from longwave.train import checkpoint, folder, options
+from longwave.train import checkpoint, folder, options, state
 
 OPTIONS = ("--steps", "8", "--eval-every", "4", "--checkpoint-every", "4", "--eval-bases", "1500")
 
@@ -31,6 +34,21 @@ def _weights(folder: Path) -> dict[str, torch.Tensor]:
 
 def _same(a: dict[str, torch.Tensor], b: dict[str, torch.Tensor]) -> bool:
     return a.keys() == b.keys() and all(torch.equal(a[name], b[name]) for name in a)
+
+
+def _moments(folder: Path) -> dict[str, torch.Tensor]:
+    """The optimizer's state after the last step."""
+    path = state.state_path(folder, 8)
+    about = dcp.FileSystemReader(path).read_metadata().state_dict_metadata
+    found = {
+        name: torch.zeros(kept.size, dtype=kept.properties.dtype)
+        for name, kept in about.items()
+        if name.startswith("optimizer.state") and isinstance(kept, TensorStorageMetadata)
+    }
+    with warnings.catch_warnings():  # without a process group it says so
+        warnings.simplefilter("ignore")
+        dcp.load(found, checkpoint_id=path, no_dist=True)
+    return found
 
 
 class _StopAfter:
@@ -66,9 +84,10 @@ def test_resumed_run_equals_a_straight_one_bit_for_bit(
     assert found == _losses(tmp_path / "stopped")
     assert [line["step"] for line in found if line["kind"] == "train"] == list(range(1, 9))
     assert [line["step"] for line in found if line["kind"] == "validation"] == [4, 8]
-    states = [torch.load(checkpoint.state_path(tmp_path / name, 8), weights_only=True) for name in ("straight", "stopped")]
-    moments = [state["optimizer"]["state"] for state in states]
-    assert all(torch.equal(moments[0][i][name], moments[1][i][name]) for i in moments[0] for name in ("exp_avg", "step"))
+    moments = [_moments(tmp_path / name) for name in ("straight", "stopped")]
+    assert _same(*moments)
+    assert any(name.endswith("exp_avg") for name in moments[0])
+    assert any(name.endswith("step") for name in moments[0])
 
 
 def test_other_seed_gives_another_run(tmp_path: Path, train: Callable[..., int]) -> None:
@@ -98,11 +117,15 @@ def test_run_killed_between_checkpoints_goes_on_from_the_last(
             train(tmp_path / "killed", *OPTIONS)
     with (tmp_path / "killed" / "metrics.jsonl").open("a") as file:
         file.write('{"kind": "train", "st')  # the line the kill cut in two
-    (tmp_path / "killed" / ".partial-1-state-00000008.pt").write_bytes(b"half")
+    (tmp_path / "killed" / ".partial-1-weights-00000008.safetensors").write_bytes(b"half")
+    half = state.state_path(tmp_path / "killed", 7)
+    half.mkdir()
+    (half / "__0_0.distcp").write_bytes(b"half")
     assert train(tmp_path / "killed", resume=True) == 0
     assert _same(_weights(tmp_path / "straight"), _weights(tmp_path / "killed"))
     assert _losses(tmp_path / "straight") == _losses(tmp_path / "killed")
     assert not list((tmp_path / "killed").glob(".partial-*"))
+    assert not half.exists()
 
 
 def test_damaged_newest_pair_is_passed_over(
@@ -110,12 +133,11 @@ def test_damaged_newest_pair_is_passed_over(
 ) -> None:
     assert train(tmp_path / "run", *OPTIONS) == 0
     final = _weights(tmp_path / "run")
-    kept = checkpoint.Path.unlink
     with monkeypatch.context() as patch:  # keep the older pair, as a kill before its removal would
-        patch.setattr(checkpoint.Path, "unlink", lambda path, missing_ok=False: path.name[0] == "." and kept(path, missing_ok))
+        patch.setattr(state, "remove", lambda folder, step: None)
         assert train(tmp_path / "twice", *OPTIONS) == 0
-    state = checkpoint.state_path(tmp_path / "twice", 8)
-    state.write_bytes(state.read_bytes()[:-100])
+    (shard,) = state.state_path(tmp_path / "twice", 8).glob("*.distcp")
+    shard.write_bytes(shard.read_bytes()[:-100])
     assert train(tmp_path / "twice", resume=True) == 0
     assert "passed over" in capsys.readouterr().err
     assert _same(final, _weights(tmp_path / "twice"))
@@ -135,12 +157,12 @@ def test_two_processes_do_not_write_one_run(
     tmp_path: Path, train: Callable[..., int], capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert train(tmp_path / "run", "--steps", "2", "--eval-bases", "200") == 0
-    before = {path.name: path.read_bytes() for path in (tmp_path / "run").iterdir()}
+    before = {path.name: path.read_bytes() for path in (tmp_path / "run").rglob("*") if path.is_file()}
     capsys.readouterr()
     with folder.held(tmp_path / "run"):
         assert train(tmp_path / "run", resume=True) == 2
     assert "another process is writing the run" in capsys.readouterr().err
-    assert {path.name: path.read_bytes() for path in (tmp_path / "run").iterdir()} == before
+    assert {path.name: path.read_bytes() for path in (tmp_path / "run").rglob("*") if path.is_file()} == before
     assert train(tmp_path / "run", resume=True) == 0
 
 
@@ -165,7 +187,7 @@ def test_interrupted_process_saves_and_says_how_to_resume(
     assert words == ["longwave", "train", "dna", "--out", str(out), "--resume"]
     step = checkpoint.describe(checkpoint.find_weights(out)).step
     assert step == metrics.read_text().count("\n")
-    assert checkpoint.state_path(out, step).exists()
+    assert state.state_path(out, step).exists()
     again = train_process(out, *words[5:])
     while metrics.read_text().count("\n") <= step:
         assert again.poll() is None, again.communicate()
@@ -199,8 +221,7 @@ def test_a_run_killed_before_its_first_checkpoint_begins_again(tmp_path: Path) -
     out, straight = tmp_path / "killed", tmp_path / "straight"
     assert cli.main(["train", "dna", "--out", str(straight), *options]) == 0
     assert cli.main(["train", "dna", "--out", str(out), *options]) == 0
-    for path in (*out.glob("weights-*"), *out.glob("state-*")):
-        path.unlink()
+    state.remove(out, 2)
     assert cli.main(["train", "dna", "--out", str(out), "--resume"]) == 0
     names = ("step", "bits_per_base")
     lines = [

@@ -25,6 +25,14 @@ OPTIONS = (
         is_file=True,
     ),
     Option(
+        "packed",
+        "off",
+        "on: read the plain file --fasta in rows of packed records, of which only what a step needs is in memory, and test on "
+        "1,048,576 bases at most (default: off)",
+        metavar="MODE",
+        choices=("on", "off"),
+    ),
+    Option(
         "eval_bases",
         lambda context: max(65_536, 2 * context),
         "most bases of a validation (default: 65536 or two contexts)",
@@ -38,17 +46,23 @@ def make(setting: Setting) -> Task:
     """Raises DataError where the file cannot be used or holds too little, ArgumentError where a number is out of range."""
     from longwave.data import dna, fasta, genome, markov
     from longwave.data.codes import UNKNOWN
+    from longwave.errors import ArgumentError
+    from longwave.train.rows import packed_task
     from longwave.train.stretches import shifted
 
     path, context = setting.own["fasta"], setting.context
+    if setting.own["packed"] == "on":
+        if not path:
+            raise ArgumentError("--packed on reads rows of a file; name it with --fasta")
+        return packed_task(path, setting)
     records = fasta.read_fasta(path) if path else [genome.ecoli()]
     data = dna.split(records, context)
     validation = data.validation[: setting.own["eval_bases"]]
 
-    def batches(rank: int) -> Any:
-        windows = dna.Windows(data.train, context, setting.batch, setting.seed, rank, data.train_records)
+    windows = dna.Windows(data.train, context, setting.batch, setting.seed, records=data.train_records)
 
-        return lambda step: shifted(windows.batch(step), windows.documents(step), unknown=UNKNOWN)
+    def batches(step: int) -> Batch:
+        return shifted(windows.batch(step), windows.documents(step), unknown=UNKNOWN)
 
     def references() -> list[Reference]:
         best = markov.fit_best(data.train, data.validation)

@@ -1,0 +1,145 @@
+"""How the processes of a run come together, and what is said when one of them is lost.
+
+`torchrun` starts them and tells each its number; without it there is one. Everything that waits for another process gives up
+after a time.
+"""
+
+from __future__ import annotations
+
+import datetime
+import os
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import torch
+import torch.distributed as dist
+
+from longwave.distributed.mesh import told
+from longwave.errors import ArgumentError, LongwaveError, RankError, UnsupportedError
+from longwave.train.world import FAILED, Sizes, World
+
+TIMEOUT_S = 120.0
+# What process groups say, in PyTorch's and gloo's own words, when another process is gone.
+_LOST = re.compile(r"gloo|NCCL|ProcessGroup|Connection (closed|reset|refused)|Broken pipe|[Tt]imed out|[Tt]imeout", re.ASCII)
+
+
+def processes() -> int:
+    """How many the launcher started; 1 without a launcher."""
+    return int(os.environ.get("WORLD_SIZE", "1"))
+
+
+def restarts() -> int:
+    """How often the launcher has started this process again after a failure."""
+    return int(os.environ.get("TORCHELASTIC_RESTART_COUNT", "0"))
+
+
+def sizes_of(count: int, dp: int | None, fsdp: int | None, cp: int | None) -> Sizes:
+    """How `count` processes are dealt out; `dp` not given is what the others leave.
+
+    Raises:
+        ArgumentError: they cannot be.
+    """
+    given = {name: size for name, size in (("dp", dp), ("fsdp", fsdp), ("cp", cp)) if size is not None}
+    for name, size in given.items():
+        if size < 1:
+            raise ArgumentError(f"--{name} must be at least 1, but {size} was given")
+    fsdp, cp = given.get("fsdp", 1), given.get("cp", 1)
+    sizes = Sizes(given.get("dp", count // (fsdp * cp)), fsdp, cp)
+    needed = sizes.dp * fsdp * cp
+    if needed != count or not sizes.dp:
+        asked = " x ".join(f"--{name} {size}" for name, size in given.items())
+        started = "1 process was" if count == 1 else f"{count} processes were"
+        fitting = needed or fsdp * cp
+        raise ArgumentError(
+            f"{asked} does not fit the number of processes: {started} started; start {fitting} "
+            f"(torchrun --nproc-per-node {fitting} -m longwave train ...), or change a size"
+        )
+    return sizes
+
+
+@contextmanager
+def launched(dp: int | None, fsdp: int | None, cp: int | None, timeout_s: float) -> Iterator[World]:
+    """The processes of this run, which have found each other.
+
+    Args:
+        dp, fsdp, cp: as in `sizes_of`.
+        timeout_s: after so many seconds whatever waits for another process gives up.
+
+    Raises:
+        ArgumentError: the sizes do not fit the processes, or the timeout is out of range.
+        UnsupportedError: there is a process group already.
+        RankError: another process did not come, has ended or does not answer.
+    """
+    count, rank = processes(), int(os.environ.get("RANK", "0"))
+    try:
+        if not 0 < timeout_s < float("inf"):
+            raise ArgumentError(f"--timeout must be greater than 0 seconds, but {timeout_s:g} was given")
+        sizes = sizes_of(count, dp, fsdp, cp)
+    except ArgumentError as error:
+        error.everywhere = True
+        raise
+    if dist.is_initialized():
+        raise UnsupportedError("training makes its own process group, but one exists already; destroy it first")
+    if count == 1:
+        dist.init_process_group("gloo", store=dist.HashStore(), rank=0, world_size=1)
+        try:
+            yield World(sizes)
+        finally:
+            dist.destroy_process_group()
+        return
+    timeout = datetime.timedelta(seconds=timeout_s)
+    with told("waiting for the other processes"):
+        kept, _, _ = next(dist.rendezvous("env://", timeout=timeout))
+    # A launcher may keep its store over a restart, with addresses in it of processes that are gone.
+    store = dist.PrefixStore(f"start {restarts()}", kept)
+    with _said_once(store):
+        _take_gpu()
+        backend = "cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo"
+        with told("waiting for the other processes"):
+            dist.init_process_group(backend, store=store, rank=rank, world_size=count, timeout=timeout)
+        yield World(sizes, rank, store)
+        dist.destroy_process_group()
+
+
+def _take_gpu() -> None:
+    """Every process of a machine its own GPU, where there are any."""
+    count, local = torch.cuda.device_count(), int(os.environ.get("LOCAL_RANK", "0"))
+    if not count:
+        return
+    if local >= count:
+        raise ArgumentError(
+            f"process {local} of this machine has no GPU of its own among its {count}; start {count} processes a machine"
+        )
+    torch.cuda.set_device(local)
+
+
+@contextmanager
+def _said_once(store: dist.Store) -> Iterator[None]:
+    """A failure becomes one sentence, of the process that met it first: the others fail because it did."""
+    try:
+        yield
+    except (LongwaveError, RuntimeError) as error:
+        found: LongwaveError | RuntimeError = error
+        if not isinstance(error, LongwaveError) and (isinstance(error, dist.DistError) or lost(str(error))):
+            reason = re.sub(r"^\[\S*\] ", "", " ".join(str(error).split())).split(". ")[0][:160]
+            found = RankError(
+                f"another rank has ended or did not answer in time ({reason}); start all of them again with --resume"
+            )
+        if isinstance(found, LongwaveError) and not found.everywhere:
+            found.said = not _first(store)
+        if found is error:
+            raise
+        raise found from error
+
+
+def lost(reason: str) -> bool:
+    """Whether a process group speaks so of a process that is gone."""
+    return bool(_LOST.search(reason))
+
+
+def _first(store: dist.Store) -> bool:
+    try:
+        return bool(store.add(FAILED, 1) == 1)
+    except (RuntimeError, dist.DistError):  # the store went with the process that kept it
+        return True

@@ -1,0 +1,280 @@
+"""Several processes train as one: the same losses, scores and weights, however the work is dealt out."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import os
+import sys
+import traceback
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import torch.distributed as dist
+import torch.multiprocessing
+from safetensors.torch import load_file
+
+from longwave import models
+from longwave.errors import ArgumentError, UnsupportedError
+from longwave.models import hyena
+from longwave.nn import staged
+from longwave.train import checkpoint, job, launch, loop, options, state
+from longwave.train.heads import with_head
+from longwave.train.interrupt import InterruptGuard
+from longwave.train.score import loss_nats, right_answers
+from longwave.train.task import IGNORE, Batch, Classes, Reads, Task, chance
+from longwave.train.world import ALONE, Sizes, World
+
+pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="gloo is tested on Linux")
+
+MICRO = hyena.HyenaConfig(d_model=8, layers=2, filter_length=1024, d_inner=16, filter_width=8)
+STEPS = 50
+# Rounding of float64, through 50 steps of Adam.
+WITHIN = 1e-9
+
+
+def _asked(genome: str, **more: Any) -> dict[str, Any]:
+    fixed = {"preset": "micro", "context": 1024, "batch": 2, "steps": STEPS, "eval_every": 25, "eval_bases": 1500}
+    return {**fixed, "lr": 1e-3, "fasta": genome, "device": "cpu", "autocast": "off", "checkpoint_every": 25, **more}
+
+
+def _trained(world: World, genome: str, out: Path, *, resume: bool = False, until: int = STEPS, **more: Any) -> None:
+    """A run in float64 in `out`; it is stopped after `until` steps."""
+    hyena.PRESETS["micro"] = MICRO
+    chosen = options.resolve("dna", _asked(genome, **more))
+    world = world.meet(torch.device("cpu"))
+    made = job.make_job(chosen, job.opened(chosen), torch.device("cpu"), world)
+    made = dataclasses.replace(made, model=world.sharded(made.model.double()), references=[chance(4)])
+    if world.leads:
+        out.mkdir(exist_ok=True)
+    world.any(False)  # until the folder is there
+    with InterruptGuard() as guard:
+        guard.requested = False
+
+        def batches(step: int, given: Callable[[int], Batch] = made.batches) -> Batch:
+            guard.requested = step + 1 == until and world.rank == world.size - 1  # the last one alone is told to stop
+            return given(step)
+
+        loop.train(dataclasses.replace(made, batches=batches), chosen, out, resume=resume, guard=guard)
+
+
+def _numbers(out: Path) -> list[list[float]]:
+    lines = [json.loads(line) for line in (out / "metrics.jsonl").read_text().splitlines()]
+    return [[line[name] for name in ("step", "bits_per_base", "gradient_norm") if name in line] for line in lines]
+
+
+def _same(out: Path, straight: Path) -> None:
+    found, expected = _numbers(out), _numbers(straight)
+    assert [len(line) for line in found] == [len(line) for line in expected]
+    for line, other in zip(found, expected, strict=True):
+        assert line == pytest.approx(other, rel=WITHIN)
+    weights, truth = (load_file(checkpoint.weights_path(folder, STEPS)) for folder in (out, straight))
+    assert weights.keys() == truth.keys()
+    for name in truth:
+        torch.testing.assert_close(weights[name], truth[name], rtol=1e-6, atol=1e-9)
+
+
+def _work(rank: int, count: int, folder: str, check: Callable[..., None], given: Sequence[Any]) -> None:
+    torch.set_num_threads(1)
+    store = dist.FileStore(f"{folder}/meeting", count)
+    dist.init_process_group("gloo", store=store, rank=rank, world_size=count)
+    try:
+        check(rank, Path(folder), *given)
+        said = ""
+    except BaseException:  # pytest's own failures among them
+        said = f"rank {rank} of {count}:\n{traceback.format_exc()}"
+    Path(folder, f"said-{rank}").write_text(said)
+    os._exit(bool(said))
+
+
+def _run(count: int, folder: Path, check: Callable[..., None], *given: Any) -> None:
+    """`check(rank, folder, *given)` in so many processes."""
+    context = torch.multiprocessing.get_context("spawn")
+    processes = [context.Process(target=_work, args=(rank, count, str(folder), check, given)) for rank in range(count)]
+    for process in processes:
+        process.start()
+    for process in processes:
+        process.join()
+    reports = [folder / f"said-{rank}" for rank in range(count)]
+    assert not any(process.exitcode for process in processes), "\n".join(r.read_text() for r in reports if r.exists())
+
+
+@pytest.fixture
+def straight(tmp_path: Path, genome_file: Path, request: pytest.FixtureRequest) -> Path:
+    """What one process makes of it."""
+    with launch.launched(None, None, None, 60) as world:
+        _trained(world, str(genome_file), tmp_path / "straight", **getattr(request, "param", {}))
+    numbers = _numbers(tmp_path / "straight")
+    assert numbers[-2][1] < numbers[0][1] - 0.01  # it learns
+    return tmp_path / "straight"
+
+
+def _alike(rank: int, folder: Path, genome: str, cases: Sequence[tuple[Sizes, dict[str, Any]]]) -> None:
+    for sizes, more in cases:
+        out = folder / "x".join(map(str, sizes))
+        if part := more.pop("part", 0):  # positions at a time, fewer than the context: Hyena's blocks go in stages
+            hyena.PART = staged.PART = part  # type: ignore[attr-defined]
+        _trained(World(sizes, rank), genome, out, **more)
+        if rank == 0:
+            _same(out, folder / "straight")
+
+
+def test_two_processes_train_as_one(tmp_path: Path, straight: Path, genome_file: Path) -> None:
+    again = {"activation_checkpointing": "on"}
+    cases = [(Sizes(1, 1, 2), again), (Sizes(2, 1, 1), {}), (Sizes(1, 2, 1), {**again, "part": 300})]
+    _run(2, tmp_path, _alike, str(genome_file), cases)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("straight", [{"batch": 4}], indirect=True)
+def test_four_processes_train_as_one(tmp_path: Path, straight: Path, genome_file: Path) -> None:
+    cases = [(Sizes(*sizes), {"batch": 4}) for sizes in ((2, 1, 2), (1, 2, 2), (2, 2, 1), (1, 1, 4), (4, 1, 1), (1, 4, 1))]
+    _run(4, tmp_path, _alike, str(genome_file), cases)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("straight", [{"packed": "on"}], indirect=True)
+def test_packed_rows_train_as_one(tmp_path: Path, straight: Path, genome_file: Path) -> None:
+    cases = [(Sizes(*sizes), {"packed": "on"}) for sizes in ((1, 1, 2), (2, 1, 1))]
+    _run(2, tmp_path, _alike, str(genome_file), cases)
+
+
+def _stopped(rank: int, folder: Path, genome: str, sizes: Sizes) -> None:
+    _trained(World(sizes, rank), genome, folder / "run", until=30)
+    if rank == 0:
+        assert checkpoint.steps_in(folder / "run") == [30]
+        assert len(list(state.state_path(folder / "run", 30).glob("*.distcp"))) == 2
+
+
+def _resumed(rank: int, folder: Path, genome: str, sizes: Sizes) -> None:
+    _trained(World(sizes, rank), genome, folder / "run", resume=True)
+
+
+def test_a_run_goes_on_with_other_processes(tmp_path: Path, straight: Path, genome_file: Path) -> None:
+    """Two processes with shards each, stopped by one of them, and then one alone."""
+    _run(2, tmp_path, _stopped, str(genome_file), Sizes(1, 2, 1))
+    with launch.launched(None, None, None, 60) as world:
+        _trained(world, str(genome_file), tmp_path / "run", resume=True)
+    _same(tmp_path / "run", straight)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("sizes", [Sizes(1, 1, 3), Sizes(2, 1, 2)])
+def test_a_run_goes_on_with_more_processes(tmp_path: Path, straight: Path, genome_file: Path, sizes: Sizes) -> None:
+    _run(2, tmp_path, _stopped, str(genome_file), Sizes(1, 1, 2))
+    (tmp_path / "meeting").unlink()
+    count = sizes.dp * sizes.fsdp * sizes.cp
+    _run(count, tmp_path, _resumed, str(genome_file), sizes)
+    _same(tmp_path / "run", straight)
+
+
+def _batch(rows: int, length: int, *, packed: bool) -> Batch:
+    inputs = torch.arange(rows * length).view(rows, length)
+    bounds = sorted({*range(0, rows * length + 1, length), 3, length + 1}) if packed else None
+    return Batch(inputs, inputs + 1, None if bounds is None else torch.tensor(bounds, dtype=torch.int32))
+
+
+@pytest.mark.parametrize("sizes", [Sizes(1, 1, 1), Sizes(2, 1, 1), Sizes(1, 2, 3), Sizes(2, 2, 2), Sizes(1, 1, 5)])
+@pytest.mark.parametrize("packed", [False, True])
+def test_shares_are_the_batch(sizes: Sizes, packed: bool) -> None:
+    """Every sample once, its target beside it, and the boundaries of documents where they were."""
+    batch = _batch(4, 7, packed=packed)
+    count = sizes.dp * sizes.fsdp * sizes.cp
+    shares = [World(sizes, rank).share(batch) for rank in range(count)]
+    assert torch.equal(torch.cat([share.inputs.flatten() for share in shares]).sort().values, batch.inputs.flatten())
+    assert all(torch.equal(share.targets, share.inputs + 1) for share in shares)
+    if packed and batch.cu_seqlens is not None:
+        readers = shares[:: sizes.cp]
+        rows = 4 // len(readers)
+        found = {0}
+        for number, share in enumerate(readers):
+            assert share.cu_seqlens is not None
+            assert share.cu_seqlens[-1] == rows * 7
+            found |= set((share.cu_seqlens + number * rows * 7).tolist())
+        assert sorted(found) == batch.cu_seqlens.tolist()
+    else:
+        assert all(share.cu_seqlens is None for share in shares)
+
+
+def test_rounds_ask_everything_once() -> None:
+    batches = [_batch(1, length, packed=False) for length in (5, 5, 3)]
+    sizes = Sizes(2, 1, 2)
+    scored = [list(World(sizes, rank).rounds(batches)) for rank in range(4)]
+    assert {len(found) for found in scored} == {2}
+    asked = [batch.targets[batch.targets != IGNORE] for found in scored for batch in found]
+    assert sum(len(targets) for targets in asked) == 13
+
+
+def _task(pool: str | None) -> Task:
+    classes = None if pool is None else Classes(2, pool)
+    nothing: Any = None
+    return Task(Reads(), classes, {}, nothing, nothing, nothing, nothing)
+
+
+def test_what_cannot_be_split_is_refused() -> None:
+    with pytest.raises(ArgumentError, match="--batch 3 cannot be dealt out to --dp 2 x --fsdp 2"):
+        World(Sizes(2, 2, 1)).check(3, "hyena", _task(None))
+    with pytest.raises(UnsupportedError, match=r"h3 does not read spans.*hyena"):
+        World(Sizes(1, 1, 2)).check(2, "h3", _task(None))
+    with pytest.raises(ArgumentError, match="one answer"):
+        World(Sizes(1, 1, 2)).check(2, "hyena", _task("mean"))
+    World(Sizes(1, 1, 2)).check(1, "hyena", _task("positions"))
+    ALONE.check(1, "h3", _task("mean"))
+
+
+@pytest.mark.parametrize(
+    ("count", "given", "sentence"),
+    [
+        (1, (None, None, 2), "--cp 2 does not fit the number of processes: 1 process was started; start 2"),
+        (4, (None, 3, None), "--fsdp 3 does not fit the number of processes: 4 processes were started; start 3"),
+        (4, (2, 1, 1), "--dp 2 x --fsdp 1 x --cp 1 does not fit.*start 2"),
+        (4, (0, None, None), "--dp must be at least 1, but 0"),
+    ],
+)
+def test_sizes_that_do_not_fit_are_refused(count: int, given: tuple[int | None, ...], sentence: str) -> None:
+    with pytest.raises(ArgumentError, match=sentence):
+        launch.sizes_of(count, *given)
+
+
+def test_sizes_not_given_are_the_rest() -> None:
+    assert launch.sizes_of(1, None, None, None) == Sizes(1, 1, 1)
+    assert launch.sizes_of(8, None, 2, 2) == Sizes(2, 2, 2)
+
+
+def _sharded_gradients(rank: int, folder: Path, names: Sequence[str]) -> None:
+    from torch.distributed.tensor import DTensor
+
+    device, world = torch.device("cpu"), World(Sizes(1, 2, 1), rank).meet(torch.device("cpu"))
+    for name in names:
+        (preset, config), *_ = models.find(name).PRESETS.items()
+        tokens = dataclasses.replace(config, vocabulary=5, predicted=0, values=0, filter_length=64, layers=config.layers)
+        generator = torch.Generator().manual_seed(1)
+        batch = Batch(torch.randint(0, 5, (2, 64), generator=generator), torch.randint(0, 3, (2,), generator=generator))
+        found: list[dict[str, torch.Tensor]] = []
+        for several in (False, True):
+            torch.manual_seed(0)
+            model = with_head(models.find(name).Model(tokens, backend="plain"), Classes(3, "mean")).double().to(device)
+            model.body.activation_checkpointing = name in ("m2_bert", "sashimi", "h3")
+            part = batch
+            if several:
+                model, part = world.sharded(model), world.share(batch)
+            nats, _, hidden = loss_nats(model, part, autocast=False)
+            right_answers(model, hidden, part.targets)
+            (nats / 2).backward()
+            gradients = {key: p.grad for key, p in model.named_parameters() if p.grad is not None}
+            found.append({key: g.full_tensor() if isinstance(g, DTensor) else g for key, g in gradients.items()})
+        alone, together = found
+        assert alone.keys() <= together.keys(), preset
+        for key, gradient in alone.items():
+            scale = gradient.abs().max().item()
+            torch.testing.assert_close(together[key], gradient, rtol=1e-6, atol=1e-9 * max(scale, 1.0), msg=f"{name} {key}")
+        assert any(gradient.abs().max() > 0 for gradient in alone.values())
+
+
+@pytest.mark.slow
+def test_every_model_is_sharded(tmp_path: Path) -> None:
+    """Gradients of shards, put together, are those of one process: blocks within checkpoints, tiers and shared heads too."""
+    _run(2, tmp_path, _sharded_gradients, tuple(models.available()))
