@@ -112,7 +112,7 @@ def _spectrum(
     i, tile, turn, signal, source, z, by, tables, rows, P: tl.constexpr, BLOCKS: tl.constexpr, R: tl.constexpr,
     N2: tl.constexpr, N3: tl.constexpr, UPPER: tl.constexpr, DT: tl.constexpr, PRECISION: tl.constexpr,
 ):  # fmt: skip
-    """The spectra of a tile of rows, and what they are still to be multiplied by, or None."""
+    """The spectra of a tile of rows; `by`: what those of split rows are to be multiplied by, or None."""
     down, back = None, None
     if tl.float16 == DT:
         if z is None:
@@ -125,7 +125,9 @@ def _spectrum(
         i, tile, turn, signal, source, z, down, tables, rows, P, BLOCKS, R, N2, N3, UPPER, False, DT, PRECISION
     )  # fmt: skip
     sr, si = forward_block(br, bi, tables, P, R, N2, N3, DT, PRECISION)
-    return sr, si, back
+    if back is not None:
+        sr, si = sr * back, si * back
+    return sr, si
 
 
 @triton.jit
@@ -155,14 +157,12 @@ def correlate(
         wi = tl.zeros((ROWS, N3 if N3 > 1 else N2), tl.float32)
     for step in range(tl.minimum(CHAIN, (q // chains + 1) * span - first)):
         turn = first + step
-        ur, ui, of_u = _spectrum(
+        ur, ui = _spectrum(
             i, tile, turn, signal, source, z_in, back_in, tables, rows, P, BLOCKS, R, N2, N3, UPPER, DT, PRECISION
         )  # fmt: skip
-        yr, yi, of_y = _spectrum(
+        yr, yi = _spectrum(
             i, tile, turn, other, place, z_other, back_other, tables, rows, P, BLOCKS, R, N2, N3, UPPER_OTHER, DT, PRECISION
         )  # fmt: skip
-        if of_u is not None:
-            yr, yi = yr * of_u * of_y, yi * of_u * of_y
         wr += ur * yr + ui * yi
         wi += ur * yi - ui * yr
     tl.store(w, wr, there)
