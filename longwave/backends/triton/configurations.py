@@ -16,6 +16,8 @@ PASSED: dict[str, str] = {}
 CHAIN = 16
 # Samples of a row that one program adds up for the gradient of D (a part of the arithmetic), and numbers it takes at a time.
 SPAN, TILE = 2**16, 1024
+# Programs of `fused_l2`: two for each of the multiprocessors of the largest part.
+L2_PROGRAMS = 264
 # Samples of a split row of float16 whose squares one program adds up.
 ENERGY_SPAN = 2**14
 # How float32 is multiplied: three products of TF32, as exact as float32. 16-bit operands ignore it.

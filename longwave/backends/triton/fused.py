@@ -214,8 +214,9 @@ def synthesise(
 
 
 @triton.jit
-def round_spectra(spectra, rounded, scales, count, TILE: tl.constexpr):
-    """Spectra of `count` numbers each for 16-bit operands: divided by the power of two that leaves the largest in [1, 2)."""
+def round_spectra(spectra, rounded, scales, count, gain, TILE: tl.constexpr):
+    """Spectra of `count` numbers each for 16-bit operands: divided by the power of two that leaves the largest in [1, 2). What
+    results are to be multiplied by is that power times `gain`."""
     f = tl.program_id(0).to(tl.int64)
     o = tl.arange(0, TILE)
     largest = tl.zeros((TILE,), tl.int32)
@@ -226,17 +227,17 @@ def round_spectra(spectra, rounded, scales, count, TILE: tl.constexpr):
     for first in range(0, count, TILE):
         k = tl.load(spectra + f * count + first + o, first + o < count, 0.0)
         tl.store(rounded + f * count + first + o, (k * down).to(rounded.dtype.element_ty), first + o < count)
-    tl.store(scales + f, back)
+    tl.store(scales + f, back * gain)
 
 
 @triton.jit
 def skip_gradient(signal, length, other, other_length, channels, partial, spans, shift, SPAN: tl.constexpr, TILE: tl.constexpr):
     """Sums over SPAN samples of other[t]·signal[t + shift], into (samples, channels, spans), which the programs are."""
-    row, s = (tl.program_id(0) // spans).to(tl.int64), tl.program_id(0) % spans
+    row, s = (tl.program_id(0) // spans).to(tl.int64), (tl.program_id(0) % spans).to(tl.int64)
     b, h = row // channels, row % channels
     total = tl.zeros((TILE,), tl.float32)
-    for first in range(0, tl.minimum(SPAN, other_length - s * SPAN), TILE):
-        t = s.to(tl.int64) * SPAN + first + tl.arange(0, TILE)
+    for first in range(0, tl.minimum(SPAN, other_length - s * SPAN).to(tl.int32), TILE):
+        t = s * SPAN + first + tl.arange(0, TILE)
         inside = (t < other_length) & (t + shift >= 0) & (t + shift < length)
         x = tl.load(at(signal.x, b, h, t + shift), inside, 0.0).to(tl.float32)
         if signal.gate is not None:

@@ -102,10 +102,10 @@ def shipped() -> Iterator[Configuration]:
     x = Signal(_view(torch.float16))
     adding = {"SPAN": ENERGY_SPAN, "TILE": TILE, "LOG_TILE": TILE.bit_length() - 1}
     numbers = _PARTS._replace(parts=1)
-    yield _configuration("row_energies", split.row_energies, (x, _PLACE, "*i32", numbers), adding, Launch(8))
+    yield _configuration("row_energies", split.row_energies, (x, _PLACE, "*i32", numbers, "i32"), adding, Launch(8))
     sizes = ("*i32", "*fp32", "*fp32", "i32", "i32")
     yield _configuration("row_powers_of_energies", split.row_powers_of_energies, sizes, {"TILE": TILE}, Launch(4))
-    rounding = ("*fp32", "*fp16", "*fp32", "i32")
+    rounding = ("*fp32", "*fp16", "*fp32", "i32", "fp32")
     yield _configuration("round_spectra", fused.round_spectra, rounding, {"TILE": TILE}, Launch(4))
 
 
