@@ -92,9 +92,9 @@ class Transform:
             length //= bins
             self.outer.append(outer(bins, length, columns(kind), i == 0, kind, device, 1.0 if i else gain))
 
-    def run(self, kernel: Any, grid: tuple[int, ...], *arguments: Any, **more: Any) -> None:
-        shape = self.at.shape
-        chosen = launch(shape, self.kind)
+    def run(self, kernel: Any, grid: tuple[int, ...], *arguments: Any, gates: bool = False, **more: Any) -> None:
+        shape, both = self.at.shape, more.get("UPPER_IN") and not self.at.outer
+        chosen = launch(shape, self.kind, 2 if both else 1, gates)
         kernel[grid](*arguments, **more, **constants(shape, self.kind), **chosen._asdict(), enable_fp_fusion=True)
 
     def scratch(self, rows: int) -> Tensor:
@@ -249,7 +249,7 @@ def convolve(p: Problem, at: Layout, source: Side, target: Side, filters: Filter
     transform.run(
         fused.convolve, (-(-along // chunk) * tiles,), source.of, source.place, target.of, target.place, None, None, filters,
         transform.tables, Rows(across, along, chunk, 0, 0, windows), UPPER_IN=source.upper, UPPER_OUT=target.upper, CONJ=conj,
-        SWAPPED=swapped,
+        SWAPPED=swapped, gates=source.of.gate is not None or target.of.gate is not None,
     )  # fmt: skip
 
 

@@ -53,7 +53,7 @@ FUSED = {
 }
 WINDOWS = {
     False: (Shape(16, 16), Shape(32, 16), Shape(48, 16), Shape(32, 32), Shape(48, 32)),
-    True: (Shape(16, 16), Shape(32, 16), Shape(48, 16), Shape(32, 32), Shape(48, 32)),
+    True: (Shape(16, 16), Shape(32, 16), Shape(32, 32), Shape(48, 32)),
 }
 INNER = {False: (Shape(32, 32), Shape(64, 32)), True: (Shape(32, 32), Shape(48, 32))}
 # The most that an outer product has, and what outer products but the first may have.

@@ -121,7 +121,8 @@ def _convolve(
         arguments = (None, _PLACE, None, _PLACE, z, z, _filters(kind), _tables(shape, kind), _PARTS)
     both = upper or split_rows
     flags = {"UPPER_IN": both, "UPPER_OUT": both, "CONJ": False, "SWAPPED": False}
-    return _configuration(name, fused.convolve, arguments, {**constants(shape, kind), **flags}, launch(shape, kind))
+    launched = launch(shape, kind, 2 if upper else 1, gated)
+    return _configuration(name, fused.convolve, arguments, {**constants(shape, kind), **flags}, launched)
 
 
 def _in_l2(name: str, kind: torch.dtype, bins: int, shape: Shape) -> Configuration:
