@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+
 import pytest
 import torch
 
@@ -23,4 +25,6 @@ def choose(device: str) -> None:
     global DEVICE
     if device != "cpu" and not torch.cuda.is_available():
         raise pytest.UsageError(f"--device {device} is not on this machine; run the tests without it")
+    if device != "cpu":  # the tests' memory is filled by what demands it of cuBLAS
+        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
     DEVICE = device

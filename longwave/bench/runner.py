@@ -31,7 +31,7 @@ def measure(
 
     - `field`: who takes part, in the order of their turns. `rounds`, `seconds`: as in `timer.alternate`.
 
-    Returns a CaseResult; an entry that failed the gate has no times. Raises ArithmeticError when the truth is wrong.
+    Returns a CaseResult; an entry that failed the gate, or broke, has no times. Raises ArithmeticError when the truth is wrong.
     """
     operands = make_operands(case, device=device)
     channels = checked_channels(case)
@@ -55,6 +55,8 @@ def measure(
             entry = replace(entry, failure=str(error), refused=True)
         except torch.OutOfMemoryError:
             entry = replace(entry, failure=f"needs more memory than {device} has at this shape", refused=True)
+        except Exception as error:  # whatever a contestant breaks on, the others have their times
+            entry = replace(entry, failure=f"breaks: {type(error).__name__}: {' '.join(str(error).split())[:400]}")
         entries[contestant.name] = entry
     del truth  # hundreds of megabytes that the peak of memory would otherwise be measured on top of
     for name, readings in alternate(calls, timer, rounds=rounds, seconds=seconds).items():

@@ -23,8 +23,9 @@ class Contract:
     - `float32_short`, `float32_long`: relative L2 to `LONG` samples, and beyond.
     - `rounding_factor`: 16-bit results, in multiples of the error of rounding the exact result.
     - `pointwise_float32`: c in |err_t| <= ulp(y_t)/2 + c * |v|*|k|; float64 takes 2**-29 of it.
-    - `multiplies_as_given`: 16-bit signals are multiplied as they are, unless precision is "high": a float32 filter's gradient
-      from them is then held to the bound of a 16-bit result.
+    - `operand_rounding`: where 16-bit signals are multiplied as they are (unless precision is "high"), a row is off by at most
+      this * 2**-bits * |v|*|k| in L2, and a sample by half of it, even where the filter leaves less of the row than rounding
+      shows: what cancels in a sum of rounded products leaves their errors. Else 0.
     """
 
     float64_per_root_log: float
@@ -32,7 +33,12 @@ class Contract:
     float32_long: float
     rounding_factor: float
     pointwise_float32: float
-    multiplies_as_given: bool = False
+    operand_rounding: float = 0.0
+
+    @property
+    def multiplies_as_given(self) -> bool:
+        """16-bit signals, so that a float32 filter's gradient from them is held to the bound of a 16-bit result."""
+        return self.operand_rounding > 0
 
 
 # Beyond this many samples torch.fft's float32 error depends on the machine it runs on.
@@ -45,9 +51,11 @@ CONTRACTS = {
     "plain": Contract(1e-15, 1e-6, 6e-6, 1.5, 1e-6),
     # The two engines' bounds are what the design promises: tighter than torch.fft's wherever that is loose.
     "cpu": Contract(1e-15, 4e-7, 4e-7, 1.5, 1e-6),
-    # 16-bit operands are rounded at every product of a transform. In Triton's interpreter results and gradients, a filter's
-    # among them, are 1.5 to 3.3 times as far off as rounding alone in registers, and to 4.5 times where rows are split.
-    "triton": Contract(1e-15, 1e-6, 1e-6, 5.0, 4e-6, multiplies_as_given=True),
+    # 16-bit operands are rounded at every product of a transform: N(0,1) rows are off by 0.3 to 1 * 2**-bits * |v|*|k|, which
+    # is 1.4 to 3.2 times what rounding costs (the arithmetic simulated in float64, 1 to 2^16 samples), rows with a
+    # mean of 20 by up to 2.2 of it. Of a row whose mean its filter takes out a fifth of |v|*|k| is left, or nothing: then no
+    # multiple of rounding holds.
+    "triton": Contract(1e-15, 1e-6, 1e-6, 5.0, 4e-6, operand_rounding=4.0),
 }
 
 # The significand's bits, the hidden one included: half a unit in the last place is at most 2**-bits of the value.
@@ -119,8 +127,20 @@ def bound(io_dtype: torch.dtype, length: int, backend: str = "plain", *, truth: 
     return contract.rounding_factor * rounding_error(truth, io_dtype) + arithmetic
 
 
+def operand_bound(norms: Tensor | float, io_dtype: torch.dtype, backend: str) -> Tensor:
+    """The largest L2 error that a row may have from operands of 16 bits, or 0: `operand_rounding` of the contract.
+
+    - `norms`: |v| * |k| of the row, of what a gradient convolves for it; float64, any shape.
+
+    Returns float64 of that shape, in the unit of the result. Raises ArgumentError as `bound` does.
+    """
+    contract, real = _contract(backend), _real(io_dtype)
+    part = contract.operand_rounding * 2.0 ** -_BITS[real] if real.itemsize == 2 else 0.0
+    return part * torch.as_tensor(norms, dtype=torch.float64)
+
+
 def pointwise_bound(truth: Tensor, norms: Tensor | float, io_dtype: torch.dtype, backend: str = "plain") -> Tensor:
-    """The largest error of each sample: ulp(y_t)/2 of the stored type plus c * |v| * |k| of the arithmetic.
+    """The largest error of each sample: ulp(y_t)/2 of the stored type plus c * |v| * |k| of the arithmetic and of its operands.
 
     - `truth`: float64 or complex128, any shape.
     - `norms`: |v| * |k|, the L2 norms of the two convolved rows, float64, broadcastable to `truth` (`(B, H, 1)` for
@@ -136,7 +156,7 @@ def pointwise_bound(truth: Tensor, norms: Tensor | float, io_dtype: torch.dtype,
     magnitude = truth.detach().abs().to(torch.float64)
     _, exponent = torch.frexp(magnitude)  # magnitude = m * 2**exponent with m in [1/2, 1)
     spacing = torch.ldexp(torch.ones_like(magnitude), exponent - _BITS[real]).clamp_min(finest)
-    return 0.5 * spacing + c * torch.as_tensor(norms, dtype=torch.float64)
+    return 0.5 * spacing + c * torch.as_tensor(norms, dtype=torch.float64) + 0.5 * operand_bound(norms, io_dtype, backend)
 
 
 def _contract(backend: str) -> Contract:

@@ -144,6 +144,16 @@ def test_who_runs_out_of_memory_is_passed_over() -> None:
     assert entries[1].seconds
 
 
+def test_who_breaks_does_not_take_the_others_times_along() -> None:
+    def bind(case: Case, x: Operands):
+        raise RuntimeError("a kernel\n  that does not compile")
+
+    rivals = [Contestant("broken", RIVAL, bind), Contestant("copy", FLOOR, lambda case, x: dict)]
+    entries = measure(Case(1, 1, 8, 8), rivals, WallTimer()).entries
+    assert entries[0] == Entry("broken", RIVAL, failure="breaks: RuntimeError: a kernel that does not compile")
+    assert entries[1].seconds
+
+
 def test_contestants_belong_to_their_device() -> None:
     assert "cpu" not in runnable_backends(device="cuda")
     assert "plain" in runnable_backends(device="cuda")

@@ -54,13 +54,14 @@ def test_every_stage_is_a_command_that_there_is(stage: Stage, capsys: pytest.Cap
     else:
         assert module == "pytest"
         assert all((Path(__file__).parents[2] / part).exists() for part in rest if part.startswith("tests/"))
+        assert dict(stage.environment)["OMP_NUM_THREADS"] == "1"
     assert 0 < stage.share <= 1
 
 
 @pytest.mark.parametrize(
     ("arguments", "sentence"),
     [
-        (["--only", "benches"], "--only benches is unknown; choose from kernels, values"),
+        (["--only", "benches"], "--only benches is unknown; choose from kernels, device"),
         (["--minutes", "0"], "--minutes 0 is no time; use more than 0"),
         pytest.param(
             [], "--device cuda is not on this machine", marks=pytest.mark.skipif(torch.cuda.is_available(), reason="GPU")
@@ -87,7 +88,7 @@ def test_tuning_for_a_gpu_is_refused_without_one(capsys: pytest.CaptureFixture[s
 
 
 def test_it_needs_a_checkout(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
-    monkeypatch.setattr("longwave.bench.stamp.checkout", lambda: None)
+    monkeypatch.setattr("longwave.__file__", "/nowhere/site-packages/longwave/__init__.py")
     status, _, err = typed(capsys, "gpu")
     assert status == 2
     assert "run longwave gpu in a checkout" in err

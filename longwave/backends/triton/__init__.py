@@ -27,6 +27,7 @@ import torch
 from torch import Tensor
 
 from longwave import masked
+from longwave.errors import ArgumentError
 from longwave.planner import Plan
 from longwave.problem import Problem, ShortCall
 
@@ -58,6 +59,18 @@ def refuses(problem: Problem) -> str | None:
     if p.dtype not in SIGNALS or p.filter_dtype not in SIGNALS:
         given = f"u is {p.dtype} with filters of {p.filter_dtype}"
         return f"it takes {', '.join(SIGNALS)}, and {given}; backend='plain' takes them"
+    return _too_long(p)
+
+
+def _too_long(p: Problem) -> str | None:
+    from longwave.backends.triton import fir_plan
+    from longwave.backends.triton.layouts import layout
+
+    try:
+        if p.mask is None and p.segments is None and not fir_plan.takes(p):
+            layout(p)
+    except ArgumentError as error:
+        return str(error)
     return None
 
 

@@ -16,6 +16,8 @@ PASSED: dict[str, str] = {}
 CHAIN = 16
 # Samples of a row that one program adds up for the gradient of D (a part of the arithmetic), and numbers it takes at a time.
 SPAN, TILE = 2**16, 1024
+# Programs of `fused_l2`: two for each of the multiprocessors of the largest part.
+L2_PROGRAMS = 264
 # Samples of a split row of float16 whose squares one program adds up.
 ENERGY_SPAN = 2**14
 # How float32 is multiplied: three products of TF32, as exact as float32. 16-bit operands ignore it.
@@ -36,11 +38,16 @@ OPERANDS = (torch.float16, torch.bfloat16, torch.float32)
 WARPS: int | None = None
 
 
-def launch(shape: Shape, operand: torch.dtype) -> Launch:
-    """For the kernels of `fused`; no GPU has timed them."""
+def launch(shape: Shape, operand: torch.dtype, planes: int = 1, gates: bool = False) -> Launch:
+    """For the kernels of `fused`, by the planes of the ring that a convolution has and whether it has gates: so many warps that
+    as few registers spill as can be. No GPU has timed them."""
     if WARPS is not None:
         return Launch(WARPS)
-    return Launch(8 if operand == torch.float32 or shape.N2 == 16 or shape.N * shape.rows > 1536 else 4)
+    if operand == torch.float32 or shape.N * shape.rows > 1536:
+        return Launch(8)
+    if shape.N == 1536:
+        return Launch(8 if planes > 1 or gates else 4)
+    return Launch(4 if shape.N2 > 16 or (planes > 1 and shape == Shape(32, 16)) else 8)
 
 
 def columns(operand: torch.dtype) -> int:

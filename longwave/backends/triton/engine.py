@@ -19,6 +19,7 @@ from longwave.backends.triton.launches import (
     packed,
     skip_gradient,
     spectra,
+    there_and_back,
     unpacked,
     view,
 )
@@ -149,7 +150,7 @@ def spectrum_tag(p: Problem) -> str:
         return ""
     at = layout(p)
     places = f"{at.outer} {at.shape} taps {at.first_tap} to {at.first_tap + at.taps} at {tuple(at.filter)}"
-    return f"triton {at.N} of {places} {dtypes.name(operand(p))}"
+    return f"triton {at.N} of {places} {dtypes.name(operand(p))} by {there_and_back(p, at):.7g}"
 
 
 def prepare(p: Problem, k: Tensor) -> Tensor | None:

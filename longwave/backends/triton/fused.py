@@ -112,7 +112,7 @@ def _spectrum(
     i, tile, turn, signal, source, z, by, tables, rows, P: tl.constexpr, BLOCKS: tl.constexpr, R: tl.constexpr,
     N2: tl.constexpr, N3: tl.constexpr, UPPER: tl.constexpr, DT: tl.constexpr, PRECISION: tl.constexpr,
 ):  # fmt: skip
-    """The spectra of a tile of rows, and what they are still to be multiplied by, or None."""
+    """The spectra of a tile of rows; `by`: what those of split rows are to be multiplied by, or None."""
     down, back = None, None
     if tl.float16 == DT:
         if z is None:
@@ -125,7 +125,9 @@ def _spectrum(
         i, tile, turn, signal, source, z, down, tables, rows, P, BLOCKS, R, N2, N3, UPPER, False, DT, PRECISION
     )  # fmt: skip
     sr, si = forward_block(br, bi, tables, P, R, N2, N3, DT, PRECISION)
-    return sr, si, back
+    if back is not None:
+        sr, si = sr * back, si * back
+    return sr, si
 
 
 @triton.jit
@@ -155,14 +157,14 @@ def correlate(
         wi = tl.zeros((ROWS, N3 if N3 > 1 else N2), tl.float32)
     for step in range(tl.minimum(CHAIN, (q // chains + 1) * span - first)):
         turn = first + step
-        ur, ui, of_u = _spectrum(
+        ur, ui = _spectrum(
             i, tile, turn, signal, source, z_in, back_in, tables, rows, P, BLOCKS, R, N2, N3, UPPER, DT, PRECISION
         )  # fmt: skip
-        yr, yi, of_y = _spectrum(
+        if z_in is None:  # else what the next one loads stands ready beside this one, in registers that there are not
+            tl.debug_barrier()
+        yr, yi = _spectrum(
             i, tile, turn, other, place, z_other, back_other, tables, rows, P, BLOCKS, R, N2, N3, UPPER_OTHER, DT, PRECISION
         )  # fmt: skip
-        if of_u is not None:
-            yr, yi = yr * of_u * of_y, yi * of_u * of_y
         wr += ur * yr + ui * yi
         wi += ur * yi - ui * yr
     tl.store(w, wr, there)
@@ -214,8 +216,9 @@ def synthesise(
 
 
 @triton.jit
-def round_spectra(spectra, rounded, scales, count, TILE: tl.constexpr):
-    """Spectra of `count` numbers each for 16-bit operands: divided by the power of two that leaves the largest in [1, 2)."""
+def round_spectra(spectra, rounded, scales, count, gain, TILE: tl.constexpr):
+    """Spectra of `count` numbers each for 16-bit operands: divided by the power of two that leaves the largest in [1, 2). What
+    results are to be multiplied by is that power times `gain`."""
     f = tl.program_id(0).to(tl.int64)
     o = tl.arange(0, TILE)
     largest = tl.zeros((TILE,), tl.int32)
@@ -226,17 +229,17 @@ def round_spectra(spectra, rounded, scales, count, TILE: tl.constexpr):
     for first in range(0, count, TILE):
         k = tl.load(spectra + f * count + first + o, first + o < count, 0.0)
         tl.store(rounded + f * count + first + o, (k * down).to(rounded.dtype.element_ty), first + o < count)
-    tl.store(scales + f, back)
+    tl.store(scales + f, back * gain)
 
 
 @triton.jit
 def skip_gradient(signal, length, other, other_length, channels, partial, spans, shift, SPAN: tl.constexpr, TILE: tl.constexpr):
     """Sums over SPAN samples of other[t]·signal[t + shift], into (samples, channels, spans), which the programs are."""
-    row, s = (tl.program_id(0) // spans).to(tl.int64), tl.program_id(0) % spans
+    row, s = (tl.program_id(0) // spans).to(tl.int64), (tl.program_id(0) % spans).to(tl.int64)
     b, h = row // channels, row % channels
     total = tl.zeros((TILE,), tl.float32)
-    for first in range(0, tl.minimum(SPAN, other_length - s * SPAN), TILE):
-        t = s.to(tl.int64) * SPAN + first + tl.arange(0, TILE)
+    for first in range(0, tl.minimum(SPAN, other_length - s * SPAN).to(tl.int32), TILE):
+        t = s * SPAN + first + tl.arange(0, TILE)
         inside = (t < other_length) & (t + shift >= 0) & (t + shift < length)
         x = tl.load(at(signal.x, b, h, t + shift), inside, 0.0).to(tl.float32)
         if signal.gate is not None:

@@ -26,6 +26,7 @@ from longwave.backends.triton.blocks import (
 from longwave.backends.triton.configurations import (
     CHAIN,
     ENERGY_SPAN,
+    L2_PROGRAMS,
     SPAN,
     TILE,
     columns,
@@ -35,15 +36,12 @@ from longwave.backends.triton.configurations import (
     outer_launch,
 )
 from longwave.backends.triton.layouts import Layout, is_wide
-from longwave.backends.triton.tables import outer, tables
+from longwave.backends.triton.tables import gain_of, outer, tables
 from longwave.backends.triton.words import Filters, Place, Results, Rows, Signal, View
 from longwave.problem import Problem
 
 # Programs that keep a large GPU busy, and the most turns that one takes.
 PROGRAMS, TURNS = 2048, 16
-# Those of `fused_l2`: two for each of the multiprocessors of the largest part.
-L2_PROGRAMS = 264
-
 
 NO_FILTERS = Filters(None, None, 1, 0)
 
@@ -68,6 +66,11 @@ def operand(p: Problem) -> torch.dtype:
     return torch.float32 if is_wide(p) else dtypes.named(p.dtype)
 
 
+def there_and_back(p: Problem, at: Layout) -> float:
+    """The factor that a transform there and back has, or the product of two spectra, by what its matrices are rounded with."""
+    return gain_of(at.outer, at.shape, operand(p)) ** 2
+
+
 def view(x: Any) -> Any:
     """Of a tensor (B, H, ·), or None of None."""
     return None if x is None else View(x, *x.stride())
@@ -79,10 +82,9 @@ def _filter_view(k: Tensor) -> View:
 
 
 class Transform:
-    """The launches of one Problem's transforms with operands of `kind`; a filter's own have a `gain` of √N."""
+    """The launches of one Problem's transforms with operands of `kind`, times `gain` each way."""
 
-    def __init__(self, at: Layout, kind: torch.dtype, device: torch.device, *, of_filters: bool = False) -> None:
-        gain = math.sqrt(at.N) if of_filters else 1.0
+    def __init__(self, at: Layout, kind: torch.dtype, device: torch.device, gain: float = 1.0) -> None:
         self.at, self.kind, self.device = at, kind, device
         self.tables = tables(at.shape, not at.outer, kind, device, 1.0 if at.outer else gain)
         self.outer, length = [], at.N
@@ -90,9 +92,9 @@ class Transform:
             length //= bins
             self.outer.append(outer(bins, length, columns(kind), i == 0, kind, device, 1.0 if i else gain))
 
-    def run(self, kernel: Any, grid: tuple[int, ...], *arguments: Any, **more: Any) -> None:
-        shape = self.at.shape
-        chosen = launch(shape, self.kind)
+    def run(self, kernel: Any, grid: tuple[int, ...], *arguments: Any, gates: bool = False, **more: Any) -> None:
+        shape, both = self.at.shape, more.get("UPPER_IN") and not self.at.outer
+        chosen = launch(shape, self.kind, 2 if both else 1, gates)
         kernel[grid](*arguments, **more, **constants(shape, self.kind), **chosen._asdict(), enable_fp_fusion=True)
 
     def scratch(self, rows: int) -> Tensor:
@@ -105,8 +107,8 @@ class Transform:
         count, spans = rows.across * rows.turns, energy_spans(self.at.N, side.upper)
         partial = torch.empty(count, spans, dtype=torch.int32, device=self.device)
         down, back = (torch.empty(count, dtype=torch.float32, device=self.device) for _ in range(2))
-        split.row_energies[(count, spans)](
-            side.of, side.place, partial, rows, SPAN=ENERGY_SPAN, TILE=TILE, LOG_TILE=TILE.bit_length() - 1, num_warps=8
+        split.row_energies[(count * spans,)](
+            side.of, side.place, partial, rows, spans, SPAN=ENERGY_SPAN, TILE=TILE, LOG_TILE=TILE.bit_length() - 1, num_warps=8
         )
         split.row_powers_of_energies[(count,)](partial, down, back, spans, headroom(spans), TILE=TILE, num_warps=4)
         return down, back
@@ -120,7 +122,7 @@ class Transform:
         for bins, table in zip(self.at.outer, self.outer, strict=True):
             length //= bins
             into, tile = self.scratch(count), columns(self.kind)
-            grid = (count * above, length // tile, -(-bins // outer_constants(bins, self.kind)["K"]))
+            grid = (count * above * (length // tile), -(-bins // outer_constants(bins, self.kind)["K"]))
             split.outer_forward[grid](
                 side.of, side.place, down if z is None else None, z, into, table, rows, above, self.at.N, length // tile,
                 UPPER=side.upper or z is not None, **outer_constants(bins, self.kind), **outer_launch(self.kind)._asdict(),
@@ -143,7 +145,7 @@ class Transform:
             into: Any = self.scratch(count) if above > 1 else None
             tile = columns(self.kind)
             signal, source = (None, side.place) if beside is None else beside[:2]
-            grid = (count * above, length // tile, -(-bins // outer_constants(bins, self.kind)["K"]))
+            grid = (count * above * (length // tile), -(-bins // outer_constants(bins, self.kind)["K"]))
             split.outer_backward[grid](
                 z, into, signal, source, side.of, side.place, None if above > 1 else back, filters, table, rows, above,
                 self.at.N, length // tile,
@@ -156,8 +158,8 @@ class Transform:
         """All of them, through scratch memory that stays in the second-level cache."""
         (bins,), (table,), tile, shape = self.at.outer, self.outer, columns(self.kind), self.at.shape
         programs = min(rows.across * rows.turns, L2_PROGRAMS)
-        z, z_back = self.scratch(programs), self.scratch(programs)
         down, back = self.powers(source, rows)
+        z, z_back = self.scratch(programs), self.scratch(programs)
         chosen = launch(shape, self.kind)
         split.convolve_in_l2[(programs,)](
             source.of, source.place, down, target.of, target.place, back, z, z_back, filters, table, self.tables, rows,
@@ -174,7 +176,7 @@ def spectra(p: Problem, at: Layout, k: Tensor, block: Block | None = None) -> Fi
     group, groups = channel // repeats, -(-channels // repeats)
     sample, samples, step = (sample, samples, groups) if p.per_sample else (0, 1, 0)
     first = sample * step + group
-    transform = Transform(at, torch.float32, k.device, of_filters=True)
+    transform = Transform(at, torch.float32, k.device, math.sqrt(at.N))
     side = Side(Signal(_filter_view(k)), at.filter, at.filter_upper)
     rows = Rows(groups, samples, 1, sample, group, 1)
     z = transform.apart(side, rows).z if at.outer else None
@@ -189,7 +191,9 @@ def spectra(p: Problem, at: Layout, k: Tensor, block: Block | None = None) -> Fi
     if kind == torch.float32:
         return Filters(found, None, repeats, step, first)
     rounded, scale = torch.empty_like(found, dtype=kind), found.new_empty(found.shape[0])
-    fused.round_spectra[(found.shape[0],)](found, rounded, scale, found.shape[1], TILE=TILE, num_warps=4)
+    fused.round_spectra[(found.shape[0],)](
+        found, rounded, scale, found.shape[1], 1 / there_and_back(p, at), TILE=TILE, num_warps=4
+    )
     return Filters(rounded, scale, repeats, step, first)
 
 
@@ -223,8 +227,15 @@ def convolve(p: Problem, at: Layout, source: Side, target: Side, filters: Filter
     transform = Transform(at, operand(p), source.of.x.pointer.device)
     if at.outer:
         for block in blocks(p, in_flight(p, at)):
-            mine = spectra(p, at, filters, block) if isinstance(filters, Tensor) else filters
-            _convolve_split(transform, source, target, mine, block, conj)
+            # Without a name, so that a block's spectra are gone when the next ones are made.
+            _convolve_split(
+                transform,
+                source,
+                target,
+                spectra(p, at, filters, block) if isinstance(filters, Tensor) else filters,
+                block,
+                conj,
+            )
         return
     if isinstance(filters, Tensor):
         filters = spectra(p, at, filters)
@@ -238,7 +249,7 @@ def convolve(p: Problem, at: Layout, source: Side, target: Side, filters: Filter
     transform.run(
         fused.convolve, (-(-along // chunk) * tiles,), source.of, source.place, target.of, target.place, None, None, filters,
         transform.tables, Rows(across, along, chunk, 0, 0, windows), UPPER_IN=source.upper, UPPER_OUT=target.upper, CONJ=conj,
-        SWAPPED=swapped,
+        SWAPPED=swapped, gates=source.of.gate is not None or target.of.gate is not None,
     )  # fmt: skip
 
 
@@ -265,7 +276,7 @@ def filter_gradient(p: Problem, at: Layout, dk: Tensor, source: Side, upstream: 
     sums = [dk.new_empty(samples, p.groups, at.taps) for _ in range(1 + (p.circular and at.filter.again is not None))]
     again = None if at.filter.again is None else view(sums[-1])
     side = Side(Results(view(sums[0]), again=again), at.filter, at.filter_upper)
-    back = Transform(at, torch.float32, dk.device, of_filters=True)
+    back = Transform(at, torch.float32, dk.device, math.sqrt(at.N) / there_and_back(p, at))
     for group, groups in group_blocks(p, at):
         totals = torch.zeros(samples, groups, 2 * at.N, dtype=torch.float64, device=dk.device)
         for block in channel_blocks(p, at, group, groups):
@@ -279,6 +290,7 @@ def filter_gradient(p: Problem, at: Layout, dk: Tensor, source: Side, upstream: 
         )  # fmt: skip
         if z is not None:
             back.together(z, side, rows)
+        del totals, mine, z
     if len(sums) > 1:
         sums[0][..., 1:] += sums[1][..., 1:]
     taps.add_gradient(p, at.period, at.first_tap, dk, sums[0])
@@ -314,6 +326,7 @@ def _add_products(p: Problem, at: Layout, totals: Tensor, block: Block, source: 
                 other, back_other, products, transform.tables, rows._replace(across=count, parts=at.parts), rows.turns, 1,
                 UPPER=True, UPPER_OTHER=True, MORE=sample > first,
             )  # fmt: skip
+            del z, back, other, back_other
         _sum_up(products, totals[s:], per_filter, filters, filters, 1, apart)
 
 

@@ -9,7 +9,7 @@ from functools import lru_cache
 from longwave import dtypes
 from longwave.backends.triton import fir_plan
 from longwave.backends.triton.blocks import Block, blocks, channel_blocks, group_blocks, in_flight, item_bytes
-from longwave.backends.triton.configurations import CHAIN, SPAN
+from longwave.backends.triton.configurations import CHAIN, L2_PROGRAMS, SPAN
 from longwave.backends.triton.layouts import Layout, is_wide, layout
 from longwave.backends.triton.shapes import split_flop
 from longwave.documents import documents
@@ -83,18 +83,28 @@ def _plan_of_documents(p: Problem) -> Plan:
 
 def _gradient_bytes(p: Problem) -> int:
     """Of the gradients of everything that a call has; those of filters and D are made in float32."""
-    item, taps_item = dtypes.named(p.dtype).itemsize, dtypes.named(p.filter_dtype).itemsize
+    item = dtypes.named(p.dtype).itemsize
     signals = (1 + p.pregate) * (p.in_len - p.history) + p.postgate * p.out_len + p.history
-    taps = math.prod(p.filter_shape) * (4 + taps_item * (taps_item != 4))
-    skip = p.skip * p.channels * 4 * (1 + p.batch * -(-p.out_len // SPAN))
-    return p.batch * p.channels * signals * item + taps + skip
+    return p.batch * p.channels * signals * item + 4 * (math.prod(p.filter_shape) + p.skip * p.channels)
 
 
-def _taps_bytes(p: Problem, at: Layout) -> int:
-    """Copies of the filters in order of rising lag, folded to a period."""
-    filters = math.prod(p.filter_shape)
-    flipped = filters * dtypes.named(p.filter_dtype).itemsize * p.reverse
-    return flipped + (2 * 4 * (filters + filters // p.taps * at.period) if at.period else 0)
+def _after_bytes(p: Problem) -> int:
+    """Before and after everything else: sums for the gradient of D that wait, filters' gradients rounded to 16 bits."""
+    taps_item = dtypes.named(p.filter_dtype).itemsize
+    sums = 4 * p.batch * p.channels * -(-p.out_len // SPAN) * p.skip
+    return max(sums, math.prod(p.filter_shape) * taps_item * (taps_item != 4))
+
+
+def _taps_bytes(p: Problem, at: Layout) -> tuple[int, int]:
+    """(at most while they are made, kept) of copies of the filters in order of rising lag, folded to a period."""
+    filters, item = math.prod(p.filter_shape), dtypes.named(p.filter_dtype).itemsize
+    flipped = filters * item * p.reverse
+    if not at.period:
+        return flipped, flipped
+    turns, rows = -(-p.taps // at.period), filters // p.taps
+    period = 4 * rows * at.period
+    padded, sums = turns * period, 3 * period if turns > 1 else period
+    return flipped + max(padded + sums, padded + 4 * filters * (item != 4)), flipped + period
 
 
 def _filter_bytes(p: Problem, at: Layout, filters: int) -> tuple[int, int]:
@@ -104,18 +114,28 @@ def _filter_bytes(p: Problem, at: Layout, filters: int) -> tuple[int, int]:
     return made + max(made if at.outer else 0, 0 if is_wide(p) else kept), kept
 
 
+def _powers_bytes(p: Problem, rows: int, count: int) -> int:
+    """Of so many powers of two of each split row."""
+    return 4 * rows * count * (p.dtype == "float16" and not is_wide(p))
+
+
 def _forward_bytes(p: Problem, at: Layout) -> int:
     """Beside the result; of split rows the first ones in flight, which are the most."""
     repeats, samples = p.channels // p.groups, p.batch if p.per_sample else 1
+    folding, folded = _taps_bytes(p, at)
     if not at.outer:
-        return _taps_bytes(p, at) + _filter_bytes(p, at, samples * p.groups)[0]
+        return max(folding, folded + _filter_bytes(p, at, samples * p.groups)[0])
     block = next(blocks(p, in_flight(p, at)))
     making, kept = _filter_bytes(p, at, -(-block.channels // repeats) * (block.samples if p.per_sample else 1))
-    rows = 2 * block.channels * block.samples * 2 * at.N * item_bytes(p)
-    return _taps_bytes(p, at) + max(making, kept + rows)
+    rows = block.channels * block.samples
+    in_l2 = at.regime == "fused_l2"
+    scratch = 4 * at.N * item_bytes(p) * (min(rows, L2_PROGRAMS) if in_l2 else rows)
+    powers = _powers_bytes(p, rows, 2 if in_l2 or len(at.outer) > 1 else 1)
+    return max(folding, folded + max(making, kept + scratch + powers))
 
 
 def _backward_bytes(p: Problem, at: Layout) -> int:
+    """Beside the gradients."""
     sums = p.batch if p.per_sample else 1
     chains = sums * -(-(p.batch // sums * max(1, at.windows_back)) // CHAIN)
     group, groups = next(group_blocks(p, at))
@@ -123,8 +143,9 @@ def _backward_bytes(p: Problem, at: Layout) -> int:
     adding = block.channels * 8 * at.N * (1 if at.outer else chains)
     back = 0
     if at.outer:
-        adding += block.channels * block.samples * 2 * at.N * item_bytes(p) * (2 + (len(at.outer) > 1))
+        rows = block.channels * min(block.samples, p.batch // sums)
+        adding += rows * 2 * at.N * item_bytes(p) * (2 + (len(at.outer) > 1)) + _powers_bytes(p, rows, 3)
         back = sums * groups * 8 * at.N * (1 + (len(at.outer) > 1))
     adding = sums * groups * 16 * at.N + max(adding, back)
     gradients = sums * p.groups * at.taps * 4 * (1 + p.circular)
-    return max(_forward_bytes(p, at), _taps_bytes(p, at) + adding + gradients)
+    return max(_forward_bytes(p, at), adding + gradients, _after_bytes(p))

@@ -53,11 +53,13 @@ FUSED = {
 }
 WINDOWS = {
     False: (Shape(16, 16), Shape(32, 16), Shape(48, 16), Shape(32, 32), Shape(48, 32)),
-    True: (Shape(16, 16), Shape(32, 16), Shape(48, 16), Shape(32, 32), Shape(48, 32)),
+    True: (Shape(16, 16), Shape(32, 16), Shape(32, 32), Shape(48, 32)),
 }
 INNER = {False: (Shape(32, 32), Shape(64, 32)), True: (Shape(32, 32), Shape(48, 32))}
 # The most that an outer product has, and what outer products but the first may have.
 WIDEST, NEXT = 128, (64, 128)
+# The longest transform: its ring has positions that 32 bits count.
+LONGEST = 2**29
 # What the reshuffling of an order more costs beside its arithmetic, in flop a point: an estimate, no GPU has timed it.
 ORDER_FLOP = 300
 # What a pass through memory costs, likewise.
@@ -81,9 +83,12 @@ def split_shape(n: int, wide: bool) -> tuple[tuple[int, ...], Shape]:
             first = max(2, -(-n // (math.prod(later) * inner.N)))
             if first <= WIDEST:
                 found.append(((first, *later), inner))
+        found = [split for split in found if math.prod(split[0]) * split[1].N <= LONGEST]
         if found:
             return min(found, key=lambda split: (math.prod(split[0]) * split[1].N * split_flop(*split), split))
-    raise ArgumentError(f"a transform of {n:,} points is longer than the engine's; split the sequence")
+    raise ArgumentError(
+        f"it transforms up to {LONGEST:,} points at a time, and {n:,} were asked for; backend='plain' takes them"
+    )
 
 
 def split_flop(outer: tuple[int, ...], inner: Shape, passes: bool = True) -> int:

@@ -102,10 +102,10 @@ def shipped() -> Iterator[Configuration]:
     x = Signal(_view(torch.float16))
     adding = {"SPAN": ENERGY_SPAN, "TILE": TILE, "LOG_TILE": TILE.bit_length() - 1}
     numbers = _PARTS._replace(parts=1)
-    yield _configuration("row_energies", split.row_energies, (x, _PLACE, "*i32", numbers), adding, Launch(8))
+    yield _configuration("row_energies", split.row_energies, (x, _PLACE, "*i32", numbers, "i32"), adding, Launch(8))
     sizes = ("*i32", "*fp32", "*fp32", "i32", "i32")
     yield _configuration("row_powers_of_energies", split.row_powers_of_energies, sizes, {"TILE": TILE}, Launch(4))
-    rounding = ("*fp32", "*fp16", "*fp32", "i32")
+    rounding = ("*fp32", "*fp16", "*fp32", "i32", "fp32")
     yield _configuration("round_spectra", fused.round_spectra, rounding, {"TILE": TILE}, Launch(4))
 
 
@@ -121,7 +121,8 @@ def _convolve(
         arguments = (None, _PLACE, None, _PLACE, z, z, _filters(kind), _tables(shape, kind), _PARTS)
     both = upper or split_rows
     flags = {"UPPER_IN": both, "UPPER_OUT": both, "CONJ": False, "SWAPPED": False}
-    return _configuration(name, fused.convolve, arguments, {**constants(shape, kind), **flags}, launch(shape, kind))
+    launched = launch(shape, kind, 2 if upper else 1, gated)
+    return _configuration(name, fused.convolve, arguments, {**constants(shape, kind), **flags}, launched)
 
 
 def _in_l2(name: str, kind: torch.dtype, bins: int, shape: Shape) -> Configuration:

@@ -123,9 +123,9 @@ def _backward_tile(
 
 
 @triton.jit
-def row_energies(signal, source, partial, rows, SPAN: tl.constexpr, TILE: tl.constexpr, LOG_TILE: tl.constexpr):
-    """Exponent bits of the sums of squares of SPAN positions of the ring each, in one order: program (row, span)."""
-    row, span = tl.program_id(0), tl.program_id(1)
+def row_energies(signal, source, partial, rows, spans, SPAN: tl.constexpr, TILE: tl.constexpr, LOG_TILE: tl.constexpr):
+    """Exponent bits of the sums of squares of SPAN positions of the ring each, in one order: program row · spans + span."""
+    row, span = tl.program_id(0) // spans, tl.program_id(0) % spans
     side = rows.across
     b, h, window, _p, exists, _l = row_of(row % side, row // side, rows, False)
     sums = tl.zeros((1, TILE), tl.float32)
@@ -134,7 +134,7 @@ def row_energies(signal, source, partial, rows, SPAN: tl.constexpr, TILE: tl.con
         sums += v * v
     for halving in tl.static_range(LOG_TILE):
         sums = halves_added(sums, 1, TILE >> halving)
-    tl.store(partial + row.to(tl.int64) * tl.num_programs(1) + span + tl.zeros((1, 1), tl.int32), exponent_of(sums))
+    tl.store(partial + row.to(tl.int64) * spans + span + tl.zeros((1, 1), tl.int32), exponent_of(sums))
 
 
 @triton.jit
@@ -156,10 +156,10 @@ def outer_forward(
     signal, source, down, z_in, z_out, table, rows, above, points, tiles, LENGTH: tl.constexpr, COLUMNS: tl.constexpr,
     UPPER: tl.constexpr, K: tl.constexpr, DT: tl.constexpr, PRECISION: tl.constexpr,
 ):  # fmt: skip
-    """Z of all rows: program (matrix, tile of columns, block of bins)."""
+    """Z of all rows: program (matrix · tiles + tile of columns, block of bins)."""
     _forward_tile(
-        tl.program_id(1), tl.program_id(0), tl.program_id(2), signal, source, down, z_in, z_out, table, rows, above, points,
-        tiles, LENGTH, COLUMNS, UPPER, K, DT, PRECISION,
+        tl.program_id(0) % tiles, tl.program_id(0) // tiles, tl.program_id(1), signal, source, down, z_in, z_out, table, rows,
+        above, points, tiles, LENGTH, COLUMNS, UPPER, K, DT, PRECISION,
     )  # fmt: skip
 
 
@@ -168,10 +168,10 @@ def outer_backward(
     z_in, z_out, signal, source, results, target, back, filters, table, rows, above, points, tiles, LENGTH: tl.constexpr,
     COLUMNS: tl.constexpr, UPPER: tl.constexpr, K: tl.constexpr, DT: tl.constexpr, PRECISION: tl.constexpr,
 ):  # fmt: skip
-    """The inverse: program (matrix, tile of columns, block of points)."""
+    """The inverse: program (matrix · tiles + tile of columns, block of points)."""
     _backward_tile(
-        tl.program_id(1), tl.program_id(0), tl.program_id(2), z_in, z_out, signal, source, results, target, back, filters,
-        table, rows, above, points, tiles, LENGTH, COLUMNS, UPPER, K, DT, PRECISION,
+        tl.program_id(0) % tiles, tl.program_id(0) // tiles, tl.program_id(1), z_in, z_out, signal, source, results, target,
+        back, filters, table, rows, above, points, tiles, LENGTH, COLUMNS, UPPER, K, DT, PRECISION,
     )  # fmt: skip
 
 

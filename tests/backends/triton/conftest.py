@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -90,3 +90,27 @@ def in_windows(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     yield
     monkeypatch.undo()
     _forget()
+
+
+class _Idle:
+    def __init__(self, grids: list[tuple[int, ...]]) -> None:
+        self.grids = grids
+
+    def __getitem__(self, grid: tuple[int, ...]) -> Callable[..., None]:
+        return lambda *_, **__: self.grids.append(grid)
+
+
+@pytest.fixture
+def grids(monkeypatch: pytest.MonkeyPatch) -> list[tuple[int, ...]]:
+    """No kernel runs: the grids that they would have been launched with."""
+    from longwave.backends.triton import fir_kernels, fused, split
+
+    found: list[tuple[int, ...]] = []
+    for module, names in (
+        (fused, "convolve analyse correlate synthesise add_products round_spectra skip_gradient add_up"),
+        (split, "outer_forward outer_backward row_energies row_powers_of_energies convolve_in_l2"),
+        (fir_kernels, "fir_kernel fir_sums_kernel fir_gather_kernel"),
+    ):
+        for name in names.split():
+            monkeypatch.setattr(module, name, _Idle(found))
+    return found
