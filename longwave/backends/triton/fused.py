@@ -160,8 +160,9 @@ def correlate(
         ur, ui = _spectrum(
             i, tile, turn, signal, source, z_in, back_in, tables, rows, P, BLOCKS, R, N2, N3, UPPER, DT, PRECISION
         )  # fmt: skip
-        if z_in is None:  # else what the next one loads stands ready beside this one, in registers that there are not
-            tl.debug_barrier()
+        if z_in is None:
+            if N3 > 1 or tl.float32 == DT:  # else what the other loads stands ready beside this one, in too many registers
+                tl.debug_barrier()
         yr, yi = _spectrum(
             i, tile, turn, other, place, z_other, back_other, tables, rows, P, BLOCKS, R, N2, N3, UPPER_OTHER, DT, PRECISION
         )  # fmt: skip
