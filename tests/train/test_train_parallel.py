@@ -21,7 +21,7 @@ from longwave import models
 from longwave.errors import ArgumentError, UnsupportedError
 from longwave.models import hyena
 from longwave.nn import staged
-from longwave.train import checkpoint, job, launch, loop, options, state
+from longwave.train import checkpoint, job, launch, loop, options, state, step_ranks
 from longwave.train.heads import with_head
 from longwave.train.interrupt import InterruptGuard
 from longwave.train.score import loss_nats, right_answers
@@ -278,3 +278,11 @@ def _sharded_gradients(rank: int, folder: Path, names: Sequence[str]) -> None:
 def test_every_model_is_sharded(tmp_path: Path) -> None:
     """Gradients of shards, put together, are those of one process: blocks within checkpoints, tiers and shared heads too."""
     _run(2, tmp_path, _sharded_gradients, tuple(models.available()))
+
+
+@pytest.mark.slow
+def test_steps_are_measured_on_every_mesh() -> None:
+    rows = {row[:3]: row for row in map(dataclasses.astuple, step_ranks.measure(step_ranks.asked("tiny", 1024, 4), 1))}
+    assert rows.keys() == {sizes for meshes in step_ranks.MESHES.values() for sizes in meshes}
+    assert rows[1, 4, 1][5] < rows[4, 1, 1][5] / 3  # parameters and moments are sharded
+    assert all(row[3] > 0 for row in rows.values())
