@@ -20,6 +20,7 @@ KNOWN: dict[str, dict[str, int]] = {
     "windows 16·16 fp32": {"sm_80": 24, "sm_89": 112},
     "windows 48·32 fp32": {"sm_80": 24},
     "filter gradient of split rows 48·32 fp32": {"sm_90": 8},
+    "outer 128 fp32 of a part": {"sm_80": 8},
     "filters from spectra 64·32": {"sm_89": 8},
     "filters from spectra 48·32": {"sm_80": 8},
 }
