@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 import torch
+from torch.autograd import forward_ad
 from torch.profiler import ProfilerActivity, profile
 
 from longwave.errors import UnsupportedError
@@ -146,6 +147,18 @@ def test_a_gradient_of_a_gradient_is_refused(short_parts: None) -> None:
     model.activation_checkpointing = True
     with pytest.raises(UnsupportedError, match=r"create_graph.* set the model's activation_checkpointing to False"):
         torch.autograd.grad(model(TOKENS).square().sum(), list(model.parameters()), create_graph=True)
+
+
+def test_forward_mode_goes_through_whole_blocks(short_parts: None) -> None:
+    config = HyenaConfig(d_model=8, layers=2, filter_length=40, d_inner=8, vocabulary=0, predicted=0, values=2)
+    model = HyenaLM(config).double()
+    x, direction = torch.randn(2, 1, 40, 2, dtype=torch.float64)
+    wanted = torch.autograd.functional.jvp(model, x, direction)[1]
+    assert wanted.abs().max() > 0
+    model.activation_checkpointing = True
+    with forward_ad.dual_level():
+        found = forward_ad.unpack_dual(model(forward_ad.make_dual(x, direction))).tangent
+    torch.testing.assert_close(found, wanted, rtol=1e-10, atol=1e-12)
 
 
 def test_memory_is_what_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
