@@ -3,7 +3,7 @@
 A digit begins anywhere, flies straight on in any direction at a tenth of the room it has in a frame, and is reflected where it
 meets an edge; digits pass over each other. A pixel is ink (1) or none (0). Of digits of 28 x 28 pixels those of 7/16 of a
 frame's side are made: whole in frames of 64 x 64, which is the published size, halved in 32 x 32, quartered in 16 x 16.
-Training, validation and test have digits of their own (`mnist`).
+Training, validation and test have digits of their own (`mnist`); quartered, three in ten of the test are like one of training.
 
 `python -m longwave.data.moving OUT.png` draws examples.
 

@@ -22,7 +22,7 @@ from torch.nn import functional as F
 from longwave.errors import ArgumentError
 from longwave.models import SequenceModel, check_config
 from longwave.nn.conv_ssm import ConvSSM, ConvSSMStream
-from longwave.nn.inputs import Inputs, check_inputs
+from longwave.nn.inputs import Inputs, check_inputs, check_kind
 from longwave.nn.long_conv import LongConvOp
 
 
@@ -94,6 +94,7 @@ class _Frames(nn.Module):
 
     def __init__(self, config: ConvSSMConfig) -> None:
         super().__init__()
+        check_kind(config.vocabulary, config.values)
         self.d_model, self.values = config.d_model, config.values
         self.tokens = Inputs(config.d_model, vocabulary=config.vocabulary) if config.vocabulary else None
         depth = config.d_model // config.side**2 if config.vocabulary else 1

@@ -28,6 +28,7 @@ from longwave.nn.residual import ResidualBlock
 from longwave.nn.short_conv import ShortConvOp
 from longwave.nn.staged import in_stages
 from longwave.ops.short_conv import short_conv
+from longwave.ops.transforms import must_be_seen_through
 
 
 @dataclass(frozen=True)
@@ -134,7 +135,7 @@ class HyenaLM(SequenceModel):
         initialise(self, keep=(HyenaFilter,))
 
     def through_blocks(self, x: Tensor, cu_seqlens: Tensor | None) -> Tensor:
-        whole = torch.is_grad_enabled() and not self.activation_checkpointing
+        whole = must_be_seen_through() or (torch.is_grad_enabled() and not self.activation_checkpointing)
         if x.shape[1] <= PART or self.split or cu_seqlens is not None or whole or torch.compiler.is_compiling():
             return super().through_blocks(x, cu_seqlens)
         for block in self.blocks:

@@ -12,6 +12,7 @@ from torch.utils.checkpoint import checkpoint
 from longwave.errors import ArgumentError
 from longwave.nn.decode import PART
 from longwave.nn.residual import CHECKPOINT
+from longwave.ops.transforms import must_be_seen_through
 
 
 class Sine(nn.Module):
@@ -105,17 +106,23 @@ class HyenaFilter(nn.Module):
         taps = self.max_length if taps is None else taps
         if not 1 <= taps <= self.max_length:
             raise ArgumentError(f"HyenaFilter was asked for {taps} taps; it has 1 to {self.max_length}")
+        tensors = self._tensors()
         if taps <= PART:
-            return self._span(0, taps)
+            return self._span(0, taps, *tensors)
         spans = [(first, min(first + PART, taps)) for first in range(0, taps, PART)]
-        if not torch.is_grad_enabled():
-            return torch.cat([self._span(*span) for span in spans], dim=1)
-        # Inside, the network holds several times what it gives: it is computed again, a part at a time.
-        return torch.cat([checkpoint(self._span, *span, **CHECKPOINT) for span in spans], dim=1)
+        if not torch.is_grad_enabled() or must_be_seen_through():  # transforms of `torch.func` refuse a checkpoint
+            return torch.cat([self._span(*span, *tensors) for span in spans], dim=1)
+        # Inside, the network holds several times what it gives: it is computed again, a part at a time, from the same tensors,
+        # which may no longer be the layer's (`torch.func.functional_call`).
+        return torch.cat([checkpoint(self._span, *span, *tensors, **CHECKPOINT) for span in spans], dim=1)
 
-    def _span(self, first: int, stop: int) -> Tensor:
-        """Taps `first` to `stop` - 1, (channels, stop - first)."""
-        weight = self.out.weight
+    def _tensors(self) -> list[Tensor]:
+        """The weight of `out`; then of every layer weight, bias and the frequency of what follows."""
+        layers = zip(self.layers, self.activations, strict=True)
+        return [self.out.weight, *(tensor for pair in layers for module in pair for tensor in module.parameters())]
+
+    def _span(self, first: int, stop: int, weight: Tensor, *network: Tensor) -> Tensor:
+        """Taps `first` to `stop` - 1, (channels, stop - first), of `_tensors`."""
         dtype = torch.promote_types(weight.dtype, torch.float32)
         with torch.autocast(weight.device.type, enabled=False):
             p_K = self.positions(first, stop, device=weight.device, dtype=dtype)
@@ -124,9 +131,8 @@ class HyenaFilter(nn.Module):
             f = torch.linspace(1e-4, bands - 1, bands, device=weight.device, dtype=dtype)
             angle_KB = 2 * math.pi * p_K[:, None] * f
             x = torch.cat([p_K[:, None], angle_KB.cos(), -angle_KB.sin()], dim=1)
-            for layer, activation in zip(self.layers, self.activations, strict=True):
-                W, b = (p.to(dtype) for p in layer.parameters())
-                x = activation(nn.functional.linear(x, W, b))
+            for W, b, w in zip(network[::3], network[1::3], network[2::3], strict=True):
+                x = torch.sin(w * nn.functional.linear(x, W.to(dtype), b.to(dtype)))
             # Slower channels last; ln(100) is the fall to 1/100.
             rate_H = math.log(100) * torch.linspace(
                 1 / self.fast_decay, 1 / self.slow_decay, self.channels, device=weight.device, dtype=dtype

@@ -27,6 +27,15 @@ def check_inputs(inputs: Tensor, vocabulary: int, values: int) -> None:
         )
 
 
+def check_kind(vocabulary: int, values: int) -> None:
+    """Raises ArgumentError if both, or neither, of `vocabulary` and `values` are given."""
+    if (vocabulary > 0) == (values > 0) or min(vocabulary, values) < 0:
+        raise ArgumentError(
+            f"a model reads tokens or numbers, but got a vocabulary of {vocabulary} and {values} values a position; "
+            "make one of them 0"
+        )
+
+
 class Inputs(nn.Module):
     """Tokens, or numbers, to vectors of `d_model`.
 
@@ -44,11 +53,7 @@ class Inputs(nn.Module):
 
     def __init__(self, d_model: int, *, vocabulary: int, values: int = 0) -> None:
         super().__init__()
-        if (vocabulary > 0) == (values > 0) or min(vocabulary, values) < 0:
-            raise ArgumentError(
-                f"a model reads tokens or numbers, but got a vocabulary of {vocabulary} and {values} values a position; "
-                "make one of them 0"
-            )
+        check_kind(vocabulary, values)
         self.vocabulary, self.values = vocabulary, values
         shape = (vocabulary, d_model) if vocabulary else (d_model, values)
         self.weight = nn.Parameter(torch.randn(shape) * 0.02 if vocabulary else torch.randn(shape) * values**-0.5)

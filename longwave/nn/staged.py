@@ -8,12 +8,14 @@ and result there are then, at the worst moment, some 3 d_model values a position
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any, Protocol, cast
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
+from longwave.errors import UnsupportedError
 from longwave.nn.hyena import HyenaOperator
 
 # Positions taken at a time: the inside of an MLP, some twenty times as wide as x, is then a small part of a long sequence.
@@ -41,16 +43,14 @@ class StagedBlock(Protocol):
 def in_stages(block: StagedBlock, x: Tensor) -> Tensor:
     """What `block(x)` is, of x (B, L, d_model); without gradients it is written into x itself.
 
-    Derivatives of the first order alone.
+    Raises:
+        UnsupportedError: by the backward pass, where a second one is to follow: derivatives are of the first order alone.
     """
     if not torch.is_grad_enabled():
         return _forward(block, x, x)
-    result: Tensor = _Staged.apply(x, block, *_parameters(block))
+    held = _Held(cast(nn.Module, block))
+    result: Tensor = _Staged.apply(x, block, held, *held.parameters)
     return result
-
-
-def _parameters(block: StagedBlock) -> list[Tensor]:
-    return list(cast(torch.nn.Module, block).parameters())
 
 
 def _spans(block: StagedBlock, L: int) -> list[tuple[int, int, int]]:
@@ -110,21 +110,58 @@ def _forward(block: StagedBlock, x: Tensor, out: Tensor) -> Tensor:
 
 class _Staged(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, x: Tensor, block: StagedBlock, *parameters: Tensor) -> Tensor:
+    def forward(ctx: Any, x: Tensor, block: StagedBlock, held: _Held, *parameters: Tensor) -> Tensor:
         device = x.device.type
-        ctx.block, ctx.autocast = block, (device, torch.get_autocast_dtype(device), torch.is_autocast_enabled(device))
+        ctx.autocast = (device, torch.get_autocast_dtype(device), torch.is_autocast_enabled(device))
+        ctx.block, ctx.held = block, held
         ctx.save_for_backward(x)
         return _forward(block, x, torch.empty_like(x))
 
     @staticmethod
-    @torch.autograd.function.once_differentiable
     def backward(ctx: Any, dy: Tensor) -> tuple[Tensor | None, ...]:
+        if torch.is_grad_enabled():
+            raise UnsupportedError(
+                "a gradient of a gradient (create_graph) was asked of a Hyena block in stages, which has the first alone; "
+                "set the model's activation_checkpointing to False"
+            )
         (x,) = ctx.saved_tensors
+        # Of their own, so that hooks of the parameters see nothing but the sums.
+        leaves = [parameter.detach().requires_grad_(parameter.requires_grad) for parameter in ctx.held.parameters]
+        gradients = _Gradients(leaves)
         device, dtype, enabled = ctx.autocast
-        with torch.autocast(device, dtype=dtype, enabled=enabled):
-            gradients = _Gradients(_parameters(ctx.block))  # those of now: sharded ones are made anew for the backward pass
+        with torch.autocast(device, dtype=dtype, enabled=enabled), ctx.held.replaced(leaves):
             dx = _backward(ctx.block, x.detach(), dy, gradients)
-        return dx, None, *gradients.sums
+        return dx, None, None, *gradients.sums
+
+
+class _Held:
+    """What parameters a block has at the moment, and where: in the backward pass it may have others (`torch.func`).
+
+    Attributes:
+        parameters: each once, however often it is held.
+    """
+
+    def __init__(self, block: nn.Module) -> None:
+        found = [
+            (module, name, parameter)
+            for module in block.modules()
+            for name, parameter in module.named_parameters(recurse=False, remove_duplicate=False)
+        ]
+        self.parameters = list(dict.fromkeys(parameter for _, _, parameter in found))
+        numbers = {id(parameter): number for number, parameter in enumerate(self.parameters)}
+        self.places = [(module, name, numbers[id(parameter)]) for module, name, parameter in found]
+
+    @contextmanager
+    def replaced(self, tensors: Sequence[Tensor]) -> Iterator[None]:
+        """Within, the block has these in the place of its parameters."""
+        before = [(module, name, module._parameters[name]) for module, name, _ in self.places]
+        for module, name, number in self.places:
+            module._parameters[name] = cast(nn.Parameter, tensors[number])
+        try:
+            yield
+        finally:
+            for module, name, parameter in before:
+                module._parameters[name] = parameter
 
 
 class _Gradients:
@@ -142,12 +179,12 @@ class _Gradients:
         """The gradients of `inputs` for the gradient dy of y; those of parameters are added up."""
         trained = [index for index, parameter in enumerate(self.parameters) if parameter.requires_grad]
         wanted = [*inputs, *(self.parameters[index] for index in trained)]
-        found: tuple[Tensor, ...] = torch.autograd.grad(y, wanted, dy, allow_unused=True)
+        found: tuple[Tensor | None, ...] = torch.autograd.grad(y, wanted, dy, allow_unused=True)
         for index, gradient in zip(trained, found[len(inputs) :], strict=True):
             before = self.sums[index]
             if gradient is not None:
                 self.sums[index] = gradient if before is None else before + gradient
-        return found[: len(inputs)]
+        return tuple(torch.zeros_like(x) if dx is None else dx for x, dx in zip(inputs, found, strict=False))
 
 
 def _backward(block: StagedBlock, x: Tensor, dy: Tensor, gradients: _Gradients) -> Tensor:
@@ -178,5 +215,6 @@ def _backward(block: StagedBlock, x: Tensor, dy: Tensor, gradients: _Gradients) 
                 part = block.before(x_part, channels)[:, start - read :]
             dx[:, read:stop] += gradients.back(part, projected[:, :, start:stop].transpose(1, 2), x_part)[0]
         del projected
-    gradients.back(k, k.detach())
+    if k.requires_grad:
+        gradients.back(k, k.detach())
     return dx

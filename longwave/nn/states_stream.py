@@ -66,7 +66,7 @@ class StatesStream(LayerStream):
 
     def advance_one(self, u_t: Tensor, state: Tensor) -> tuple[Tensor, Tensor]:
         """The result of u_t (B, d_model), and the state (B, ...) there; the state before is float64."""
-        y, states = self.advance(u_t.unsqueeze(1), state.to(u_t.dtype))
+        y, states = self.advance(u_t.unsqueeze(1), state.to(_wide(u_t)))
         return y.squeeze(1), states.squeeze(1)
 
     @property
@@ -92,7 +92,7 @@ class StatesStream(LayerStream):
     @torch.no_grad()
     def extend(self, u: Tensor) -> Tensor:
         self._check(u, 3)
-        y, states = self.advance(u, self._states[:, -1].to(u.dtype))
+        y, states = self.advance(u, self._states[:, -1].to(_wide(u)))
         return self._taken(y, states)
 
     @torch.no_grad()
@@ -154,3 +154,8 @@ class StatesStream(LayerStream):
                 f"{more:,} positions more would be {self._position + more:,} in all, and the stream was opened for "
                 f"max_length={self.max_length:,}; open a longer one, or prefill again"
             )
+
+
+def _wide(u: Tensor) -> torch.dtype:
+    """What a state is handed on in: rounded to 16 bits it would lose what it adds up."""
+    return torch.promote_types(u.dtype, torch.float32)

@@ -91,8 +91,10 @@ def all_states(
         (B, L, 2 P, S), v's dtype.
 
     Raises:
-        ArgumentError: both a state and documents, or what the convolution refuses.
+        ArgumentError: no sample, both a state and documents, or what the convolution refuses.
     """
+    if not v.shape[1]:
+        raise ArgumentError(f"the input is empty, shape {tuple(v.shape)}; give at least one sample")
     if state is not None and cu_seqlens is not None:
         raise ArgumentError("a state and cu_seqlens were given; put the state into v, as the first sample of its document")
     x = v if state is None else torch.cat([state.unsqueeze(1).to(v.dtype), v], dim=1)

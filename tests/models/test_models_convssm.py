@@ -98,3 +98,9 @@ def test_heads_answer_for_every_pixel() -> None:
     assert whole.head_weight().shape == (3, 4 * 64)
     with pytest.raises(ArgumentError, match="several answers"):
         Classifier(ConvSSMModel(MICRO), Classes(2, "mean", places=64))
+
+
+@pytest.mark.parametrize("change", [{"vocabulary": 3}, {"values": 0}])
+def test_frames_and_tokens_exclude_each_other(change: dict[str, int]) -> None:
+    with pytest.raises(ArgumentError, match="reads tokens or numbers"):
+        ConvSSMModel(dataclasses.replace(MICRO, **change))

@@ -170,6 +170,19 @@ def test_conv_ssm_keeps_videos_apart_and_streams() -> None:
         stream.step(flat[:, 0, :29])
 
 
+def test_conv_ssm_remembers_more_than_16_bits() -> None:
+    """Slow states, frame by frame: what comes of frames in bfloat16 is rounded, and not what is remembered of them."""
+    torch.manual_seed(0)
+    layer = ConvSSM(2, 8, dt_min=1e-3, dt_max=3e-3)
+    u = torch.randn(1, 300, 2, 3, 3, dtype=torch.bfloat16)
+    with torch.no_grad():
+        wide = layer.double()(u.double())[0].flatten(2)
+        stream = layer.float().stream(1, 3, 3)
+        found = torch.stack([stream.step(frame) for frame in u.flatten(2).unbind(1)], dim=1)
+    rounded = wide.bfloat16().double()
+    assert (found.double() - rounded).norm() < 0.1 * (rounded - wide).norm()
+
+
 @pytest.mark.parametrize(
     "call",
     [
@@ -185,7 +198,9 @@ def test_conv_ssm_keeps_videos_apart_and_streams() -> None:
         lambda: S5(3, 8).stream(2).reorder(torch.tensor([0, 2])),
         lambda: S5(3, 8).stream(2).reorder(torch.tensor([0])),
         lambda: S5(3, 8).stream(2).prefill(torch.zeros(2, 3, 3), lengths=[4, 1]),
+        lambda: S5(3, 8)(torch.zeros(1, 0, 3)),
         lambda: ConvSSM(2, 4, kernel=2),
+        lambda: ConvSSM(2, 4)(torch.zeros(1, 0, 2, 4, 4)),
         lambda: ConvSSM(2, 4, dt_min=0),
         lambda: ConvSSM(2, 4)(torch.zeros(1, 2, 3, 4, 4)),
         lambda: ConvSSM(2, 4)(torch.zeros(1, 2, 2, 4, 4), torch.zeros(1, 2, 4, 4)),

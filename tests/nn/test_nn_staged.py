@@ -6,11 +6,15 @@ from typing import Any
 
 import pytest
 import torch
+from torch.autograd import forward_ad
 from torch.profiler import ProfilerActivity, profile
 
+from longwave.errors import UnsupportedError
 from longwave.models import hyena
 from longwave.models.hyena import HyenaConfig, HyenaLM
 from longwave.nn import filters, staged
+
+TOKENS = torch.randint(0, 4, (1, 40), generator=torch.Generator().manual_seed(2))
 
 
 @pytest.fixture
@@ -70,6 +74,93 @@ def test_a_frozen_parameter_gets_no_gradient_and_others_do(short_parts: None) ->
     assert block.mixer.in_proj.bias.grad.abs().max() > 0
 
 
+@pytest.mark.parametrize("trained", ["mixer.in_proj", "mixer.filter", "mlp_out"])
+def test_all_but_a_part_frozen(trained: str, short_parts: None) -> None:
+    """As where a trained model learns something new: whatever is frozen, the others' gradients are those of the whole block."""
+    model = _model()
+    model.requires_grad_(False)
+    parameters = list(model.blocks[0].get_submodule(trained).requires_grad_().parameters())
+    wanted = torch.autograd.grad(model(TOKENS).square().sum(), parameters)
+    model.activation_checkpointing = True
+    for a, b in zip(wanted, torch.autograd.grad(model(TOKENS).square().sum(), parameters), strict=True):
+        assert a.abs().max() > 0
+        torch.testing.assert_close(b, a, rtol=1e-10, atol=1e-12)
+
+
+def test_hooks_of_parameters_see_their_gradient_once(short_parts: None) -> None:
+    model = _model()
+    model.activation_checkpointing = True
+    block: Any = model.blocks[0]
+    hooked = [block.mlp_in.weight, block.mixer.D, block.mixer.in_proj.weight, block.mixer.filter.out.weight]
+    wanted = torch.autograd.grad(model(TOKENS).square().sum(), hooked)
+    seen: list[torch.Tensor] = []
+    for parameter in hooked:
+        parameter.register_hook(lambda gradient: (seen.append(gradient), gradient / 2)[1])
+    model(TOKENS).square().sum().backward()
+    assert len(seen) == len(hooked)
+    for parameter, whole in zip(hooked, wanted, strict=True):
+        torch.testing.assert_close(parameter.grad, whole / 2)
+
+
+def test_gradients_of_parameters_that_stood_in(short_parts: None) -> None:
+    """Those of `functional_call`, which the model no longer has in the backward pass; its own are there again after it."""
+    model = _model()
+    own = list(model.parameters())
+    others = {name: (1.5 * parameter.detach()).requires_grad_() for name, parameter in model.named_parameters()}
+    found = []
+    for again in (False, True):
+        model.activation_checkpointing = again
+        hidden = torch.func.functional_call(model, others, (TOKENS,))
+        found.append(torch.autograd.grad(hidden.square().sum(), list(others.values())))
+    for a, b in zip(*found, strict=True):
+        assert a.abs().max() > 0
+        torch.testing.assert_close(b, a, rtol=1e-10, atol=1e-11 * float(a.abs().max()))
+    assert all(a is b for a, b in zip(own, model.parameters(), strict=True))
+
+
+def test_parameters_that_are_shared(short_parts: None) -> None:
+    model = _model()
+    first, second = model.blocks
+    first.mlp_norm, second.mlp_in = first.mixer_norm, first.mlp_in  # type: ignore[union-attr]
+    first.mixer.out_proj.bias = first.mixer_norm.bias  # type: ignore[union-attr]
+    whole = _run(model, 50)
+    model.activation_checkpointing = True
+    for a, b in zip(whole, _run(model, 50), strict=True):
+        assert a.abs().max() > 1e-6
+        torch.testing.assert_close(b, a, rtol=1e-11, atol=1e-12 * float(a.abs().max()))
+
+
+def test_a_convolution_that_leaves_its_filter_out(short_parts: None) -> None:
+    model = _model()
+    for block in model.blocks:
+        block.mixer.conv = lambda u, k, D, *, pregate, postgate, **options: pregate * u  # type: ignore[union-attr]
+    model.activation_checkpointing = True
+    model(TOKENS).square().sum().backward()
+    first: Any = model.blocks[0]
+    assert first.mixer.in_proj.weight.grad.abs().max() > 0
+    assert not first.mixer.filter.out.weight.grad.any()
+
+
+def test_a_gradient_of_a_gradient_is_refused(short_parts: None) -> None:
+    """A sum of squares of gradients would leave the blocks' part out."""
+    model = _model()
+    model.activation_checkpointing = True
+    with pytest.raises(UnsupportedError, match=r"create_graph.* set the model's activation_checkpointing to False"):
+        torch.autograd.grad(model(TOKENS).square().sum(), list(model.parameters()), create_graph=True)
+
+
+def test_forward_mode_goes_through_whole_blocks(short_parts: None) -> None:
+    config = HyenaConfig(d_model=8, layers=2, filter_length=40, d_inner=8, vocabulary=0, predicted=0, values=2)
+    model = HyenaLM(config).double()
+    x, direction = torch.randn(2, 1, 40, 2, dtype=torch.float64)
+    wanted = torch.autograd.functional.jvp(model, x, direction)[1]
+    assert wanted.abs().max() > 0
+    model.activation_checkpointing = True
+    with forward_ad.dual_level():
+        found = forward_ad.unpack_dual(model(forward_ad.make_dual(x, direction))).tangent
+    torch.testing.assert_close(found, wanted, rtol=1e-10, atol=1e-12)
+
+
 def test_memory_is_what_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
     """(layers + 7) d_model values a position, as `HyenaLM` says."""
     for module in (staged, filters, hyena):
@@ -103,3 +194,23 @@ def test_a_long_filter_in_parts_is_the_filter(taps: int, monkeypatch: pytest.Mon
     for a, b in zip(wanted, torch.autograd.grad((parts * direction).sum(), list(layer.parameters())), strict=True):
         assert a.abs().max() > 0
         torch.testing.assert_close(a, b, rtol=1e-10, atol=1e-12)
+
+
+@pytest.mark.parametrize("transform", [False, True])
+def test_a_long_filter_of_other_parameters(transform: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of `functional_call`, in the backward pass too, and under `torch.func.grad`."""
+    layer = filters.HyenaFilter(6, 100, features=9).double()
+    others = {name: (1.5 * parameter.detach()).requires_grad_() for name, parameter in layer.named_parameters()}
+
+    def loss(parameters: dict[str, torch.Tensor]) -> torch.Tensor:
+        return torch.func.functional_call(layer, parameters, ()).square().sum()
+
+    wanted = torch.autograd.grad(loss(others), list(others.values()))
+    monkeypatch.setattr(filters, "PART", 16)
+    if transform:
+        found = list(torch.func.grad(loss)(others).values())
+    else:
+        found = list(torch.autograd.grad(loss(others), list(others.values())))
+    for a, b in zip(wanted, found, strict=True):
+        assert a.abs().max() > 0
+        torch.testing.assert_close(b, a, rtol=1e-10, atol=1e-12)
