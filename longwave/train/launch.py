@@ -98,7 +98,7 @@ def launched(dp: int | None, fsdp: int | None, cp: int | None, timeout_s: float)
         backend = "cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo"
         with told("waiting for the other processes"):
             dist.init_process_group(backend, store=store, rank=rank, world_size=count, timeout=timeout)
-        yield World(sizes, rank, store)
+        yield World(sizes, rank, store, timeout)
         dist.destroy_process_group()
 
 

@@ -41,7 +41,8 @@ class Saver:
     def __init__(self, folder: Path, world: World) -> None:
         self.folder, self.world = folder, world
         # Groups of its own: what is exchanged from its thread must not meet the collectives of training.
-        self._group, self._alone = dist.new_group(backend="gloo"), dist.new_group([0], backend="gloo")
+        self._group = dist.new_group(backend="gloo", timeout=world.timeout)
+        self._alone = dist.new_group([0], backend="gloo")
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="checkpoint")
         self._pending: Future[None] | None = None
 

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import dataclasses
+import datetime
 import json
 import os
 import sys
+import time
 import traceback
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -140,6 +142,27 @@ def test_four_processes_train_as_one(tmp_path: Path, straight: Path, genome_file
 def test_packed_rows_train_as_one(tmp_path: Path, straight: Path, genome_file: Path) -> None:
     cases = [(Sizes(*sizes), {"packed": "on"}) for sizes in ((1, 1, 2), (2, 1, 1))]
     _run(2, tmp_path, _alike, str(genome_file), cases)
+
+
+def _unanswered(rank: int, folder: Path) -> None:
+    world = World(Sizes(1, 1, 2), rank, timeout=datetime.timedelta(seconds=1)).meet(torch.device("cpu"))
+    assert world.cp is not None
+    assert world.shards is not None
+    groups = [world.cp.get_group(), world.shards.get_group("shard"), state.Saver(folder, world)._group]
+    if rank == 0:
+        for group in groups:
+            with pytest.raises(RuntimeError, match=r"[Tt]imed? ?out"):
+                dist.all_reduce(torch.zeros(1), group=group)
+    else:
+        while not (folder / "said-0").exists():
+            time.sleep(0.05)
+
+
+def test_no_group_waits_longer_than_asked(tmp_path: Path) -> None:
+    """A process that is there and does not answer: those of spans, shards and checkpoints give up alike."""
+    began = time.monotonic()
+    _run(2, tmp_path, _unanswered)
+    assert time.monotonic() - began < 120  # PyTorch's own would be half an hour each
 
 
 def _stopped(rank: int, folder: Path, genome: str, sizes: Sizes) -> None:
