@@ -103,15 +103,23 @@ def launched(dp: int | None, fsdp: int | None, cp: int | None, timeout_s: float)
 
 
 def _take_gpu() -> None:
-    """Every process of a machine its own GPU, where there are any."""
-    count, local = torch.cuda.device_count(), int(os.environ.get("LOCAL_RANK", "0"))
-    if not count:
-        return
-    if local >= count:
+    """Every process of a machine its own GPU, where there are as many."""
+    if (local := _local_rank()) < torch.cuda.device_count():
+        torch.cuda.set_device(local)
+
+
+def check_gpu(device: torch.device) -> None:
+    """Refuse to share one. Raises ArgumentError where the processes of this machine are more than its GPUs, and run on them."""
+    count, local = torch.cuda.device_count(), _local_rank()
+    if device.type == "cuda" and local >= count:
         raise ArgumentError(
-            f"process {local} of this machine has no GPU of its own among its {count}; start {count} processes a machine"
+            f"process {local} of this machine has no GPU of its own among its {count}; start {count} a machine, or give "
+            "--device cpu"
         )
-    torch.cuda.set_device(local)
+
+
+def _local_rank() -> int:
+    return int(os.environ.get("LOCAL_RANK", "0"))
 
 
 @contextmanager
@@ -119,14 +127,17 @@ def _said_once(store: dist.Store) -> Iterator[None]:
     """A failure becomes one sentence, of the process that met it first: the others fail because it did."""
     try:
         yield
-    except (LongwaveError, RuntimeError) as error:
-        found: LongwaveError | RuntimeError = error
-        if not isinstance(error, LongwaveError) and (isinstance(error, dist.DistError) or lost(str(error))):
+    except Exception as error:  # whatever it is: this process has met it, and the others will but miss it
+        found = error
+        foreign = isinstance(error, RuntimeError) and not isinstance(error, LongwaveError)
+        if foreign and (isinstance(error, dist.DistError) or lost(str(error))):
             reason = re.sub(r"^\[\S*\] ", "", " ".join(str(error).split())).split(". ")[0][:160]
             found = RankError(
                 f"another rank has ended or did not answer in time ({reason}); start all of them again with --resume"
             )
-        if isinstance(found, LongwaveError) and not found.everywhere:
+        if not isinstance(found, LongwaveError):
+            _first(store)
+        elif not found.everywhere:
             found.said = not _first(store)
         if found is error:
             raise

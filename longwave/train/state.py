@@ -107,8 +107,6 @@ def restore(
     Raises:
         DataError: no pair is whole, or it is of another model than `description`'s.
     """
-    if world.leads:
-        _remove_unfinished(folder)
     passed_over: list[str] = []
     for step in world.told(checkpoint.steps_in(folder)):
         try:
@@ -147,7 +145,7 @@ def _check(folder: Path, step: int, description: Description) -> None:
         raise DataError(f"{path} is of another model than this run's {description.preset}")
 
 
-def _remove_unfinished(folder: Path) -> None:
+def remove_unfinished(folder: Path) -> None:
     """States without weights: what a killed run had begun to write."""
     whole = checkpoint.steps_in(folder)
     for path in folder.glob("state-????????"):

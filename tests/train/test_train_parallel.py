@@ -20,7 +20,7 @@ import torch.multiprocessing
 from safetensors.torch import load_file
 
 from longwave import models
-from longwave.errors import ArgumentError, UnsupportedError
+from longwave.errors import ArgumentError, RankError, UnsupportedError
 from longwave.models import hyena
 from longwave.nn import staged
 from longwave.train import checkpoint, job, launch, loop, options, state, step_ranks
@@ -260,6 +260,26 @@ def test_what_cannot_be_split_is_refused() -> None:
 def test_sizes_that_do_not_fit_are_refused(count: int, given: tuple[int | None, ...], sentence: str) -> None:
     with pytest.raises(ArgumentError, match=sentence):
         launch.sizes_of(count, *given)
+
+
+@pytest.mark.parametrize("error", [OSError("no space"), RuntimeError("out of memory"), ArgumentError("no")])
+def test_who_meets_a_failure_first_says_it(error: Exception) -> None:
+    store = dist.HashStore()
+    with pytest.raises(type(error)) as first, launch._said_once(store):
+        raise error
+    with pytest.raises(RankError, match="another rank has ended") as second, launch._said_once(store):
+        raise RuntimeError("[gloo/transport] Connection closed by peer")
+    assert not getattr(first.value, "said", False)
+    assert second.value.said
+
+
+def test_processes_without_a_gpu_of_their_own_run_on_cpus_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
+    monkeypatch.setenv("LOCAL_RANK", "1")
+    launch._take_gpu()
+    launch.check_gpu(torch.device("cpu"))
+    with pytest.raises(ArgumentError, match="process 1 of this machine has no GPU of its own among its 1; start 1 a machine"):
+        launch.check_gpu(torch.device("cuda"))
 
 
 def test_sizes_not_given_are_the_rest() -> None:

@@ -222,6 +222,9 @@ def test_a_run_killed_before_its_first_checkpoint_begins_again(tmp_path: Path) -
     assert cli.main(["train", "dna", "--out", str(straight), *options]) == 0
     assert cli.main(["train", "dna", "--out", str(out), *options]) == 0
     state.remove(out, 2)
+    half = state.state_path(out, 1)
+    half.mkdir()
+    (half / "__0_0.distcp").write_bytes(b"half")
     assert cli.main(["train", "dna", "--out", str(out), "--resume"]) == 0
     names = ("step", "bits_per_base")
     lines = [
@@ -234,6 +237,7 @@ def test_a_run_killed_before_its_first_checkpoint_begins_again(tmp_path: Path) -
     ]
     assert lines[0] == lines[1]
     assert len(lines[0]) == 2
+    assert not half.exists()
 
 
 def test_the_default_batch_keeps_the_bases_of_a_step() -> None:
