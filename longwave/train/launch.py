@@ -20,6 +20,7 @@ from longwave.errors import ArgumentError, LongwaveError, RankError, Unsupported
 from longwave.train.world import FAILED, Sizes, World
 
 TIMEOUT_S = 120.0
+LONGEST_TIMEOUT_S = 10**8  # a few years: what process groups can count in nanoseconds
 # What process groups say, in PyTorch's and gloo's own words, when another process is gone.
 _LOST = re.compile(r"gloo|NCCL|ProcessGroup|Connection (closed|reset|refused)|Broken pipe|[Tt]imed out|[Tt]imeout", re.ASCII)
 
@@ -73,8 +74,8 @@ def launched(dp: int | None, fsdp: int | None, cp: int | None, timeout_s: float)
     """
     count, rank = processes(), int(os.environ.get("RANK", "0"))
     try:
-        if not 0 < timeout_s < float("inf"):
-            raise ArgumentError(f"--timeout must be greater than 0 seconds, but {timeout_s:g} was given")
+        if not 1 <= timeout_s <= LONGEST_TIMEOUT_S:
+            raise ArgumentError(f"--timeout must be from 1 to {LONGEST_TIMEOUT_S:,} seconds, but {timeout_s:g} was given")
         sizes = sizes_of(count, dp, fsdp, cp)
     except ArgumentError as error:
         error.everywhere = True

@@ -135,6 +135,7 @@ def train(job: Job, options: Options, folder: Path, *, resume: bool, guard: Inte
             metrics.append("train", step, **values, **speed)
             progress.update(step, values[metric.name])
             began = time.perf_counter()
+            saver.check()
             stop = stopping()
             if due(step) and not stop:
                 validate(step)

@@ -60,6 +60,11 @@ class Saver:
         written = dcp.async_save(whole, checkpoint_id=path, process_group=self._group)
         self._pending = self._thread.submit(self._complete, written, description, like)
 
+    def check(self) -> None:
+        """Raise what `finish` would if it is known already: steps that no checkpoint will hold are not worth taking."""
+        if self._pending is not None and self._pending.done():
+            self.finish()
+
     def finish(self) -> None:
         """Wait until all that was begun is written. Raises DataError as `save` does."""
         pending, self._pending = self._pending, None

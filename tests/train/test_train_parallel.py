@@ -282,6 +282,13 @@ def test_processes_without_a_gpu_of_their_own_run_on_cpus_alone(monkeypatch: pyt
         launch.check_gpu(torch.device("cuda"))
 
 
+@pytest.mark.parametrize("seconds", [0.0, 0.5, -1.0, 1e300, float("nan"), float("inf")])
+def test_a_timeout_that_no_group_can_keep_is_refused(seconds: float) -> None:
+    asked = launch.launched(None, None, None, seconds)
+    with pytest.raises(ArgumentError, match="--timeout must be from 1 to 100,000,000 seconds"), asked:
+        pass
+
+
 def test_sizes_not_given_are_the_rest() -> None:
     assert launch.sizes_of(1, None, None, None) == Sizes(1, 1, 1)
     assert launch.sizes_of(8, None, 2, 2) == Sizes(2, 2, 2)
