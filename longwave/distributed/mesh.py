@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 import torch
 import torch.distributed as dist
-from torch.distributed.device_mesh import DeviceMesh, init_device_mesh
+from torch.distributed.device_mesh import DeviceMesh
 
 from longwave.errors import ArgumentError, RankError
 
@@ -28,18 +28,19 @@ def mesh_of(
         device_type: "cpu" (gloo) or "cuda" (NCCL, with gloo beside it for what is small).
         sizes: ranks along each dimension; their product is the number of processes. All of them on one dimension if empty.
         names: of the dimensions.
-        timeout_s: seconds after which a collective gives up, where the process group is made here.
+        timeout_s: seconds after which a collective gives up.
 
     Raises:
         ArgumentError: the sizes do not divide the processes among them, or names and sizes do not fit.
         RankError: the other processes do not come.
     """
+    timeout = datetime.timedelta(seconds=timeout_s)
     if not dist.is_initialized():
         backend = "gloo" if device_type == "cpu" else "cpu:gloo,cuda:nccl"
         if device_type == "cuda":
             torch.cuda.set_device(int(os.environ.get("LOCAL_RANK", "0")))
         with told("waiting for the other processes"):
-            dist.init_process_group(backend, timeout=datetime.timedelta(seconds=timeout_s))
+            dist.init_process_group(backend, timeout=timeout)
     world = dist.get_world_size()
     sizes = tuple(sizes) or (world,)
     if len(sizes) != len(names):
@@ -52,7 +53,23 @@ def mesh_of(
         )
         error.everywhere = True
         raise error
-    return init_device_mesh(device_type, sizes, mesh_dim_names=tuple(names))
+    return laid_out(device_type, sizes, names, timeout)
+
+
+def laid_out(
+    device_type: str, sizes: Sequence[int], names: Sequence[str], timeout: datetime.timedelta | None = None
+) -> DeviceMesh:
+    """The mesh of all processes in these sizes, the last dimension innermost; all of them call it.
+
+    `init_device_mesh` would give its groups PyTorch's own timeout, half an hour, whatever that of the process group is.
+    """
+    places = torch.arange(math.prod(sizes)).view(*sizes)
+    groups = []
+    for dimension, size in enumerate(sizes):
+        lines = places.movedim(dimension, -1).reshape(-1, size).tolist()
+        own, _ = dist.new_subgroups_by_enumeration(lines, timeout=timeout)
+        groups.append(own)
+    return DeviceMesh.from_group(groups, device_type, places, mesh_dim_names=tuple(names))
 
 
 @dataclass(frozen=True)

@@ -119,6 +119,7 @@ def _asked(args: argparse.Namespace, world: World) -> Asked:
         if world.leads:
             folder.refuse_unusable(out)
     device = options.choose_device(chosen.device)
+    launch.check_gpu(device)
     task = opened(chosen)
     if stored and stored.get("data") != task.about:
         raise DataError(

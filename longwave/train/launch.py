@@ -20,6 +20,7 @@ from longwave.errors import ArgumentError, LongwaveError, RankError, Unsupported
 from longwave.train.world import FAILED, Sizes, World
 
 TIMEOUT_S = 120.0
+LONGEST_TIMEOUT_S = 10**8  # a few years: what process groups can count in nanoseconds
 # What process groups say, in PyTorch's and gloo's own words, when another process is gone.
 _LOST = re.compile(r"gloo|NCCL|ProcessGroup|Connection (closed|reset|refused)|Broken pipe|[Tt]imed out|[Tt]imeout", re.ASCII)
 
@@ -73,8 +74,8 @@ def launched(dp: int | None, fsdp: int | None, cp: int | None, timeout_s: float)
     """
     count, rank = processes(), int(os.environ.get("RANK", "0"))
     try:
-        if not 0 < timeout_s < float("inf"):
-            raise ArgumentError(f"--timeout must be greater than 0 seconds, but {timeout_s:g} was given")
+        if not 1 <= timeout_s <= LONGEST_TIMEOUT_S:
+            raise ArgumentError(f"--timeout must be from 1 to {LONGEST_TIMEOUT_S:,} seconds, but {timeout_s:g} was given")
         sizes = sizes_of(count, dp, fsdp, cp)
     except ArgumentError as error:
         error.everywhere = True
@@ -98,20 +99,28 @@ def launched(dp: int | None, fsdp: int | None, cp: int | None, timeout_s: float)
         backend = "cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo"
         with told("waiting for the other processes"):
             dist.init_process_group(backend, store=store, rank=rank, world_size=count, timeout=timeout)
-        yield World(sizes, rank, store)
+        yield World(sizes, rank, store, timeout)
         dist.destroy_process_group()
 
 
 def _take_gpu() -> None:
-    """Every process of a machine its own GPU, where there are any."""
-    count, local = torch.cuda.device_count(), int(os.environ.get("LOCAL_RANK", "0"))
-    if not count:
-        return
-    if local >= count:
+    """Every process of a machine its own GPU, where there are as many."""
+    if (local := _local_rank()) < torch.cuda.device_count():
+        torch.cuda.set_device(local)
+
+
+def check_gpu(device: torch.device) -> None:
+    """Refuse to share one. Raises ArgumentError where the processes of this machine are more than its GPUs, and run on them."""
+    count, local = torch.cuda.device_count(), _local_rank()
+    if device.type == "cuda" and local >= count:
         raise ArgumentError(
-            f"process {local} of this machine has no GPU of its own among its {count}; start {count} processes a machine"
+            f"process {local} of this machine has no GPU of its own among its {count}; start {count} a machine, or give "
+            "--device cpu"
         )
-    torch.cuda.set_device(local)
+
+
+def _local_rank() -> int:
+    return int(os.environ.get("LOCAL_RANK", "0"))
 
 
 @contextmanager
@@ -119,14 +128,17 @@ def _said_once(store: dist.Store) -> Iterator[None]:
     """A failure becomes one sentence, of the process that met it first: the others fail because it did."""
     try:
         yield
-    except (LongwaveError, RuntimeError) as error:
-        found: LongwaveError | RuntimeError = error
-        if not isinstance(error, LongwaveError) and (isinstance(error, dist.DistError) or lost(str(error))):
+    except Exception as error:  # whatever it is: this process has met it, and the others will but miss it
+        found = error
+        foreign = isinstance(error, RuntimeError) and not isinstance(error, LongwaveError)
+        if foreign and (isinstance(error, dist.DistError) or lost(str(error))):
             reason = re.sub(r"^\[\S*\] ", "", " ".join(str(error).split())).split(". ")[0][:160]
             found = RankError(
                 f"another rank has ended or did not answer in time ({reason}); start all of them again with --resume"
             )
-        if isinstance(found, LongwaveError) and not found.everywhere:
+        if not isinstance(found, LongwaveError):
+            _first(store)
+        elif not found.everywhere:
             found.said = not _first(store)
         if found is error:
             raise

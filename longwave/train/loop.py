@@ -25,7 +25,7 @@ from longwave.train.options import Options
 from longwave.train.progress import Progress
 from longwave.train.record import METRICS, Metrics, draw
 from longwave.train.score import loss_nats, on_device, right_answers
-from longwave.train.state import Saver, restore
+from longwave.train.state import Saver, remove_unfinished, restore
 from longwave.train.task import Batch, Metric, Reference, Score
 from longwave.train.world import ALONE, World
 
@@ -85,6 +85,8 @@ def train(job: Job, options: Options, folder: Path, *, resume: bool, guard: Inte
     optimizer = make_optimizer(model, lr=options.lr, weight_decay=options.weight_decay)
     start, saved, notes = 0, -1, list[str]()
     if resume:
+        if world.leads:
+            remove_unfinished(folder)
         if world.told(checkpoint.steps_in(folder)):  # none: it was stopped before its first checkpoint, and begins again
             start, notes = restore(folder, model, optimizer, world, job.description)
             saved = start
@@ -133,6 +135,7 @@ def train(job: Job, options: Options, folder: Path, *, resume: bool, guard: Inte
             metrics.append("train", step, **values, **speed)
             progress.update(step, values[metric.name])
             began = time.perf_counter()
+            saver.check()
             stop = stopping()
             if due(step) and not stop:
                 validate(step)

@@ -46,7 +46,7 @@ def packed_task(path: str, setting: Setting) -> Task:
 
     def batches(step: int) -> Batch:
         first = step * setting.batch
-        return _batch([_asking(train, train.row_number(first + i)) for i in range(setting.batch)])
+        return _batch([_asking(train, first + i) for i in range(setting.batch)])
 
     def held_out_batches(rows: Sequence[int]) -> Iterator[Batch]:
         numbers = iter(rows)
@@ -76,10 +76,13 @@ def _spread(rows: range, most: int) -> range:
     return rows[:: -(-len(rows) // max(most, 1))]
 
 
-def _asking(records: PackedRecords, number: int) -> PackedRow:
-    """The row with this number; where that asks for nothing, the next one that does: chromosomes have long runs of N."""
-    for place in range(records.count):
-        row = records.row(records.rows[(records.rows.index(number) + place) % records.count])
+def _asking(records: PackedRecords, place: int) -> PackedRow:
+    """The row at this place of the random order; where that asks for nothing, the next one of that order that does.
+
+    What follows in the file would be read again for every row of a long run of N.
+    """
+    for step in range(place, place + 2 * records.count):  # a whole epoch of them, wherever it begins
+        row = records.batch(step)
         if (row.targets != UNKNOWN).any():
             return row
     raise DataError(f"all bases of {records.fasta.path} to train on are N; give DNA with known bases")

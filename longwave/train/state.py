@@ -41,7 +41,8 @@ class Saver:
     def __init__(self, folder: Path, world: World) -> None:
         self.folder, self.world = folder, world
         # Groups of its own: what is exchanged from its thread must not meet the collectives of training.
-        self._group, self._alone = dist.new_group(backend="gloo"), dist.new_group([0], backend="gloo")
+        self._group = dist.new_group(backend="gloo", timeout=world.timeout)
+        self._alone = dist.new_group([0], backend="gloo")
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="checkpoint")
         self._pending: Future[None] | None = None
 
@@ -58,6 +59,11 @@ class Saver:
         whole = {"model": tensors, "optimizer": moments}
         written = dcp.async_save(whole, checkpoint_id=path, process_group=self._group)
         self._pending = self._thread.submit(self._complete, written, description, like)
+
+    def check(self) -> None:
+        """Raise what `finish` would if it is known already: steps that no checkpoint will hold are not worth taking."""
+        if self._pending is not None and self._pending.done():
+            self.finish()
 
     def finish(self) -> None:
         """Wait until all that was begun is written. Raises DataError as `save` does."""
@@ -106,8 +112,6 @@ def restore(
     Raises:
         DataError: no pair is whole, or it is of another model than `description`'s.
     """
-    if world.leads:
-        _remove_unfinished(folder)
     passed_over: list[str] = []
     for step in world.told(checkpoint.steps_in(folder)):
         try:
@@ -146,7 +150,7 @@ def _check(folder: Path, step: int, description: Description) -> None:
         raise DataError(f"{path} is of another model than this run's {description.preset}")
 
 
-def _remove_unfinished(folder: Path) -> None:
+def remove_unfinished(folder: Path) -> None:
     """States without weights: what a killed run had begun to write."""
     whole = checkpoint.steps_in(folder)
     for path in folder.glob("state-????????"):

@@ -7,6 +7,7 @@ ones. What all of them read together is what one process would read.
 from __future__ import annotations
 
 import dataclasses
+import datetime
 import itertools
 import time
 from collections.abc import Callable, Iterable, Iterator
@@ -16,12 +17,12 @@ from typing import Any, NamedTuple, TypeVar, cast
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
-from torch.distributed.device_mesh import DeviceMesh, init_device_mesh
+from torch.distributed.device_mesh import DeviceMesh
 from torch.distributed.fsdp import FSDPModule, fully_shard, register_fsdp_forward_method
 
 from longwave.distributed import operators
 from longwave.distributed.agreement import Statement, agree
-from longwave.distributed.mesh import Ranks
+from longwave.distributed.mesh import Ranks, laid_out
 from longwave.distributed.spans import shares
 from longwave.errors import ArgumentError, RankError, UnsupportedError
 from longwave.models import SequenceModel, available
@@ -55,6 +56,7 @@ class World:
         sizes: of the dimensions; `cp` is the innermost one.
         rank: of this process among all.
         store: by which the processes found each other.
+        timeout: after which whatever waits for another process gives up; PyTorch's own without it.
         cp: the mesh of those that share this one's sequences, made by `meet`.
         shards: mesh (dp, fsdp · cp): the parameters are copies over its first dimension and shards over its second.
     """
@@ -62,6 +64,7 @@ class World:
     sizes: Sizes = ONE
     rank: int = 0
     store: dist.Store | None = None
+    timeout: datetime.timedelta | None = None
     cp: DeviceMesh | None = None
     shards: DeviceMesh | None = None
 
@@ -107,9 +110,9 @@ class World:
         """The same with meshes on the type of `device`; all processes call it."""
         if self.size == 1:
             return self
-        split = init_device_mesh(device.type, (self.readers, self.sizes.cp), mesh_dim_names=("reader", "cp"))
+        split = laid_out(device.type, (self.readers, self.sizes.cp), ("reader", "cp"), self.timeout)
         kept = (self.sizes.dp, self.sizes.fsdp * self.sizes.cp)
-        shards = init_device_mesh(device.type, kept, mesh_dim_names=("dp", "shard"))
+        shards = laid_out(device.type, kept, ("dp", "shard"), self.timeout)
         return dataclasses.replace(self, cp=split["cp"], shards=shards)
 
     def check(self, batch: int, model: str, task: Task) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import json
+from collections import Counter
 from pathlib import Path
 
 import numpy as np
@@ -57,6 +58,17 @@ def test_rows_of_training_validation_and_test_share_nothing(contigs: Path) -> No
     borders = set().union(*train)
     assert min(validation) > max(borders) + 1  # the last target of a row is the next one's first base
     assert min(test) > max(validation) + 1
+
+
+def test_what_follows_a_long_run_of_n_is_not_read_for_all_of_it(tmp_path: Path) -> None:
+    codes = np.random.default_rng(1).integers(0, 4, 200 * 1024)
+    text = "".join("ACGT"[code] for code in codes)
+    text = text[: 20 * 1024] + "N" * (100 * 1024) + text[120 * 1024 :]
+    (tmp_path / "run.fa").write_text(f">r\n{text}\n")
+    task = _task(tmp_path / "run.fa")
+    read = [row.numpy().tobytes() for step in range(45) for row in task.batches(step).inputs]
+    assert len(set(read)) > 40
+    assert max(Counter(read).values()) < 20  # of 180 reads, where 80 rows have bases
 
 
 def _barren(whole: bytes) -> set[int]:

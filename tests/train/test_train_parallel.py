@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import dataclasses
+import datetime
 import json
 import os
 import sys
+import time
 import traceback
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -18,7 +20,7 @@ import torch.multiprocessing
 from safetensors.torch import load_file
 
 from longwave import models
-from longwave.errors import ArgumentError, UnsupportedError
+from longwave.errors import ArgumentError, RankError, UnsupportedError
 from longwave.models import hyena
 from longwave.nn import staged
 from longwave.train import checkpoint, job, launch, loop, options, state, step_ranks
@@ -142,6 +144,27 @@ def test_packed_rows_train_as_one(tmp_path: Path, straight: Path, genome_file: P
     _run(2, tmp_path, _alike, str(genome_file), cases)
 
 
+def _unanswered(rank: int, folder: Path) -> None:
+    world = World(Sizes(1, 1, 2), rank, timeout=datetime.timedelta(seconds=1)).meet(torch.device("cpu"))
+    assert world.cp is not None
+    assert world.shards is not None
+    groups = [world.cp.get_group(), world.shards.get_group("shard"), state.Saver(folder, world)._group]
+    if rank == 0:
+        for group in groups:
+            with pytest.raises(RuntimeError, match=r"[Tt]imed? ?out"):
+                dist.all_reduce(torch.zeros(1), group=group)
+    else:
+        while not (folder / "said-0").exists():
+            time.sleep(0.05)
+
+
+def test_no_group_waits_longer_than_asked(tmp_path: Path) -> None:
+    """A process that is there and does not answer: those of spans, shards and checkpoints give up alike."""
+    began = time.monotonic()
+    _run(2, tmp_path, _unanswered)
+    assert time.monotonic() - began < 120  # PyTorch's own would be half an hour each
+
+
 def _stopped(rank: int, folder: Path, genome: str, sizes: Sizes) -> None:
     _trained(World(sizes, rank), genome, folder / "run", until=30)
     if rank == 0:
@@ -237,6 +260,33 @@ def test_what_cannot_be_split_is_refused() -> None:
 def test_sizes_that_do_not_fit_are_refused(count: int, given: tuple[int | None, ...], sentence: str) -> None:
     with pytest.raises(ArgumentError, match=sentence):
         launch.sizes_of(count, *given)
+
+
+@pytest.mark.parametrize("error", [OSError("no space"), RuntimeError("out of memory"), ArgumentError("no")])
+def test_who_meets_a_failure_first_says_it(error: Exception) -> None:
+    store = dist.HashStore()
+    with pytest.raises(type(error)) as first, launch._said_once(store):
+        raise error
+    with pytest.raises(RankError, match="another rank has ended") as second, launch._said_once(store):
+        raise RuntimeError("[gloo/transport] Connection closed by peer")
+    assert not getattr(first.value, "said", False)
+    assert second.value.said
+
+
+def test_processes_without_a_gpu_of_their_own_run_on_cpus_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
+    monkeypatch.setenv("LOCAL_RANK", "1")
+    launch._take_gpu()
+    launch.check_gpu(torch.device("cpu"))
+    with pytest.raises(ArgumentError, match="process 1 of this machine has no GPU of its own among its 1; start 1 a machine"):
+        launch.check_gpu(torch.device("cuda"))
+
+
+@pytest.mark.parametrize("seconds", [0.0, 0.5, -1.0, 1e300, float("nan"), float("inf")])
+def test_a_timeout_that_no_group_can_keep_is_refused(seconds: float) -> None:
+    asked = launch.launched(None, None, None, seconds)
+    with pytest.raises(ArgumentError, match="--timeout must be from 1 to 100,000,000 seconds"), asked:
+        pass
 
 
 def test_sizes_not_given_are_the_rest() -> None:

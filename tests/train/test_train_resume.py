@@ -8,7 +8,9 @@ import signal
 import time
 import warnings
 from collections.abc import Callable
+from concurrent.futures import wait
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -143,6 +145,37 @@ def test_damaged_newest_pair_is_passed_over(
     assert _same(final, _weights(tmp_path / "twice"))
 
 
+def test_a_checkpoint_that_cannot_be_written_ends_the_run(
+    tmp_path: Path, train: Callable[..., int], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """At the next step, and not where the next checkpoint would be; the one before it is still there."""
+    from longwave.train import loop
+
+    savers: list[state.Saver] = []
+
+    class Seen(state.Saver):
+        def __init__(self, *given: Any) -> None:
+            super().__init__(*given)
+            savers.append(self)
+
+    def update(bar: object, done: int, bits: float) -> None:
+        if done == 3:
+            state.state_path(tmp_path / "run", 4).write_text("in the way")
+        if done == 5:
+            wait([pending for saver in savers if (pending := saver._pending) is not None])
+
+    with monkeypatch.context() as patch:
+        patch.setattr(loop, "Saver", Seen)
+        patch.setattr(loop.Progress, "update", update)
+        assert train(tmp_path / "run", *OPTIONS[:-4], "--checkpoint-every", "2", "--eval-bases", "1500") == 2
+    said = capsys.readouterr().err.splitlines()[-1]
+    assert f"a checkpoint in {tmp_path / 'run'} cannot be written" in said
+    assert [line["step"] for line in _losses(tmp_path / "run") if line["kind"] == "train"][-1] == 5
+    assert checkpoint.steps_in(tmp_path / "run") == [2]
+    state.state_path(tmp_path / "run", 4).unlink()
+    assert train(tmp_path / "run", resume=True) == 0
+
+
 def test_resume_of_a_finished_run_tests_again(
     tmp_path: Path, train: Callable[..., int], capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -222,6 +255,9 @@ def test_a_run_killed_before_its_first_checkpoint_begins_again(tmp_path: Path) -
     assert cli.main(["train", "dna", "--out", str(straight), *options]) == 0
     assert cli.main(["train", "dna", "--out", str(out), *options]) == 0
     state.remove(out, 2)
+    half = state.state_path(out, 1)
+    half.mkdir()
+    (half / "__0_0.distcp").write_bytes(b"half")
     assert cli.main(["train", "dna", "--out", str(out), "--resume"]) == 0
     names = ("step", "bits_per_base")
     lines = [
@@ -234,6 +270,7 @@ def test_a_run_killed_before_its_first_checkpoint_begins_again(tmp_path: Path) -
     ]
     assert lines[0] == lines[1]
     assert len(lines[0]) == 2
+    assert not half.exists()
 
 
 def test_the_default_batch_keeps_the_bases_of_a_step() -> None:
