@@ -8,7 +8,7 @@ products: P(k) = μ·k, with a μ that is made once in float64 and kept.
 from __future__ import annotations
 
 import math
-from functools import lru_cache
+from functools import cache
 
 import torch
 from torch import Tensor
@@ -25,7 +25,7 @@ def project(projection: Projection, k: Tensor) -> Tensor:
     return engine.forward(p, rows, _polynomial(projection, k.device), None, None, None, None).view(k.shape)
 
 
-@lru_cache(maxsize=64)
+@cache  # for good: a captured graph goes on reading it
 def _polynomial(projection: Projection, device: torch.device) -> Tensor:
     """μ as a filter (1, taps) in order of rising lag; at a negative lag a polynomial's has the other sign."""
     with torch.device("cpu"), torch.inference_mode(False):
