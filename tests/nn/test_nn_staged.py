@@ -6,8 +6,8 @@ from typing import Any
 
 import pytest
 import torch
+from allocated import peak_bytes
 from torch.autograd import forward_ad
-from torch.profiler import ProfilerActivity, profile
 
 from longwave.errors import UnsupportedError
 from longwave.models import hyena
@@ -169,13 +169,7 @@ def test_memory_is_what_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
     model = HyenaLM(HyenaConfig(d_model=d, layers=layers, filter_length=L, d_inner=4 * d), activation_checkpointing=True)
     tokens = torch.randint(0, 4, (1, L))
     model(tokens).mean().backward()  # compiled, and what is kept is there
-    with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as measured:
-        model(tokens).mean().backward()
-    held = most = 0
-    for event in sorted(measured.profiler.kineto_results.events(), key=lambda event: event.start_ns()):
-        if event.name() == "[memory]":
-            held += event.nbytes()
-            most = max(most, held)
+    most = peak_bytes(lambda: model(tokens).mean().backward())
     unit = 4 * L * d
     assert layers * unit < most < (layers + 7.5) * unit
 

@@ -17,6 +17,7 @@ from pathlib import Path
 import numba
 import pytest
 import torch
+from allocated import peak_bytes
 from torch import Tensor
 
 import longwave
@@ -492,15 +493,7 @@ def _peak(call: Callable[[], object]) -> int:
     """The most that PyTorch's allocator had given out at a time, during a call of a thread without scratch memory yet."""
     call()
     pages._kept.__dict__.clear()
-    with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU], profile_memory=True) as profiler:
-        call()
-    held = peak = 0
-    assert profiler.profiler is not None
-    for event in profiler.profiler.kineto_results.events():
-        if event.name() == "[memory]":
-            held += event.nbytes()
-            peak = max(peak, held)
-    return peak
+    return peak_bytes(call)
 
 
 @pytest.mark.parametrize(

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 import torch
+from allocated import peak_bytes
 from torch import Tensor
 
 import longwave
@@ -26,15 +27,7 @@ def _idle(grids: list[tuple[int, ...]]) -> Iterator[None]:
 def _peak(call: Callable[[], object]) -> int:
     """The most that PyTorch's allocator had given out at a time, once all tables are there."""
     call()
-    with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU], profile_memory=True) as profiler:
-        call()
-    held = peak = 0
-    assert profiler.profiler is not None
-    for event in profiler.profiler.kineto_results.events():
-        if event.name() == "[memory]":
-            held += event.nbytes()
-            peak = max(peak, held)
-    return peak
+    return peak_bytes(call)
 
 
 def _held(
