@@ -17,6 +17,14 @@ def pytest_configure(config: pytest.Config) -> None:
     devices.choose(config.getoption("--device"))
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """What speaks of the CPU alone says so, with the reason."""
+    for item in items:
+        mark = item.get_closest_marker("cpu_only")
+        if mark is not None and devices.DEVICE != "cpu":
+            item.add_marker(pytest.mark.skip(reason=mark.args[0]))
+
+
 @pytest.fixture(autouse=True)
 def _seeded() -> None:
     torch.manual_seed(20231110)

@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
+from functools import wraps
+from typing import Any
 
 import pytest
 import torch
+from torch import Tensor
 
 from longwave import backends
 from longwave.bench.contestants import runnable_backends
@@ -28,3 +32,31 @@ def choose(device: str) -> None:
     if device != "cpu":  # the tests' memory is filled by what demands it of cuBLAS
         os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
     DEVICE = device
+
+
+def here(x: Tensor) -> Tensor:
+    """A tensor made on the CPU, on the device of the tests: what `torch.ones(3)` is to a test of an operator."""
+    return x.to(DEVICE)
+
+
+def randn(*shape: Any, requires_grad: bool = False, **options: Any) -> Tensor:
+    """As `torch.randn`, a leaf on the device of the tests; the same numbers on every device."""
+    return here(torch.randn(*shape, **options)).requires_grad_(requires_grad)
+
+
+def ones(*shape: Any, **options: Any) -> Tensor:
+    return here(torch.ones(*shape, **options))
+
+
+def on_the_cpu(reference: Callable[..., Tensor]) -> Callable[..., Tensor]:
+    """A reference that takes tensors of any device, computes on the CPU and brings its result to the device of the tests."""
+
+    @wraps(reference)
+    def called(*given: Any, **named: Any) -> Tensor:
+        return here(reference(*map(_home, given), **{name: _home(x) for name, x in named.items()}))
+
+    return called
+
+
+def _home(x: Any) -> Any:
+    return x.cpu() if isinstance(x, Tensor) else x

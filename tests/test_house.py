@@ -109,3 +109,33 @@ def test_public_names_are_few_and_documented() -> None:
         if callable(value):
             assert value.__doc__
             assert "Raises" in value.__doc__
+
+
+MAKERS = {"arange", "empty", "eye", "full", "hann_window", "linspace", "logspace", "ones", "rand", "randn", "tensor", "zeros"}
+AT_HOME = {"cpu_only", "gpu"}  # marks of tests that are on a device of their own
+
+
+def test_tests_of_operators_make_their_tensors_on_the_device_asked_for() -> None:
+    """Elsewhere they would pass and say nothing of it. What is on the CPU by contract says so, or is int32: boundaries."""
+    wrong = []
+    for path in sorted((Path(__file__).parent / "ops").glob("test_*.py")):
+        tree = ast.parse(path.read_text(encoding="utf-8"))
+        excused: set[ast.AST] = set()
+        for node in ast.walk(tree):
+            moved = isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id == "here"
+            marked = isinstance(node, ast.FunctionDef) and any(_is_marked(mark) for mark in node.decorator_list)
+            if moved or marked:
+                excused |= set(ast.walk(node))
+        if any(isinstance(node, ast.Assign) and _is_marked(node.value) for node in tree.body):
+            continue
+        for node in ast.walk(tree):
+            if isinstance(node, ast.Call) and node not in excused and ast.unparse(node.func) in {f"torch.{m}" for m in MAKERS}:
+                options = {option.arg: ast.unparse(option.value) for option in node.keywords}
+                if "device" not in options and options.get("dtype") != "torch.int32":
+                    wrong.append(f"{path.name}:{node.lineno} {ast.unparse(node)}; use devices.here or devices.randn")
+    assert not wrong, "\n".join(wrong)
+
+
+def _is_marked(node: ast.expr) -> bool:
+    named = node.func if isinstance(node, ast.Call) else node
+    return isinstance(named, ast.Attribute) and named.attr in AT_HOME and ast.unparse(named.value) == "pytest.mark"

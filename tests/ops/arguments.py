@@ -14,10 +14,13 @@ from devices import backends_here as backends_here
 from torch import Tensor
 
 import longwave
+from longwave import reference
 from longwave.bench.tolerances import CONTRACTS, bound
 from longwave.masks import FrequencyMask
 from longwave.problem import MODES
-from longwave.reference import long_conv_ref
+
+long_conv_ref = devices.on_the_cpu(reference.long_conv_ref)
+short_conv_ref = devices.on_the_cpu(reference.short_conv_ref)
 
 STRIDES = ("contiguous", "cut", "expanded", "reversed_axes", "any")
 
@@ -60,8 +63,9 @@ class Case:
         return " ".join(f"{k}={str(v).removeprefix('torch.')}" for k, v in self._given().items()) or "default"
 
 
-def arguments(case: Case) -> dict[str, Any]:
-    """Keyword arguments of `long_conv`; floating ones require gradients (unless frozen) and are leaves."""
+def arguments(case: Case, device: str | None = None) -> dict[str, Any]:
+    """Keyword arguments of `long_conv`, on a device or on that of the tests, boundaries on the CPU; floating ones require
+    gradients (unless frozen) and are leaves."""
     c = case
     generator = torch.Generator().manual_seed(c.seed)
     chance = Random(c.seed)
@@ -102,7 +106,11 @@ def arguments(case: Case) -> dict[str, Any]:
         kwargs["frequency_mask"] = c.mask
     for name in c.frozen:
         kwargs[name].requires_grad_(False)
-    return kwargs
+    return _all_on(kwargs, device or devices.DEVICE)
+
+
+def _all_on(kwargs: dict[str, Any], device: str) -> dict[str, Any]:
+    return {name: on_device(x, device) if isinstance(x, Tensor) and name != "cu_seqlens" else x for name, x in kwargs.items()}
 
 
 def result_gradient(case: Case) -> Tensor:
@@ -182,7 +190,11 @@ def floating(kwargs: dict[str, Any]) -> dict[str, Tensor]:
 
 
 def truth_of(kwargs: dict[str, Any]) -> Tensor:
-    return long_conv_ref(**{name: x for name, x in kwargs.items() if name != "precision"})
+    return long_conv_ref(**_of_the_reference(kwargs))
+
+
+def _of_the_reference(kwargs: dict[str, Any]) -> dict[str, Any]:
+    return {name: x for name, x in kwargs.items() if name != "precision"}
 
 
 def compare(case: Case, backend: str, device: str | None = None) -> None:
@@ -191,8 +203,8 @@ def compare(case: Case, backend: str, device: str | None = None) -> None:
 
     Raises UnsupportedError where the backend refuses the case.
     """
-    kwargs, dy, device = arguments(case), result_gradient(case), device or devices.DEVICE
-    there = {name: on_device(x, device) if isinstance(x, Tensor) and name != "cu_seqlens" else x for name, x in kwargs.items()}
+    kwargs, dy, device = arguments(case, "cpu"), result_gradient(case), device or devices.DEVICE
+    there = _all_on(kwargs, device)
     y = longwave.long_conv(**there, backend=backend)
     assert y.dtype == case.dtype
     assert y.shape == dy.shape
@@ -288,8 +300,8 @@ def _exact(x: Tensor) -> Tensor:
 
 
 def _derived(kwargs: dict[str, Any], inputs: list[str], dy: Tensor) -> dict[str, Tensor]:
-    """The reference's result and gradients."""
-    y = truth_of(kwargs)
+    """The reference's result and gradients, on the CPU."""
+    y = reference.long_conv_ref(**_of_the_reference(kwargs))
     found = {"y": y.detach()}
     if inputs:
         of = torch.autograd.grad(y, [kwargs[name] for name in inputs], dy.detach(), materialize_grads=True)

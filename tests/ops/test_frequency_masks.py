@@ -9,7 +9,8 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from arguments import Case, arguments, backends_here, floating, truth_of
+from arguments import Case, arguments, backends_here, floating, long_conv_ref, truth_of
+from devices import here, ones, randn
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
@@ -20,7 +21,7 @@ from longwave.bench.tolerances import bound, relative_l2
 from longwave.errors import ArgumentError
 from longwave.masks import FrequencyMask, folded
 from longwave.planner import mask_grid
-from longwave.reference import _grid, long_conv_ref
+from longwave.reference import _grid
 
 LOW = FrequencyMask.lowpass(0.5, leaks_future=True)
 
@@ -58,15 +59,15 @@ def test_what_the_constructors_keep() -> None:
 
 @pytest.mark.parametrize("K", [1, 30, 97, 512])
 def test_from_energy_keeps_the_strongest_frequencies(K: int) -> None:
-    k = torch.randn(3, K, dtype=torch.float64) * torch.linspace(1, 5, K)
+    k = randn(3, K, dtype=torch.float64) * here(torch.linspace(1, 5, K))
     mask = FrequencyMask.from_energy(k, keep=0.25)
     N = mask_grid(K)
-    f = (torch.arange(N, dtype=torch.float64) + 0.25) / N
-    A = torch.exp(-2j * np.pi * f[:, None] * torch.arange(K)) @ k.to(torch.complex128).T
-    energy, kept = A.abs().square().sum(1), mask.kept(N)
+    f = here(torch.arange(N, dtype=torch.float64) + 0.25) / N
+    A = torch.exp(-2j * np.pi * f[:, None] * here(torch.arange(K))) @ k.to(torch.complex128).T
+    energy, kept = A.abs().square().sum(1), here(mask.kept(N))
     assert int(kept.sum()) == max(1, round(0.25 * N))
     assert kept.all() or energy[kept].min() >= energy[~kept].max() * (1 - 1e-12)
-    z = torch.randn(2, K, dtype=torch.complex128)
+    z = randn(2, K, dtype=torch.complex128)
     parts = FrequencyMask.from_energy(torch.cat([z.real, z.imag]), keep=0.5)
     assert FrequencyMask.from_energy(z, keep=0.5) == parts
     assert abs(mask.fraction(8 * N) - kept.double().mean().item()) < 0.01 + 1 / N  # intervals hold at any length
@@ -78,7 +79,7 @@ def test_masks_are_values() -> None:
         FrequencyMask.lowpass(0.1),
         FrequencyMask.from_blocks([0, 2], 3),
         FrequencyMask.from_bands([(0.1, 0.2), (0.3, 1 / 3)], leaks_future=True),
-        FrequencyMask.from_energy(torch.randn(2, 200), 0.5),
+        FrequencyMask.from_energy(randn(2, 200), 0.5),
     ]
     assert len(set(every)) == len(every)
     for mask in every:
@@ -117,7 +118,7 @@ def test_the_projection_is_one_and_its_gradient_is_its_adjoint(
     options |= {} if circular else {"in_start": -before, "in_len": L + before}
     (stretch,) = masked.stretches(masked.dataclasses.replace(problem, **options))
     projection, lags = stretch.projection, stretch.problem.taps
-    k, d = torch.randn(2, K, dtype=torch.float64), torch.randn(2, lags, dtype=torch.float64)
+    k, d = randn(2, K, dtype=torch.float64), randn(2, lags, dtype=torch.float64)
     once = projection.filter(k)
     assert once.shape == (2, lags)
     torch.testing.assert_close((once * d).sum(), (k * projection.gradient(d)).sum())
@@ -130,7 +131,7 @@ def test_the_projection_is_one_and_its_gradient_is_its_adjoint(
 @pytest.mark.parametrize("dtype", [torch.float64, torch.float32], ids=str)
 @pytest.mark.parametrize("mode", ["causal", "circular", "same", "full"])
 def test_keeping_everything_changes_nothing(mode: str, dtype: torch.dtype, backend: str) -> None:
-    u, k = torch.randn(2, 3, 120, dtype=dtype), torch.randn(3, 110, dtype=dtype)
+    u, k = randn(2, 3, 120, dtype=dtype), randn(3, 110, dtype=dtype)
     y = longwave.long_conv(u, k, mode=mode, frequency_mask=FrequencyMask.lowpass(1.0, leaks_future=True), backend=backend)
     truth = long_conv_ref(u, k, mode=mode)
     assert relative_l2(y, truth) <= bound(dtype, 230)
@@ -140,14 +141,14 @@ def test_keeping_everything_changes_nothing(mode: str, dtype: torch.dtype, backe
 def test_an_output_holds_the_frequencies_kept(backend: str) -> None:
     """White noise through a delta: a low-pass mask leaves its band and next to nothing outside; without it all is there."""
     L, keep = 4096, 0.25
-    u, k = torch.randn(1, 1, L, dtype=torch.float64), torch.zeros(1, 1, dtype=torch.float64)
+    u, k = randn(1, 1, L, dtype=torch.float64), here(torch.zeros(1, 1, dtype=torch.float64))
     k[0, 0] = 1
     mask = FrequencyMask.lowpass(keep, leaks_future=True)
 
     def outside(y: Tensor) -> float:
-        middle = y[0, 0, L // 4 : 3 * L // 4] * torch.hann_window(L // 2, dtype=torch.float64)
+        middle = y[0, 0, L // 4 : 3 * L // 4] * here(torch.hann_window(L // 2, dtype=torch.float64))
         energy = torch.fft.rfft(middle).abs().square()
-        frequency = torch.fft.rfftfreq(L // 2, dtype=torch.float64)
+        frequency = here(torch.fft.rfftfreq(L // 2, dtype=torch.float64))
         return (energy[frequency > keep / 2 + 0.01].sum() / energy.sum()).item()
 
     y = longwave.long_conv(u, k, frequency_mask=mask, backend=backend)
@@ -155,14 +156,14 @@ def test_an_output_holds_the_frequencies_kept(backend: str) -> None:
     assert outside(longwave.long_conv(u, k, backend=backend)) > 0.6
     assert 0.9 * keep < y.square().mean() / u.square().mean() < 1.1 * keep
     whole = longwave.long_conv(u, k, mode="circular", frequency_mask=mask, backend=backend)
-    left = torch.fft.rfft(whole[0, 0]).abs()[torch.fft.rfftfreq(L) > keep / 2 + 1e-9]
+    left = torch.fft.rfft(whole[0, 0]).abs()[here(torch.fft.rfftfreq(L)) > keep / 2 + 1e-9]
     assert left.max() < 1e-10
 
 
 @pytest.mark.parametrize(("L", "K"), [(1, 1), (30, 30), (30, 7), (23, 40)])
 def test_the_effective_filter_is_what_long_conv_convolves_with(L: int, K: int) -> None:
     mask = FrequencyMask.from_bands([(0.0, 0.3)], leaks_future=True)
-    u, k = torch.randn(2, 3, L, dtype=torch.float64), torch.randn(3, K, dtype=torch.float64)
+    u, k = randn(2, 3, L, dtype=torch.float64), randn(3, K, dtype=torch.float64)
     k_eff = masked.effective_filter(k, L, mask)
     assert k_eff.shape == (3, 2 * L - 1)
     want = long_conv_ref(u, k_eff, mode="full")[..., L - 1 : 2 * L - 1]
@@ -170,7 +171,7 @@ def test_the_effective_filter_is_what_long_conv_convolves_with(L: int, K: int) -
 
 
 def test_documents_have_grids_of_their_own() -> None:
-    u, k = torch.randn(1, 3, 60, dtype=torch.float64), torch.randn(3, 20, dtype=torch.float64)
+    u, k = randn(1, 3, 60, dtype=torch.float64), randn(3, 20, dtype=torch.float64)
     bounds = torch.tensor([0, 25, 25, 26, 60], dtype=torch.int32)
     y = longwave.long_conv(u, k, cu_seqlens=bounds, frequency_mask=LOW)
     apart = [longwave.long_conv(u[..., a:b], k, frequency_mask=LOW) for a, b in ((0, 25), (25, 26), (26, 60))]
@@ -201,16 +202,16 @@ def test_a_plan_tells_of_the_mask() -> None:
 
 
 def _ignored(mask: FrequencyMask, N: int) -> Tensor:
-    return torch.ones(N, dtype=torch.bool)
+    return torch.ones(N, dtype=torch.bool, device="cpu")
 
 
 def _without_the_quarter(mask: FrequencyMask, N: int) -> Tensor:
-    j = torch.arange(N)
+    j = torch.arange(N, device="cpu")
     return torch.minimum(j, N - j) / N <= mask.bands[0][1]
 
 
 def _in_order_of_j(mask: FrequencyMask, N: int) -> Tensor:
-    return (torch.arange(N) + 0.5) / (2 * N) <= mask.bands[0][1]
+    return (torch.arange(N, device="cpu") + 0.5) / (2 * N) <= mask.bands[0][1]
 
 
 def _one_bin_late(mask: FrequencyMask, N: int) -> Tensor:
@@ -246,7 +247,7 @@ def test_a_mask_at_wrong_bins_is_outside_the_bound(name: str, L: int, monkeypatc
             assert min(errors()) > 100 * allowed
 
 
-r = torch.randn
+r = randn
 REFUSALS: list[tuple[Callable[[], Any], str]] = [
     (lambda: FrequencyMask.lowpass(0), r"keep is 0; give the fraction of the frequencies to keep, above 0 and at most 1"),
     (lambda: FrequencyMask.lowpass(1.5), r"keep is 1.5"),
@@ -265,9 +266,9 @@ REFUSALS: list[tuple[Callable[[], Any], str]] = [
     (lambda: FrequencyMask.from_blocks(0, 4), r"keep_blocks is 0"),
     (lambda: FrequencyMask.from_blocks([0], 0), r"count is 0; give the number of blocks"),
     (lambda: FrequencyMask.from_energy([1.0]), r"from_energy got a list as k"),
-    (lambda: FrequencyMask.from_energy(torch.ones(2, 3, dtype=torch.int64)), r"from_energy got torch.int64 of shape \(2, 3\)"),
+    (lambda: FrequencyMask.from_energy(ones(2, 3, dtype=torch.int64)), r"from_energy got torch.int64 of shape \(2, 3\)"),
     (lambda: FrequencyMask.from_energy(r(2, 0)), r"from_energy got torch.float32 of shape \(2, 0\)"),
-    (lambda: FrequencyMask.from_energy(torch.full((2, 3), float("nan"))), r"NaN or Inf"),
+    (lambda: FrequencyMask.from_energy(float("nan") * ones(2, 3)), r"NaN or Inf"),
     (lambda: FrequencyMask.from_energy(r(2, 3), keep=2), r"keep is 2"),
     (lambda: _conv(frequency_mask=0.5), r"frequency_mask is of type float; give a longwave.FrequencyMask"),
     (lambda: _conv(frequency_mask=FrequencyMask.lowpass(0.5)), r"causal filter of mode='causal' two-sided.*leaks_future"),

@@ -4,15 +4,16 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import devices
 import pytest
 import torch
-from arguments import Case, backends_here, compare
+from arguments import Case, backends_here, compare, long_conv_ref
+from devices import randn
 from test_long_conv_values import EVERYTHING
 from torch import Tensor
 
 import longwave
 from longwave.bench.tolerances import bound, relative_l2
-from longwave.reference import long_conv_ref
 
 
 @pytest.mark.parametrize("backend", backends_here())
@@ -33,14 +34,14 @@ def test_more_than_2_31_samples(backend: str) -> None:
     needed = 2 * (2 * H * L) + 2**31
     if _free_bytes() < needed:
         pytest.skip(f"the result and the gradient need {needed / 2**30:.0f} GiB of free memory")
-    row, k = torch.randn(1, 1, L).bfloat16(), torch.randn(1, K) * K**-0.5
+    row, k = randn(1, 1, L).bfloat16(), randn(1, K) * K**-0.5
     u = row.expand(1, H, L).requires_grad_()
     y = longwave.long_conv(u, k, backend=backend)
     assert y.numel() > 2**31
     exact = row.double().requires_grad_()
     truth = long_conv_ref(exact, k)
     _all_rows_equal(y.detach(), truth.detach(), backend)
-    dy = torch.randn(1, 1, L).bfloat16()
+    dy = randn(1, 1, L).bfloat16()
     (du,) = torch.autograd.grad(y, u, dy.expand(1, H, L))
     _all_rows_equal(du, torch.autograd.grad(truth, exact, dy.double())[0], backend)
 
@@ -52,7 +53,9 @@ def _all_rows_equal(x: Tensor, truth: Tensor, backend: str) -> None:
 
 
 def _free_bytes() -> int:
-    """0 where the system does not say."""
+    """Of the tests' device; 0 where the system does not say."""
+    if devices.DEVICE != "cpu":
+        return torch.cuda.mem_get_info()[0]
     try:
         lines = Path("/proc/meminfo").read_text(encoding="ascii").splitlines()
     except OSError:

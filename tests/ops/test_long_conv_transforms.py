@@ -8,9 +8,11 @@ import threading
 import warnings
 from collections.abc import Callable
 
+import devices
 import pytest
 import torch
-from arguments import Case, arguments, floating
+from arguments import Case, arguments, floating, long_conv_ref
+from devices import here, randn
 from torch import Tensor
 from torch.autograd import forward_ad
 from torch.func import grad, hessian, jacrev, jvp, vmap
@@ -20,7 +22,6 @@ import longwave
 from longwave.errors import UnsupportedError
 from longwave.masks import FrequencyMask
 from longwave.ops import pair
-from longwave.reference import long_conv_ref
 
 ops = sys.modules["longwave.ops.long_conv"]
 
@@ -82,7 +83,7 @@ def test_second_order_when_one_argument_is_made_from_another() -> None:
     """A filter computed from the input must not count its path twice."""
 
     def of(function: Callable[..., Tensor]) -> Tensor:
-        u = torch.linspace(-1, 1, 6, dtype=torch.float64).reshape(1, 1, 6).requires_grad_()
+        u = here(torch.linspace(-1, 1, 6, dtype=torch.float64)).reshape(1, 1, 6).requires_grad_()
         y = function(u, u[0] ** 2)
         (g,) = torch.autograd.grad((y**2).sum(), u, create_graph=True)
         return torch.autograd.grad((g**2).sum(), u)[0]
@@ -108,7 +109,8 @@ def test_gradients_in_eval_mode_and_for_some_arguments_only() -> None:
 def test_gradients_that_arrive_expanded_or_strided() -> None:
     call, inputs, _ = _as_function(Case(L=10, K=10, D=True, pregate=True))
     y = call(*inputs)
-    for dy in (torch.ones(1, 1, 1, dtype=y.dtype).expand(y.shape), torch.randn(*y.shape[::-1], dtype=y.dtype).permute(2, 1, 0)):
+    one = here(torch.ones(1, 1, 1, dtype=y.dtype))
+    for dy in (one.expand(y.shape), randn(*y.shape[::-1], dtype=y.dtype).permute(2, 1, 0)):
         got = torch.autograd.grad(y, inputs, dy, retain_graph=True)
         want = torch.autograd.grad(y, inputs, dy.contiguous(), retain_graph=True)
         for a, b in zip(got, want, strict=True):
@@ -116,7 +118,7 @@ def test_gradients_that_arrive_expanded_or_strided() -> None:
 
 
 def test_saved_arguments_written_over_before_backward_are_refused() -> None:
-    u, k = torch.randn(1, 2, 8, requires_grad=True), torch.randn(2, 8, requires_grad=True)
+    u, k = randn(1, 2, 8, requires_grad=True), randn(2, 8, requires_grad=True)
     y = longwave.long_conv(u, k)
     with torch.no_grad():
         k.zero_()
@@ -181,7 +183,7 @@ def test_functional_gradients_equal_autograd() -> None:
 
 
 def test_a_named_engine_under_a_transform_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    u, k = torch.randn(1, 2, 8), torch.randn(2, 8)
+    u, k = randn(1, 2, 8), randn(2, 8)
     monkeypatch.setattr(ops.backends, "load", lambda name: object())
     with pytest.raises(UnsupportedError, match=r"backend='engine' cannot run under vmap.*use backend='auto'"):
         vmap(lambda u: longwave.long_conv(u, k, backend="engine"))(u.unsqueeze(0))
@@ -200,7 +202,7 @@ def test_opcheck_of_the_fused_operator(case: Case, requires_grad: bool) -> None:
     torch.library.opcheck(ops._op, (*tensors, kwargs.get("cu_seqlens"), None, *integers))
     if not requires_grad:
         needs = [x is not None for x in tensors]
-        dy = torch.randn(a.u.shape[0], a.u.shape[1], a.out_len, dtype=a.u.dtype)
+        dy = randn(a.u.shape[0], a.u.shape[1], a.out_len, dtype=a.u.dtype)
         torch.library.opcheck(ops._backward_op, (needs, dy, *tensors, kwargs.get("cu_seqlens"), None, *integers))
 
 
@@ -213,9 +215,9 @@ def _lowerable(kwargs: dict) -> dict:
 @pytest.mark.parametrize("circular", [False, True])
 @pytest.mark.parametrize("mask", [None, LOW], ids=["whole", "masked"])
 def test_opcheck_and_gradcheck_of_the_pair(reverse: bool, circular: bool, mask: FrequencyMask | None) -> None:
-    x, k = torch.randn(1, 2, 6, dtype=torch.float64), torch.randn(1, 3, dtype=torch.float64)
+    x, k = randn(1, 2, 6, dtype=torch.float64), randn(1, 3, dtype=torch.float64)
     in_start, out_start, out_len = (0, 0, 6) if circular else (-2, 1, 7)
-    y = torch.randn(1, 2, out_len, dtype=torch.float64)
+    y = randn(1, 2, out_len, dtype=torch.float64)
     conv_args = (None, in_start, out_start, out_len, 1, reverse, circular, "plain", mask and mask.text)
     corr_args = (None, out_start, in_start, 3, 1, reverse, circular, 1, False, "plain", mask and mask.text)
     for op, registered, tensors, rest in (
@@ -229,7 +231,7 @@ def test_opcheck_and_gradcheck_of_the_pair(reverse: bool, circular: bool, mask: 
 
 
 def test_the_pair_writes_down_its_sums() -> None:
-    x, k = torch.randn(1, 1, 6, dtype=torch.float64), torch.randn(1, 3, dtype=torch.float64)
+    x, k = randn(1, 1, 6, dtype=torch.float64), randn(1, 3, dtype=torch.float64)
     for reverse in (False, True):
         got = pair.conv(x, k, None, -2, 1, 7, 1, reverse, False, "plain")[0, 0]
         lag = [1 - s if reverse else 1 + s for s in range(3)]
@@ -275,16 +277,16 @@ def test_compiled_once_for_every_length() -> None:
     compiled = torch.compile(
         lambda u, k, g: longwave.long_conv(u, k, pregate=g, postgate=g), fullgraph=True, dynamic=True, backend=frames
     )
-    k = torch.randn(3, 16)
+    k = randn(3, 16)
     for L in (10, 16, 17, 40, 1001):
-        u = torch.randn(2, 3, L)
+        u = randn(2, 3, L)
         assert torch.equal(compiled(u, k, u), longwave.long_conv(u, k, pregate=u, postgate=u))
     assert frames.frame_count == 1
 
 
 def test_inductor_compiles_around_the_operator() -> None:
     torch._dynamo.reset()
-    u, k = torch.randn(2, 4, 33), torch.randn(4, 33, requires_grad=True)
+    u, k = randn(2, 4, 33), randn(4, 33, requires_grad=True)
 
     def block(u: Tensor, k: Tensor) -> Tensor:
         return torch.nn.functional.gelu(longwave.long_conv(u.sin(), k * 0.5, layout="BHL")).cumsum(-1)
@@ -298,8 +300,8 @@ class _Block(torch.nn.Module):
     def __init__(self, mask: FrequencyMask | None = None) -> None:
         super().__init__()
         self.mask = mask
-        self.k = torch.nn.Parameter(torch.randn(4, 9))
-        self.D = torch.nn.Parameter(torch.randn(4))
+        self.k = torch.nn.Parameter(randn(4, 9))
+        self.D = torch.nn.Parameter(randn(4))
 
     def forward(self, u: Tensor, gate: Tensor) -> Tensor:
         return longwave.long_conv(u, self.k, self.D, pregate=gate, k_rev=self.k, frequency_mask=self.mask, layout="BLH")
@@ -309,10 +311,10 @@ class _Block(torch.nn.Module):
 def test_exports_with_a_dynamic_length(mask: FrequencyMask | None) -> None:
     module = _Block(mask)
     L = torch.export.Dim("L", min=2, max=2**20)
-    sample = (torch.randn(2, 40, 4), torch.randn(2, 40, 4))
+    sample = (randn(2, 40, 4), randn(2, 40, 4))
     exported = torch.export.export(module, sample, dynamic_shapes={"u": {1: L}, "gate": {1: L}})
     for length in (2, 9, 40, 333):
-        u, gate = torch.randn(2, length, 4), torch.randn(2, length, 4)
+        u, gate = randn(2, length, 4), randn(2, length, 4)
         assert torch.equal(exported.module()(u, gate), module(u, gate))
 
 
@@ -321,7 +323,7 @@ def test_autocast_changes_nothing(dtype: torch.dtype) -> None:
     call, inputs, _ = _as_function(Case(L=50, K=50, D=True, pregate=True, dtype=torch.float32))
     want = call(*inputs)
     want_grads = torch.autograd.grad(want.sum(), inputs)
-    with torch.autocast("cpu", dtype=dtype):
+    with torch.autocast(devices.DEVICE, dtype=dtype):
         got = call(*inputs)
         grads = torch.autograd.grad(got.sum(), inputs)
         mapped = vmap(call)(*[x.detach().unsqueeze(0) for x in inputs])[0]
@@ -357,8 +359,8 @@ def test_four_threads_at_once_give_what_one_gives() -> None:
 def test_gradients_of_a_graph_made_outside_a_transform() -> None:
     """jvp, vmap and batched gradients of a backward pass: an opaque operator in it would give zeros or an error."""
     u, k = (
-        torch.randn(1, 2, 6, dtype=torch.float64, requires_grad=True),
-        torch.randn(2, 6, dtype=torch.float64, requires_grad=True),
+        randn(1, 2, 6, dtype=torch.float64, requires_grad=True),
+        randn(2, 6, dtype=torch.float64, requires_grad=True),
     )
     for layout in ("BHL", "BLH"):
         signal = u if layout == "BHL" else u.transpose(1, 2)
@@ -370,7 +372,7 @@ def test_gradients_of_a_graph_made_outside_a_transform() -> None:
             return torch.autograd.grad(y, k, dy, create_graph=create_graph)[0]
 
         shape = signal.shape
-        dy, tangent = torch.randn(shape, dtype=torch.float64), torch.randn(shape, dtype=torch.float64)
+        dy, tangent = randn(shape, dtype=torch.float64), randn(shape, dtype=torch.float64)
         many = torch.stack([dy, tangent])
         y = longwave.long_conv(signal, k, layout=layout)
         for create_graph in (False, True):
@@ -393,7 +395,7 @@ def test_gradients_of_a_graph_made_outside_a_transform() -> None:
 
 
 def test_second_gradients_seen_by_an_outer_forward_mode() -> None:
-    u, k = torch.randn(1, 1, 5, dtype=torch.float64), torch.randn(1, 5, dtype=torch.float64)
+    u, k = randn(1, 1, 5, dtype=torch.float64), randn(1, 5, dtype=torch.float64)
 
     def product(function: Callable[..., Tensor]) -> Tensor:
         leaf = k.clone().requires_grad_()
@@ -408,7 +410,7 @@ def test_second_gradients_seen_by_an_outer_forward_mode() -> None:
 
 def test_forward_mode_through_an_exported_module_is_refused() -> None:
     module = _Block()
-    u, gate = torch.randn(2, 8, 4), torch.randn(2, 8, 4)
+    u, gate = randn(2, 8, 4), randn(2, 8, 4)
     exported = torch.export.export(module, (u, gate)).module()
     with pytest.raises(UnsupportedError, match=r"cannot be differentiated in forward mode; call longwave\.long_conv itself"):
         jvp(lambda u: exported(u, gate), (u,), (gate,))
@@ -426,9 +428,9 @@ def test_the_result_may_be_written_to_in_place(layout: str, batched: bool) -> No
 
 
 def test_symbolic_tracing_and_meta_tensors() -> None:
-    u, k = torch.randn(2, 3, 12), torch.randn(3, 12)
+    u, k = randn(2, 3, 12), randn(3, 12)
     traced = make_fx(lambda u, k: longwave.long_conv(u, k, pregate=u), tracing_mode="symbolic")(u, k)
-    wider = torch.randn(2, 3, 20)
+    wider = randn(2, 3, 20)
     assert torch.equal(traced(wider, k), longwave.long_conv(wider, k, pregate=wider))
     assert longwave.long_conv(u.to("meta"), k.to("meta")).shape == u.shape
     assert longwave.short_conv(u.to("meta"), k.to("meta")).shape == u.shape
@@ -440,7 +442,7 @@ def test_real_and_complex_arguments_mixed() -> None:
     for complex_k, complex_D, complex_h in itertools.product((False, True), repeat=3):
 
         def leaf(*shape: int, is_complex: bool) -> Tensor:
-            return torch.randn(*shape, dtype=torch.complex64 if is_complex else torch.float32).requires_grad_()
+            return randn(*shape, dtype=torch.complex64 if is_complex else torch.float32, requires_grad=True)
 
         u, k = leaf(1, 2, 9, is_complex=True), leaf(2, 9, is_complex=complex_k)
         D, h = leaf(2, is_complex=complex_D), leaf(1, 2, 4, is_complex=complex_h)

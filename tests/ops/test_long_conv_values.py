@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import devices
 import pytest
 import torch
 from arguments import Case, arguments, backends_here, compare, truth_of
+from devices import here, randn
 
 import longwave
 from longwave.errors import UnsupportedError
@@ -136,7 +138,7 @@ def test_long_rows_of_awkward_length(mode: str, backend: str) -> None:
         y = longwave.long_conv(**kwargs, backend=backend).detach()[0, 0]
         shift = -((L - 1) // 2) if mode == "same" else 0
         for t in (0, 1, L // 3, L - 1, len(y) - 1):
-            s = torch.arange(L)
+            s = here(torch.arange(L))
             index = t - s - shift
             index, inside = (index % L, index == index) if mode == "circular" else (index, (index >= 0) & (index < L))
             want = (k[inside] * u[index[inside]]).sum()
@@ -151,20 +153,20 @@ def test_blocks_of_rows_do_not_change_the_result(monkeypatch: pytest.MonkeyPatch
         case = Case(B=3, H=6, L=40, K=17, P=5, filters=filters, **EVERYTHING)
         for scratch, least in ((1, 1), (2**13, 1), (2**15, 4)):
             monkeypatch.setattr(plain, "ROWS_AT_LEAST", least)
-            monkeypatch.setitem(plain.SCRATCH_BYTES, "cpu", scratch)
+            monkeypatch.setitem(plain.SCRATCH_BYTES, devices.DEVICE, scratch)
             plain.plan.cache_clear()
             _compare(case, "plain")
     plain.plan.cache_clear()
 
 
 def test_equals_torch_conv1d() -> None:
-    u, k = torch.randn(2, 5, 50, dtype=torch.float64), torch.randn(5, 50, dtype=torch.float64)
+    u, k = randn(2, 5, 50, dtype=torch.float64), randn(5, 50, dtype=torch.float64)
     want = torch.nn.functional.conv1d(torch.nn.functional.pad(u, (49, 0)), k.flip(-1).unsqueeze(1), groups=5)
     torch.testing.assert_close(longwave.long_conv(u, k), want, rtol=1e-12, atol=1e-12)
 
 
 def test_a_lazy_conjugate_is_not_forgotten() -> None:
-    u, k = torch.randn(1, 2, 9, dtype=torch.complex128), torch.randn(2, 9, dtype=torch.complex128)
+    u, k = randn(1, 2, 9, dtype=torch.complex128), randn(2, 9, dtype=torch.complex128)
     want = longwave.long_conv(u.conj().resolve_conj(), k)
     for run in (longwave.long_conv, torch.compile(longwave.long_conv, backend="aot_eager", fullgraph=True)):
         torch.testing.assert_close(run(u.conj(), k), want, rtol=1e-12, atol=1e-12)

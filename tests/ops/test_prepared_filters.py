@@ -8,9 +8,11 @@ import pickle
 from collections.abc import Callable
 from typing import Any
 
+import devices
 import pytest
 import torch
 from arguments import Case, arguments, backends_here, check, floating, truth_of
+from devices import randn
 from torch import Tensor
 from torch.func import grad, jvp, vmap
 
@@ -61,7 +63,7 @@ def test_value_and_gradients_equal_the_direct_sum(case: Case, backend: str) -> N
     assert y.dtype == case.dtype
     check(y.detach(), truth.detach(), case, "y")
     inputs = {name: x for name, x in floating(call).items() if name != "k"}
-    dy = torch.randn(truth.shape, dtype=truth.dtype).to(y.dtype)
+    dy = randn(truth.shape, dtype=truth.dtype).to(y.dtype)
     got = torch.autograd.grad(y, list(inputs.values()), dy)
     exact = {n: x.detach().to(truth.dtype if x.is_complex() else torch.float64).requires_grad_() for n, x in inputs.items()}
     want = torch.autograd.grad(truth_of({**kwargs, **exact}), list(exact.values()), dy.to(truth.dtype))
@@ -88,10 +90,10 @@ def test_the_spectrum_itself_is_used(case: Case) -> None:
 
 @pytest.mark.parametrize("backend", backends_here())
 def test_any_batch_and_any_channels_that_its_rows_divide(backend: str) -> None:
-    k = torch.randn(2, 30)
+    k = randn(2, 30)
     found = prepare_filter(k, 40, backend=backend)
     for B, H in ((1, 2), (3, 6)):
-        u = torch.randn(B, H, 40)
+        u = randn(B, H, 40)
         torch.testing.assert_close(longwave.long_conv(u, found), longwave.long_conv(u, k, backend=backend))
     torch.testing.assert_close(longwave.long_conv(u[0], found), longwave.long_conv(u[0], k))
     want = longwave.long_conv(u, k)
@@ -102,7 +104,7 @@ def test_any_batch_and_any_channels_that_its_rows_divide(backend: str) -> None:
 @pytest.mark.parametrize("backend", backends_here())
 @pytest.mark.parametrize("mask", [None, HALF], ids=["whole", "masked"])
 def test_it_survives_files(backend: str, mask: FrequencyMask | None) -> None:
-    u, k = torch.randn(2, 3, 50), torch.randn(3, 40)
+    u, k = randn(2, 3, 50), randn(3, 40)
     found = prepare_filter(k, 50, frequency_mask=mask, backend=backend)
     want = longwave.long_conv(u, found)
     stored = io.BytesIO()
@@ -115,7 +117,7 @@ def test_it_survives_files(backend: str, mask: FrequencyMask | None) -> None:
 
 
 def test_a_spectrum_of_another_form_is_made_again() -> None:
-    u, k = torch.randn(2, 3, 50), torch.randn(3, 40)
+    u, k = randn(2, 3, 50), randn(3, 40)
     found = prepare_filter(k, 50, backend="plain")
     state = found.state_dict()
     broken = {**state, "spectrum": torch.zeros_like(found.spectrum)}
@@ -157,7 +159,7 @@ def test_derivatives_of_every_order_and_transforms(case: Case) -> None:
 def test_maps_and_second_gradients_are_those_of_the_filter(backend: str, mask: FrequencyMask | None) -> None:
     """Over any axis, of the input, of D or of both; gradients a sample; gradients of gradients."""
     L = 40
-    k, u, D = torch.randn(3, L), torch.randn(5, 2, 3, L), torch.randn(5, 3)
+    k, u, D = randn(3, L), randn(5, 2, 3, L), randn(5, 3)
     found = prepare_filter(k, L, frequency_mask=mask, backend=backend)
     assert found.spectrum is not None
 
@@ -192,8 +194,8 @@ def test_maps_and_second_gradients_are_those_of_the_filter(backend: str, mask: F
 @pytest.mark.parametrize("mask", [None, HALF], ids=["whole", "masked"])
 def test_compiled_exported_and_checked(backend: str, mask: FrequencyMask | None) -> None:
     torch._dynamo.reset()
-    found = prepare_filter(torch.randn(3, 20), 20, frequency_mask=mask, backend=backend)
-    u, D = torch.randn(2, 3, 20, requires_grad=True), torch.randn(3, requires_grad=True)
+    found = prepare_filter(randn(3, 20), 20, frequency_mask=mask, backend=backend)
+    u, D = randn(2, 3, 20, requires_grad=True), randn(3, requires_grad=True)
 
     class Layer(torch.nn.Module):
         def __init__(self) -> None:
@@ -211,7 +213,7 @@ def test_compiled_exported_and_checked(backend: str, mask: FrequencyMask | None)
     for a, b in zip(torch.autograd.grad(compiled, (u, D), dy), torch.autograd.grad(want, (u, D), dy), strict=True):
         assert torch.equal(a, b)
     exported = torch.export.export(layer, (u.detach(), D.detach()), dynamic_shapes={"u": {0: torch.export.Dim("B")}, "D": None})
-    more = torch.randn(5, 3, 20)
+    more = randn(5, 3, 20)
     assert torch.equal(exported.module()(more, D), layer(more, D))
     call = (found.lag0, 20, False, False, None, found.backend, found.mask)
     torch.library.opcheck(
@@ -219,11 +221,11 @@ def test_compiled_exported_and_checked(backend: str, mask: FrequencyMask | None)
     )
 
 
-r = torch.randn
+r = randn
 REFUSALS: list[tuple[Callable[[], Any], str]] = [
     (lambda: _call(r(2, 4, 9)), r"prepared for inputs of length 8, and u has 9; prepare another for it"),
     (lambda: _call(r(2, 4, 8, dtype=torch.float64)), r"prepared for inputs of float32, and u has float64"),
-    (lambda: _call(r(2, 4, 8, device="meta")), r"prepared for inputs on cpu, and u has meta"),
+    (lambda: _call(torch.randn(2, 4, 8, device="meta")), rf"prepared for inputs on {devices.DEVICE}\S*, and u has meta"),
     (lambda: _call(mode="same"), r"prepared for mode='causal' and called with mode='same'; pass the same"),
     (lambda: _call(history=r(2, 4, 3)), r"history does not go with a prepared filter"),
     (lambda: _call(r(1, 4, 8), cu_seqlens=torch.tensor([0, 8], dtype=torch.int32)), r"cu_seqlens does not go with a prepared"),
@@ -268,11 +270,11 @@ def test_the_right_call_beside_them_runs_and_it_tells_of_itself() -> None:
 
 
 def test_a_damaged_state_gets_one_sentence() -> None:
-    state = longwave.prepare_filter(torch.randn(2, 30), 30).state_dict()
+    state = longwave.prepare_filter(randn(2, 30), 30).state_dict()
     for changed in ({"taps": None}, {"lag0": "a"}, {"length": "x"}, {"dtype": "float99"}, {"mode": "zz"}, {"mask": "zz"}):
         with pytest.raises(ArgumentError, match="damaged") as caught:
             longwave.PreparedFilter.from_state_dict({**state, **changed})
         assert "\n" not in str(caught.value)
     for k_rev, length in (([1], 9), (None, 2**63)):
         with pytest.raises(ArgumentError):
-            longwave.prepare_filter(torch.randn(2, 5), length, k_rev=k_rev)  # type: ignore[arg-type]
+            longwave.prepare_filter(randn(2, 5), length, k_rev=k_rev)  # type: ignore[arg-type]

@@ -8,16 +8,17 @@ import random
 
 import pytest
 import torch
+from arguments import long_conv_ref
+from devices import here, randn
 
 from longwave.errors import ArgumentError
 from longwave.ops.exponentials import PART, exponential_sums, last_state
 from longwave.ops.recurrence import RecurrentState, RecurrentStream
-from longwave.reference import long_conv_ref
 
 
 def spaces(H: int, N: int, slowest: float = 1e-3) -> tuple[torch.Tensor, torch.Tensor]:
-    decay = slowest * torch.rand(H, N, dtype=torch.float64).add(1)
-    return torch.complex(-decay, 3 * torch.randn(H, N, dtype=torch.float64)), torch.randn(H, N, dtype=torch.complex128)
+    decay = slowest * here(torch.rand(H, N, dtype=torch.float64)).add(1)
+    return torch.complex(-decay, 3 * randn(H, N, dtype=torch.float64)), randn(H, N, dtype=torch.complex128)
 
 
 def recurrence(log_z: torch.Tensor, c: torch.Tensor, u: torch.Tensor, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
@@ -33,8 +34,8 @@ def recurrence(log_z: torch.Tensor, c: torch.Tensor, u: torch.Tensor, x: torch.T
 @pytest.mark.parametrize("rows", [(), (2,)])
 def test_sums_of_exponentials_are_their_terms(taps: int, rows: tuple[int, ...]) -> None:
     log_z, _ = spaces(3, 5)
-    c = torch.randn(*rows, 3, 5, dtype=torch.complex128)
-    steps = torch.arange(taps, dtype=torch.float64)
+    c = randn(*rows, 3, 5, dtype=torch.complex128)
+    steps = here(torch.arange(taps, dtype=torch.float64))
     expected = (c.unsqueeze(-1) * torch.exp(log_z.unsqueeze(-1) * steps)).sum(-2).real
     torch.testing.assert_close(exponential_sums(log_z, c, taps, dtype=torch.float64), expected, rtol=1e-11, atol=1e-11)
     single = exponential_sums(log_z, c, taps)
@@ -48,7 +49,7 @@ def test_a_million_taps_keep_the_accuracy_of_float32() -> None:
     taps = 1_000_000
     found = exponential_sums(log_z, c, taps)
     for begin in (0, 500_000, taps - 1_000):
-        steps = torch.arange(begin, begin + 1_000, dtype=torch.float64)
+        steps = here(torch.arange(begin, begin + 1_000, dtype=torch.float64))
         expected = (c.unsqueeze(-1) * torch.exp(log_z.unsqueeze(-1) * steps)).sum(-2).real
         assert (found[:, begin : begin + 1_000] - expected).norm() < 4e-7 * expected.norm()
         assert expected.abs().max() > 0.1
@@ -59,6 +60,7 @@ def test_gradients_of_sums_of_exponentials() -> None:
     assert torch.autograd.gradcheck(lambda a, b: exponential_sums(a, b, 11, dtype=torch.float64), (log_z, c))
 
 
+@pytest.mark.cpu_only("PyTorch's profiler counts the memory of the CPU")
 @pytest.mark.parametrize("H_N_taps", [(4, 16, 65_536)])
 def test_no_array_has_all_taps_of_all_states(H_N_taps: tuple[int, int, int]) -> None:
     """Neither forward nor for the backward pass: two tables of √taps powers, and the filter."""
@@ -83,9 +85,9 @@ def test_no_array_has_all_taps_of_all_states(H_N_taps: tuple[int, int, int]) -> 
 @pytest.mark.parametrize("length", [0, 1, 2, 30, 1000, PART + 3])
 def test_last_state_is_that_of_the_recurrence(length: int) -> None:
     log_z, c = spaces(2, 3)
-    u, x = torch.randn(2, 2, length, dtype=torch.float64), torch.randn(2, 2, 3, dtype=torch.complex128)
+    u, x = randn(2, 2, length, dtype=torch.float64), randn(2, 2, 3, dtype=torch.complex128)
     if length > PART:  # by a sum over all powers: so many steps take long
-        powers = torch.exp(log_z.unsqueeze(-1) * torch.arange(length - 1, -1, -1, dtype=torch.float64))
+        powers = torch.exp(log_z.unsqueeze(-1) * here(torch.arange(length - 1, -1, -1, dtype=torch.float64)))
         expected = torch.exp(log_z * length) * x + (u.unsqueeze(-2) * powers).sum(-1)
     else:
         expected = recurrence(log_z, c, u, x)[1] if length else x
@@ -99,14 +101,14 @@ def test_any_mixture_of_pieces_is_one_convolution(dtype: torch.dtype, seed: int)
     chance = random.Random(seed)
     torch.manual_seed(seed)
     log_z, c = spaces(3, 4, slowest=0.01)
-    D = torch.randn(3)
-    u = torch.randn(2, 3, 400).to(dtype)
-    expected, _ = recurrence(log_z, c, u.double(), torch.zeros(2, 3, 4, dtype=torch.complex128))
+    D = randn(3)
+    u = randn(2, 3, 400).to(dtype)
+    expected, _ = recurrence(log_z, c, u.double(), here(torch.zeros(2, 3, 4, dtype=torch.complex128)))
     expected = expected + D[:, None].double() * u
     whole = long_conv_ref(u, exponential_sums(log_z, c, 400, dtype=torch.float64), D)
     torch.testing.assert_close(whole, expected, rtol=1e-11, atol=1e-11)
     stream = RecurrentStream(log_z, c, D, batch_size=2, dtype=dtype, max_rollback=6)
-    stream.prefill(torch.randn(2, 3, 5).to(dtype))
+    stream.prefill(randn(2, 3, 5).to(dtype))
     t = chance.randrange(1, 200)
     parts = [stream.prefill(u[..., :t])]
     while t < 400:
@@ -115,7 +117,7 @@ def test_any_mixture_of_pieces_is_one_convolution(dtype: torch.dtype, seed: int)
         t += n
         tried = chance.randrange(7)
         for _ in range(tried):
-            stream.step(torch.randn(2, 3).to(dtype))
+            stream.step(randn(2, 3).to(dtype))
         stream.rollback(tried)
     y = torch.cat(parts, dim=-1)
     assert y.dtype == dtype
@@ -125,22 +127,22 @@ def test_any_mixture_of_pieces_is_one_convolution(dtype: torch.dtype, seed: int)
 
 def test_rows_of_different_lengths_beams_and_states() -> None:
     log_z, c = spaces(2, 3)
-    u = torch.randn(3, 2, 40, dtype=torch.float64)
+    u = randn(3, 2, 40, dtype=torch.float64)
     stream = RecurrentStream(log_z, c, batch_size=3, dtype=torch.float64, max_rollback=2)
     y = stream.prefill(u, lengths=[40, 13, 0])
-    own = torch.arange(40) >= 40 - torch.tensor([40, 13, 0])[:, None, None]
+    own = here(torch.arange(40) >= 40 - torch.tensor([40, 13, 0])[:, None, None])
     expected = long_conv_ref(u * own, exponential_sums(log_z, c, 40, dtype=torch.float64)) * own
     torch.testing.assert_close(y, expected, rtol=1e-11, atol=1e-11)
     saved = stream.snapshot()
-    next_one = torch.randn(3, 2, dtype=torch.float64)
+    next_one = randn(3, 2, dtype=torch.float64)
     first = stream.step(next_one)
-    stream.restore(RecurrentState.from_tensors(saved.to("cpu").tensors()))
+    stream.restore(RecurrentState.from_tensors(saved.tensors()))
     assert stream.position == 40
     torch.testing.assert_close(stream.step(next_one), first, rtol=1e-12, atol=1e-12)
     stream.rollback(2)  # one of them from before the snapshot
     stream.extend(torch.stack([(u * own)[..., -1], next_one], dim=-1))
     stream.rollback(1)
-    stream.reorder(torch.tensor([2, 0, 0]))
+    stream.reorder(here(torch.tensor([2, 0, 0])))
     torch.testing.assert_close(stream.step(next_one[[2, 0, 0]]), first[[2, 0, 0]], rtol=1e-12, atol=1e-12)
     assert (first[0] - first[1]).abs().max() > 0.1
 
@@ -148,8 +150,8 @@ def test_rows_of_different_lengths_beams_and_states() -> None:
 def test_recurrent_streams_refuse_in_one_sentence() -> None:
     log_z, c = spaces(2, 3)
     stream = RecurrentStream(log_z, c, batch_size=1, max_length=4, max_rollback=1)
-    u = torch.randn(1, 2, 3)
-    for wrong in (u[0], u.double(), torch.randn(1, 3, 3), u.requires_grad_(), 3):
+    u = randn(1, 2, 3)
+    for wrong in (u[0], u.double(), randn(1, 3, 3), u.requires_grad_(), 3):
         with pytest.raises(ArgumentError):
             stream.extend(wrong)
     stream.prefill(u.detach())
@@ -165,7 +167,7 @@ def test_recurrent_streams_refuse_in_one_sentence() -> None:
         RecurrentStream(log_z, c, batch_size=2, max_rollback=1).restore(stream.snapshot())
     with pytest.raises(ArgumentError, match="not the tensors"):
         RecurrentState.from_tensors({})
-    for rows in (torch.tensor([1]), torch.tensor([0.0])):
+    for rows in (here(torch.tensor([1])), here(torch.tensor([0.0]))):
         with pytest.raises(ArgumentError, match="rows"):
             stream.reorder(rows)
     for options in ({"batch_size": 0}, {"max_length": 0}, {"dtype": torch.complex64}):
@@ -180,9 +182,9 @@ def test_recurrent_streams_refuse_in_one_sentence() -> None:
 def test_memory_does_not_grow_with_the_position() -> None:
     log_z, c = spaces(2, 3)
     stream = RecurrentStream(log_z, c, batch_size=1, max_rollback=4)
-    stream.extend(torch.randn(1, 2, 50))
+    stream.extend(randn(1, 2, 50))
     sizes = []
     for _, length in itertools.product(range(3), (1, 5, 50)):
-        stream.extend(torch.randn(1, 2, length))
+        stream.extend(randn(1, 2, length))
         sizes.append(stream.nbytes)
     assert len(set(sizes)) == 1

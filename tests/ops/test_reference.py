@@ -8,6 +8,8 @@ import torch
 
 from longwave.reference import long_conv_ref, short_conv_ref
 
+pytestmark = pytest.mark.cpu_only("references are computed on the CPU")
+
 U = torch.tensor([[[1.0, 2.0, 3.0, 4.0]]])
 K = torch.tensor([[10.0, 1.0, 0.5]])
 

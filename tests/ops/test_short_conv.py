@@ -5,10 +5,13 @@ from __future__ import annotations
 import itertools
 from collections.abc import Callable
 
+import devices
 import pytest
 import torch
 import torch._dynamo.testing
 import torch.nn.functional as F
+from arguments import short_conv_ref
+from devices import here, ones, randn
 from torch.func import jvp, vmap
 
 import longwave
@@ -16,10 +19,18 @@ from longwave import backends
 from longwave.backends import plain
 from longwave.bench.tolerances import bound, relative_l2
 from longwave.errors import ArgumentError
-from longwave.reference import short_conv_ref
 
 DTYPES = (torch.float64, torch.float32, torch.bfloat16, torch.float16)
 ACTIVATIONS = (None, "silu", "gelu")
+
+
+def engine() -> str:
+    return backends.for_short_conv(devices.DEVICE).__name__.rpartition(".")[2]
+
+
+def needs_an_engine() -> None:
+    if engine() == "plain":
+        pytest.skip("a promise of engines, and PyTorch's own operators run on this device")
 
 
 @pytest.mark.parametrize("layout", ["BHL", "BLH"])
@@ -28,11 +39,11 @@ ACTIVATIONS = (None, "silu", "gelu")
 @pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.bfloat16, torch.float16], ids=str)
 def test_equals_the_direct_sum(layout: str, K: int, L: int, dtype: torch.dtype) -> None:
     B, H = 2, 3
-    wide = torch.randn(B, H, L + 7).to(dtype)[..., 4 : 4 + L]  # cut out of a wider tensor
+    wide = randn(B, H, L + 7).to(dtype)[..., 4 : 4 + L]  # cut out of a wider tensor
     x = wide if layout == "BHL" else wide.transpose(1, 2)
-    state = torch.randn(B, H, K - 1).to(dtype)
+    state = randn(B, H, K - 1).to(dtype)
     state = state if layout == "BHL" else state.transpose(1, 2)
-    w, bias = torch.randn(H, K).double().to(torch.float64 if dtype == torch.float64 else torch.float32), torch.randn(H)
+    w, bias = randn(H, K).double().to(torch.float64 if dtype == torch.float64 else torch.float32), randn(H)
     for activation in (None, "silu", "gelu"):
         for kwargs in ({}, {"bias": bias}, {"bias": bias, "state": state}):
             y = longwave.short_conv(x, w, activation=activation, layout=layout, **kwargs)
@@ -45,13 +56,13 @@ def test_equals_the_direct_sum(layout: str, K: int, L: int, dtype: torch.dtype) 
 
 
 def test_equals_the_padded_conv1d_of_pytorch() -> None:
-    x, w, bias = torch.randn(2, 5, 40), torch.randn(5, 4), torch.randn(5)
+    x, w, bias = randn(2, 5, 40), randn(5, 4), randn(5)
     want = F.silu(F.conv1d(x, w[:, None], bias, padding=3, groups=5)[..., :40])
     torch.testing.assert_close(longwave.short_conv(x, w, bias, activation="silu"), want)
 
 
 def test_is_causal_where_a_rival_sees_one_future_token() -> None:
-    x, w = torch.randn(1, 2, 20), torch.randn(2, 3)
+    x, w = randn(1, 2, 20), randn(2, 3)
     changed = x.clone()
     changed[..., 10] += 1
     difference = (longwave.short_conv(changed, w) - longwave.short_conv(x, w)).abs()
@@ -61,7 +72,7 @@ def test_is_causal_where_a_rival_sees_one_future_token() -> None:
 
 
 def test_chunks_with_state_equal_the_whole() -> None:
-    x, w = torch.randn(2, 3, 30, dtype=torch.float64), torch.randn(3, 7, dtype=torch.float64)
+    x, w = randn(2, 3, 30, dtype=torch.float64), randn(3, 7, dtype=torch.float64)
     whole = longwave.short_conv(x, w)
     for at in (1, 5, 6, 29):
         state = F.pad(x[..., :at], (6, 0))[..., -6:]
@@ -76,17 +87,18 @@ PACKED = (0, 0, 1, 1, 3, 12, 13, 30, 30)
 @pytest.mark.parametrize("batched", [True, False])
 def test_packed_documents_are_convolved_apart(layout: str, K: int, batched: bool) -> None:
     """Empty ones, ones shorter than the filter, and a state before the first: values, gradients, and the bits of each alone."""
+    needs_an_engine()
     cu_seqlens = torch.tensor(PACKED, dtype=torch.int32)
     turned = (lambda t: t) if layout == "BHL" else (lambda t: t.transpose(-2, -1).contiguous())
     lead = (1,) if batched else ()
-    inputs = {"x": turned(torch.randn(*lead, 5, 30)), "w": torch.randn(5, K), "bias": torch.randn(5)}
-    inputs["state"] = turned(torch.randn(*lead, 5, K - 1))
+    inputs = {"x": turned(randn(*lead, 5, 30)), "w": randn(5, K), "bias": randn(5)}
+    inputs["state"] = turned(randn(*lead, 5, K - 1))
     leaves = {name: t.clone().requires_grad_() for name, t in inputs.items()}
     exact = {name: t.double().requires_grad_() for name, t in inputs.items()}
     y = longwave.short_conv(**leaves, activation="silu", layout=layout, cu_seqlens=cu_seqlens)
     truth = short_conv_ref(**exact, activation="silu", layout=layout, cu_seqlens=cu_seqlens)
     assert y.is_contiguous()
-    assert relative_l2(y, truth) <= bound(torch.float32, 30, "cpu")
+    assert relative_l2(y, truth) <= bound(torch.float32, 30, engine())
     dy = torch.randn_like(y)
     got = torch.autograd.grad(y, list(leaves.values()), dy)
     want = torch.autograd.grad(truth, list(exact.values()), dy.double(), materialize_grads=True)
@@ -103,8 +115,8 @@ def test_packed_documents_are_convolved_apart(layout: str, K: int, batched: bool
 
 @pytest.mark.parametrize("activation", ACTIVATIONS)
 def test_packed_documents_differentiate_and_compile(activation: str | None) -> None:
-    x = torch.randn(1, 2, 9, dtype=torch.float64, requires_grad=True)
-    w = torch.randn(2, 4, dtype=torch.float64, requires_grad=True)
+    x = randn(1, 2, 9, dtype=torch.float64, requires_grad=True)
+    w = randn(2, 4, dtype=torch.float64, requires_grad=True)
     cu_seqlens = torch.tensor([0, 2, 2, 7, 9], dtype=torch.int32)
 
     def call(x: torch.Tensor, w: torch.Tensor) -> torch.Tensor:
@@ -132,7 +144,7 @@ def test_a_bad_document_reaches_no_other(
     if way == "plain":
         monkeypatch.setattr(backends, "for_short_conv", lambda device: plain)
     bounds, turned = [0, 6, 7, 16, 17, 18, 30], (lambda t: t) if layout == "BHL" else (lambda t: t.transpose(1, 2))
-    clean, w, dy = (t.double() for t in (torch.randn(1, 3, 30), torch.randn(3, 5), torch.randn(1, 3, 30)))
+    clean, w, dy = (t.double() for t in (randn(1, 3, 30), randn(3, 5), randn(1, 3, 30)))
     dirty = clean.clone()
     dirty[..., 7:16] = bad
 
@@ -151,7 +163,7 @@ def test_a_bad_document_reaches_no_other(
             found.append(torch.autograd.grad(dx, x, dy)[0])
         return found
 
-    others = torch.ones(30, dtype=torch.bool)
+    others = here(torch.ones(30, dtype=torch.bool))
     others[7:16] = False
     got, want = values(dirty), values(clean)
     for a, b in zip(got, want, strict=True):
@@ -165,7 +177,7 @@ class _Documents(torch.nn.Module):
 
     def __init__(self) -> None:
         super().__init__()
-        self.w, self.k = (torch.nn.Parameter(torch.randn(3, n)) for n in (4, 20))
+        self.w, self.k = (torch.nn.Parameter(randn(3, n)) for n in (4, 20))
 
     def forward(self, x: torch.Tensor, cu_seqlens: torch.Tensor) -> torch.Tensor:
         x = longwave.short_conv(x.sin(), self.w, activation="silu", cu_seqlens=cu_seqlens)
@@ -179,7 +191,7 @@ def test_inductor_compiles_packed_documents() -> None:
     counted = torch._dynamo.testing.CompileCounterWithBackend("inductor")
     compiled = torch.compile(module, fullgraph=True, dynamic=True, backend=counted)
     for bounds in ([0, 7, 8, 20], [0, 1, 19, 20], [0, 5, 5, 30], [0, 2, 3, 4, 40]):
-        x = torch.randn(1, 3, bounds[-1], requires_grad=True)
+        x = randn(1, 3, bounds[-1], requires_grad=True)
         cu_seqlens = torch.tensor(bounds, dtype=torch.int32)
         y, z = compiled(x, cu_seqlens), module(x, cu_seqlens)
         torch.testing.assert_close(y, z)
@@ -192,21 +204,21 @@ def test_inductor_compiles_packed_documents() -> None:
 def test_packed_documents_export_with_any_length_and_number() -> None:
     module = _Documents().requires_grad_(False)
     L, S = torch.export.Dim("L", min=2), torch.export.Dim("S", min=4)
-    sample = (torch.randn(1, 3, 20), torch.tensor([0, 7, 9, 12, 20], dtype=torch.int32))
+    sample = (randn(1, 3, 20), torch.tensor([0, 7, 9, 12, 20], dtype=torch.int32))
     exported = torch.export.export(module, sample, dynamic_shapes={"x": {2: L}, "cu_seqlens": {0: S}})
     for bounds in ([0, 5, 5, 30], [0, 2, 3, 4, 5, 6, 40]):
-        given = torch.randn(1, 3, bounds[-1]), torch.tensor(bounds, dtype=torch.int32)
+        given = randn(1, 3, bounds[-1]), torch.tensor(bounds, dtype=torch.int32)
         assert torch.equal(exported.module()(*given), module(*given))
 
 
 @pytest.mark.parametrize("bounds", [[0, 7, 21], [0, 9, 5, 20], [1, 7, 20], [0, 7, 19], [0, -3, 7, 20], [0, 300, 20]], ids=str)
 def test_boundaries_are_checked_in_a_traced_call_too(bounds: list[int]) -> None:
     torch._dynamo.reset()
-    w = torch.randn(3, 4)
+    w = randn(3, 4)
     compiled = torch.compile(
         lambda x, cu_seqlens: longwave.short_conv(x, w, cu_seqlens=cu_seqlens), fullgraph=True, backend="aot_eager"
     )
-    x, right = torch.randn(1, 3, 20), torch.tensor([0, *range(5, 3 + len(bounds)), 20], dtype=torch.int32)
+    x, right = randn(1, 3, 20), torch.tensor([0, *range(5, 3 + len(bounds)), 20], dtype=torch.int32)
     assert torch.equal(compiled(x, right), longwave.short_conv(x, w, cu_seqlens=right))
     with pytest.raises(ArgumentError, match=r"cu_seqlens (runs|falls) from"):
         compiled(x, torch.tensor(bounds, dtype=torch.int32))
@@ -215,7 +227,7 @@ def test_boundaries_are_checked_in_a_traced_call_too(bounds: list[int]) -> None:
 @pytest.mark.parametrize("layout", ["BHL", "BLH"])
 def test_packed_documents_compile_where_a_default_device_is_set(layout: str) -> None:
     torch._dynamo.reset()
-    x, w, cu_seqlens = torch.randn(1, 9, 9), torch.randn(9, 4), torch.tensor([0, 2, 2, 7, 9], dtype=torch.int32)
+    x, w, cu_seqlens = randn(1, 9, 9), randn(9, 4), torch.tensor([0, 2, 2, 7, 9], dtype=torch.int32)
 
     def call(x: torch.Tensor) -> torch.Tensor:
         return longwave.short_conv(x, w, layout=layout, cu_seqlens=cu_seqlens)
@@ -234,14 +246,14 @@ def test_packed_documents_compile_where_a_default_device_is_set(layout: str) -> 
 )
 def test_packed_documents_that_do_not_fit_are_refused(shape: tuple[int, ...], bounds: list[int], words: str) -> None:
     with pytest.raises(ArgumentError, match=words):
-        longwave.short_conv(torch.randn(shape), torch.randn(3, 2), cu_seqlens=torch.tensor(bounds, dtype=torch.int32))
+        longwave.short_conv(randn(shape), randn(3, 2), cu_seqlens=torch.tensor(bounds, dtype=torch.int32))
 
 
 def test_derivatives_transforms_and_autocast() -> None:
-    x = torch.randn(2, 3, 8, dtype=torch.float64, requires_grad=True)
-    w = torch.randn(3, 4, dtype=torch.float64, requires_grad=True)
-    bias = torch.randn(3, dtype=torch.float64, requires_grad=True)
-    state = torch.randn(2, 3, 3, dtype=torch.float64, requires_grad=True)
+    x = randn(2, 3, 8, dtype=torch.float64, requires_grad=True)
+    w = randn(3, 4, dtype=torch.float64, requires_grad=True)
+    bias = randn(3, dtype=torch.float64, requires_grad=True)
+    state = randn(2, 3, 3, dtype=torch.float64, requires_grad=True)
 
     def call(x: torch.Tensor, w: torch.Tensor, bias: torch.Tensor, state: torch.Tensor) -> torch.Tensor:
         return longwave.short_conv(x, w, bias, activation="gelu", state=state)
@@ -259,7 +271,7 @@ def test_derivatives_transforms_and_autocast() -> None:
         vmap(lambda x: longwave.short_conv(x, primals[1]))(primals[0]), longwave.short_conv(primals[0], primals[1])
     )
     single = longwave.short_conv(x.float(), w.float())
-    with torch.autocast("cpu", dtype=torch.bfloat16):
+    with torch.autocast(devices.DEVICE, dtype=torch.bfloat16):
         assert torch.equal(longwave.short_conv(x.float(), w.float()), single)
     torch._dynamo.reset()
     compiled = torch.compile(call, fullgraph=True, dynamic=True, backend="aot_eager")
@@ -269,21 +281,21 @@ def test_derivatives_transforms_and_autocast() -> None:
 def _inputs(H: int, K: int, L: int, dtype: torch.dtype, layout: str, *, state: bool) -> dict[str, torch.Tensor]:
     wide = torch.float64 if dtype == torch.float64 else torch.float32
     turned = (lambda t: t) if layout == "BHL" else (lambda t: t.transpose(1, 2).contiguous())
-    inputs = {"x": turned(torch.randn(2, H, L).to(dtype)), "w": torch.randn(H, K, dtype=wide) * K**-0.5}
-    inputs["bias"] = torch.randn(H, dtype=wide)
+    inputs = {"x": turned(randn(2, H, L).to(dtype)), "w": randn(H, K, dtype=wide) * K**-0.5}
+    inputs["bias"] = randn(H, dtype=wide)
     if state:
-        inputs["state"] = turned(torch.randn(2, H, K - 1).to(dtype))
+        inputs["state"] = turned(randn(2, H, K - 1).to(dtype))
     return inputs
 
 
-def compare(L: int, H: int, K: int, layout: str, dtype: torch.dtype, activation: str | None, backend: str = "cpu") -> None:
+def compare(L: int, H: int, K: int, layout: str, dtype: torch.dtype, activation: str | None) -> None:
     """The result and every gradient, within the contract of the backend that runs here."""
     inputs = _inputs(H, K, L, dtype, layout, state=activation != "silu")
     leaves = {name: t.clone().requires_grad_() for name, t in inputs.items()}
     exact = {name: t.double().requires_grad_() for name, t in inputs.items()}
     y = longwave.short_conv(**leaves, activation=activation, layout=layout)
     truth = short_conv_ref(**exact, activation=activation, layout=layout)
-    dy = torch.randn(y.shape).to(dtype)
+    dy = randn(y.shape).to(dtype)
     got = torch.autograd.grad(y, list(leaves.values()), dy)
     want = torch.autograd.grad(truth, list(exact.values()), dy.double(), materialize_grads=True)
     for name, a, b in zip(["y", *inputs], [y, *got], [truth, *want], strict=True):
@@ -296,7 +308,7 @@ def compare(L: int, H: int, K: int, layout: str, dtype: torch.dtype, activation:
         # Slopes of an activation are taken at a rounded place, and sums over time may cancel.
         slack = 1.0 if activation is None and b.numel() > 100 else 4.0
         slack *= max(1.0, (dy.double().norm() / b.norm()).item()) if name in ("w", "bias") else 1.0
-        assert relative_l2(a, b) <= slack * bound(a.dtype, L + K, backend, truth=b if a.itemsize == 2 else None), about
+        assert relative_l2(a, b) <= slack * bound(a.dtype, L + K, engine(), truth=b if a.itemsize == 2 else None), about
 
 
 # Around the blocks of the engine: vectors, chains of 32 taps, chunks of 1,024 samples, spans of 4,096, strips of 32 channels.
@@ -313,10 +325,10 @@ def test_values_and_gradients_equal_the_direct_sum(L: int, H: int, K: int, layou
 @pytest.mark.parametrize("dtype", [torch.float64, torch.float32], ids=str)
 def test_activations_are_those_of_pytorch_everywhere(activation: str | None, dtype: torch.dtype) -> None:
     """One tap of 1 gives the activation itself, from the smallest numbers to where it is flat, infinity and NaN."""
-    scale = torch.logspace(-30, 2.3, 4001, dtype=torch.float64).to(dtype)
-    special = torch.tensor([0.0, -0.0, float("inf"), -float("inf"), float("nan"), 1e30, -1e30], dtype=dtype)
+    scale = here(torch.logspace(-30, 2.3, 4001, dtype=torch.float64).to(dtype))
+    special = here(torch.tensor([0.0, -0.0, float("inf"), -float("inf"), float("nan"), 1e30, -1e30], dtype=dtype))
     x = torch.cat([scale, -scale, special])[None, None].requires_grad_()
-    one = torch.ones(1, 1, dtype=dtype)
+    one = here(torch.ones(1, 1, dtype=dtype))
     y = longwave.short_conv(x, one, activation=activation)
     wide = x.detach().double().requires_grad_()
     want = (
@@ -342,13 +354,14 @@ def test_activations_are_those_of_pytorch_everywhere(activation: str | None, dty
 @pytest.mark.parametrize("K", [3, 64])
 @pytest.mark.parametrize("L", [1, 40, 5000])
 def test_a_row_has_the_same_bits_in_any_company(K: int, L: int) -> None:
+    needs_an_engine()
     compare_bits(37, L, K)
 
 
 def compare_bits(H: int, L: int, K: int, widths: tuple[int, ...] = (1, 2, 3)) -> None:
     """Of a row alone, in a batch, in either layout, through any strides, on any number of threads."""
-    x, w, bias = torch.randn(3, H, L), torch.randn(H, K), torch.randn(H)
-    dy = torch.randn(3, H, L)
+    x, w, bias = randn(3, H, L), randn(H, K), randn(H)
+    dy = randn(3, H, L)
 
     def run(rows: slice, channels: slice, layout: str = "BHL") -> list[torch.Tensor]:
         given = [t[rows, channels] for t in (x, dy)]
@@ -384,15 +397,16 @@ def compare_bits(H: int, L: int, K: int, widths: tuple[int, ...] = (1, 2, 3)) ->
 @pytest.mark.parametrize("bad", [float("nan"), float("inf"), 1e30])
 @pytest.mark.parametrize("layout", ["BHL", "BLH"])
 def test_a_bad_row_reaches_no_other(bad: float, layout: str) -> None:
+    needs_an_engine()
     compare_bad_row(19, 300, 31, bad, layout)
 
 
 def compare_bad_row(H: int, L: int, K: int, bad: float, layout: str) -> None:
     """With a bad sample in the last channel of the last row: what it does not reach has the bits it has without."""
-    x, w = torch.randn(2, H, L), torch.randn(H, K)
+    x, w = randn(2, H, L), randn(H, K)
     dirty = x.clone()
     dirty[1, -1, 7] = bad
-    others = torch.ones(2, H, dtype=torch.bool)
+    others = here(torch.ones(2, H, dtype=torch.bool))
     others[1, -1] = False
     found = []
     for t in (x, dirty):
@@ -410,8 +424,9 @@ def compare_bad_row(H: int, L: int, K: int, bad: float, layout: str) -> None:
 
 
 def test_gradients_of_some_arguments_are_those_of_all() -> None:
+    needs_an_engine()
     inputs = _inputs(5, 4, 50, torch.float32, "BLH", state=True)
-    dy = torch.randn(2, 50, 5)
+    dy = randn(2, 50, 5)
 
     def grads(wanted: list[str]) -> dict[str, torch.Tensor]:
         leaves = {name: t.clone().requires_grad_(name in wanted) for name, t in inputs.items()}
@@ -425,20 +440,20 @@ def test_gradients_of_some_arguments_are_those_of_all() -> None:
 
 
 def test_expanded_and_unbatched_and_batched_gradients() -> None:
-    w = torch.randn(4, 3)
-    row = torch.randn(1, 1, 20)
+    w = randn(4, 3)
+    row = randn(1, 1, 20)
     assert torch.equal(longwave.short_conv(row.expand(2, 4, 20), w), longwave.short_conv(row.repeat(2, 4, 1), w))
-    x = torch.randn(4, 20, dtype=torch.float64, requires_grad=True)
+    x = randn(4, 20, dtype=torch.float64, requires_grad=True)
     assert longwave.short_conv(x.detach(), w).shape == (4, 20)
     y = longwave.short_conv(x, w.double(), activation="silu")
-    every = torch.eye(80, dtype=torch.float64).view(80, 4, 20)
+    every = here(torch.eye(80, dtype=torch.float64)).view(80, 4, 20)
     (batched,) = torch.autograd.grad(y, x, every, is_grads_batched=True, retain_graph=True)
     single = [torch.autograd.grad(y, x, one, retain_graph=True)[0] for one in every]
     torch.testing.assert_close(batched, torch.stack(single))
 
 
 def test_a_result_may_be_written_to() -> None:
-    x, w = torch.randn(2, 3, 9, requires_grad=True), torch.randn(3, 2)
+    x, w = randn(2, 3, 9, requires_grad=True), randn(3, 2)
     for layout in ("BHL", "BLH"):
         turned = x if layout == "BHL" else x.transpose(1, 2)
         y = longwave.short_conv(turned, w, layout=layout)
@@ -473,7 +488,7 @@ def test_compiled_gradients_and_an_exported_length() -> None:
             return longwave.short_conv(x, inputs["w"], activation="silu")
 
     exported = torch.export.export(Layer(), (inputs["x"],), dynamic_shapes=({2: torch.export.Dim("L", min=2)},))
-    longer = torch.randn(2, 3, 77)
+    longer = randn(2, 3, 77)
     assert torch.equal(exported.module()(longer), Layer()(longer))
 
 
@@ -494,26 +509,26 @@ def test_without_an_engine_the_formula_serves(monkeypatch: pytest.MonkeyPatch) -
 @pytest.mark.parametrize(
     ("changed", "sentence"),
     [
-        ({"x": torch.ones(2, 3, 8, dtype=torch.int32)}, "x has dtype int32; with x of int32 it must be"),
-        ({"x": torch.ones(2, 3, 8, dtype=torch.complex64)}, "x has dtype complex64;"),
+        ({"x": ones(2, 3, 8, dtype=torch.int32)}, "x has dtype int32; with x of int32 it must be"),
+        ({"x": ones(2, 3, 8, dtype=torch.complex64)}, "x has dtype complex64;"),
         ({"x": "abc"}, "x is of type str; give a torch.Tensor"),
         ({"x": None}, "x is of type NoneType"),
         ({"w": None}, "w is of type NoneType"),
         ({"activation": ["silu"]}, "activation=.*is unknown"),
-        ({"x": torch.ones(8)}, r"x has shape \(8,\)"),
-        ({"x": torch.ones(2, 3, 0)}, r"x has shape \(2, 3, 0\)"),
-        ({"w": torch.ones(4, 3)}, r"w has shape \(4, 3\); with 3 channels it must be \(3, K\) with K from 1 to 256"),
-        ({"w": torch.ones(3, 0)}, r"w has shape \(3, 0\)"),
-        ({"w": torch.ones(3, 257)}, "longer filters go to longwave.long_conv"),
-        ({"w": torch.ones(3, 3, dtype=torch.float64)}, "w has dtype float64; with x of float32 it must be float32"),
-        ({"w": torch.ones(3, 3, device="meta")}, "w is on meta and x on cpu"),
-        ({"bias": torch.ones(2)}, r"bias has shape \(2,\); give one value a channel, shape \(3,\)"),
-        ({"state": torch.ones(2, 3, 3)}, r"state has shape \(2, 3, 3\); .* shape \(2, 3, 2\)"),
-        ({"state": torch.ones(2, 3, 2).half()}, "state has dtype float16"),
+        ({"x": ones(8)}, r"x has shape \(8,\)"),
+        ({"x": ones(2, 3, 0)}, r"x has shape \(2, 3, 0\)"),
+        ({"w": ones(4, 3)}, r"w has shape \(4, 3\); with 3 channels it must be \(3, K\) with K from 1 to 256"),
+        ({"w": ones(3, 0)}, r"w has shape \(3, 0\)"),
+        ({"w": ones(3, 257)}, "longer filters go to longwave.long_conv"),
+        ({"w": ones(3, 3, dtype=torch.float64)}, "w has dtype float64; with x of float32 it must be float32"),
+        ({"w": torch.ones(3, 3, device="meta")}, "w is on meta and x on "),
+        ({"bias": ones(2)}, r"bias has shape \(2,\); give one value a channel, shape \(3,\)"),
+        ({"state": ones(2, 3, 3)}, r"state has shape \(2, 3, 3\); .* shape \(2, 3, 2\)"),
+        ({"state": ones(2, 3, 2).half()}, "state has dtype float16"),
         ({"activation": "relu"}, "activation='relu' is unknown; choose one of None, 'silu', 'gelu'"),
         ({"layout": "BCL"}, "layout='BCL' is unknown"),
     ],
 )
 def test_a_wrong_call_gets_one_sentence(changed: dict, sentence: str) -> None:
     with pytest.raises(ArgumentError, match=sentence):
-        longwave.short_conv(**{"x": torch.randn(2, 3, 8), "w": torch.randn(3, 3), **changed})
+        longwave.short_conv(**{"x": randn(2, 3, 8), "w": randn(3, 3), **changed})

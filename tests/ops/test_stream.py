@@ -6,8 +6,11 @@ import copy
 import random
 from typing import Any
 
+import devices
 import pytest
 import torch
+from arguments import long_conv_ref
+from devices import backends_here, here, randn
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from torch import Tensor
@@ -16,17 +19,16 @@ import longwave
 from longwave import backends, dtypes
 from longwave.bench.tolerances import bound, relative_l2
 from longwave.errors import ArgumentError
-from longwave.reference import long_conv_ref
 
-BACKENDS = [name for name, reason in backends.available().items() if reason is None and backends.load(name).STREAMS]
+BACKENDS = [name for name in backends_here() if backends.load(name).STREAMS]
 EVERY_BACKEND = pytest.mark.parametrize("backend", BACKENDS)
 
 
 def make(B: int, H: int, K: int, L: int, shape: str, dtype: torch.dtype) -> tuple[Tensor, Tensor, Tensor]:
     kd = torch.float32 if dtype.itemsize == 2 else dtype
     rows = {"each": (H, K), "shared": (1, K), "groups": (H // 2 or 1, K), "sample": (B, H, K)}[shape]
-    u = torch.randn(B, H, L, dtype=torch.complex128 if dtype.is_complex else torch.float64).to(dtype)
-    return u, torch.randn(*rows, dtype=kd), torch.randn(H, dtype=kd)
+    u = randn(B, H, L, dtype=torch.complex128 if dtype.is_complex else torch.float64).to(dtype)
+    return u, randn(*rows, dtype=kd), randn(H, dtype=kd)
 
 
 def check(y: Tensor, u: Tensor, k: Tensor, D: Tensor | None, backend: str) -> None:
@@ -117,7 +119,7 @@ def test_chunks_go_on_after_steps_and_steps_back(backend: str) -> None:
             t += n
             if t // n % 4 == place % 4:
                 for _ in range(70):
-                    stream.step(torch.full((1, 5), 1e3, dtype=u.dtype))
+                    stream.step(here(torch.full((1, 5), 1e3, dtype=u.dtype)))
                 stream.rollback(70 + (n if place % 2 else 0))
                 t -= n if place % 2 else 0
                 y = stream.extend(u[..., t : t + 2 * n])
@@ -139,7 +141,7 @@ def test_a_rollback_changes_nothing_that_follows(backend: str) -> None:
         assert torch.equal(got, expected) or relative_l2(got, expected) < 1e-6
         t += n
         for _ in range(wrong):
-            other.step(torch.full((1, 8), 1e3))
+            other.step(here(torch.full((1, 8), 1e3)))
         other.rollback(wrong)
     assert other.position == t
 
@@ -149,7 +151,7 @@ def test_rows_of_different_lengths_go_on_together(backend: str) -> None:
     u, k, D = make(3, 4, 700, 600, "each", torch.float32)
     lengths = [500, 130, 0]
     stream = longwave.Stream(k, D, batch_size=3, backend=backend)
-    prompt = stream.prefill(u[..., :500], lengths=torch.tensor(lengths))
+    prompt = stream.prefill(u[..., :500], lengths=here(torch.tensor(lengths)))
     rest = torch.stack([stream.step(u[..., t]) for t in range(500, 600)], dim=-1)
     for b, n in enumerate(lengths):
         alone = u[b : b + 1, :, 500 - n :]
@@ -167,7 +169,7 @@ def test_rows_can_be_reordered(backend: str, H: int) -> None:
     y = torch.zeros_like(u)
     for t in range(1000):
         if chance.random() < 0.02:
-            rows = torch.tensor([chance.randrange(4) for _ in range(4)])
+            rows = here(torch.tensor([chance.randrange(4) for _ in range(4)]))
             stream.reorder(rows)
             heard, y = torch.cat([heard[rows][..., :t], u[..., t:]], dim=-1), y[rows]
         y[..., t] = stream.step(u[..., t])
@@ -182,7 +184,7 @@ def test_a_state_goes_through_a_file_and_another_stream(backend: str, tmp_path: 
     head = one.extend(u[..., :500])
     safetensors.save_file(one.snapshot().tensors(), tmp_path / "state.safetensors")
     other = longwave.Stream(k, D, batch_size=2, dtype=u.dtype, backend="plain")
-    other.restore(longwave.StreamState.from_tensors(safetensors.load_file(tmp_path / "state.safetensors")).to("cpu"))
+    other.restore(longwave.StreamState.from_tensors(safetensors.load_file(tmp_path / "state.safetensors")).to(devices.DEVICE))
     check(torch.cat([head, other.extend(u[..., 500:])], dim=-1), u, k, D, backend)
 
 
@@ -190,7 +192,7 @@ def test_a_state_goes_through_a_file_and_another_stream(backend: str, tmp_path: 
 def test_strides_of_inputs_do_not_matter(backend: str) -> None:
     u, k, D = make(2, 8, 400, 500, "each", torch.float32)
     turned = u.permute(2, 0, 1).contiguous().permute(1, 2, 0)  # (B, H, T) with time outermost
-    wide = torch.randn(2, 16, 1000)[:, ::2, ::2]
+    wide = randn(2, 16, 1000)[:, ::2, ::2]
     wide.copy_(u)
     for x in (turned, wide):
         stream = longwave.Stream(k, D, batch_size=2, backend=backend)
@@ -201,50 +203,50 @@ def test_strides_of_inputs_do_not_matter(backend: str) -> None:
 
 @EVERY_BACKEND
 def test_memory_grows_by_doubling_to_a_bound(backend: str) -> None:
-    k = torch.randn(4, 2000)
+    k = randn(4, 2000)
     stream = longwave.Stream(k, batch_size=1, backend=backend)
     sizes = {stream.nbytes}
     for _ in range(200):
-        stream.extend(torch.randn(1, 4, 100))
+        stream.extend(randn(1, 4, 100))
         sizes.add(stream.nbytes)
     assert 2 < len(sizes) < 12
     limited = longwave.Stream(k, batch_size=1, max_length=20_000, backend=backend)
     before = limited.nbytes
     for _ in range(200):
-        limited.extend(torch.randn(1, 4, 100))
+        limited.extend(randn(1, 4, 100))
     assert limited.nbytes == before
 
 
 def refusals() -> list[tuple[str, Any, str]]:
-    k = torch.randn(4, 300)
+    k = randn(4, 300)
 
     def stream(**options: Any) -> longwave.Stream:
         return longwave.Stream(k, **({"batch_size": 2, "max_rollback": 5, "max_length": 50} | options))
 
     def advanced(count: int) -> longwave.Stream:
         s = stream()
-        s.extend(torch.randn(2, 4, count))
+        s.extend(randn(2, 4, count))
         return s
 
     return [
-        ("width", lambda: stream().step(torch.randn(2, 5)), "takes (2, 4)"),
-        ("batch", lambda: stream().extend(torch.randn(1, 4, 3)), "takes (2, 4, T)"),
-        ("dtype", lambda: stream().step(torch.randn(2, 4).double()), "takes float32"),
+        ("width", lambda: stream().step(randn(2, 5)), "takes (2, 4)"),
+        ("batch", lambda: stream().extend(randn(1, 4, 3)), "takes (2, 4, T)"),
+        ("dtype", lambda: stream().step(randn(2, 4).double()), "takes float32"),
         ("type", lambda: stream().step([1.0]), "list"),
-        ("gradient", lambda: stream().step(torch.randn(2, 4, requires_grad=True)), "no_grad"),
+        ("gradient", lambda: stream().step(randn(2, 4, requires_grad=True)), "no_grad"),
         ("filter gradient", lambda: longwave.Stream(k.clone().requires_grad_(), batch_size=1), "k.detach()"),
-        ("max_length", lambda: stream().extend(torch.randn(2, 4, 51)), "max_length=50"),
-        ("max_length of a step", lambda: advanced(50).step(torch.randn(2, 4)), "max_length=50"),
-        ("max_length of a prompt", lambda: stream().prefill(torch.randn(2, 4, 51)), "max_length=50"),
+        ("max_length", lambda: stream().extend(randn(2, 4, 51)), "max_length=50"),
+        ("max_length of a step", lambda: advanced(50).step(randn(2, 4)), "max_length=50"),
+        ("max_length of a prompt", lambda: stream().prefill(randn(2, 4, 51)), "max_length=50"),
         ("rollback", lambda: advanced(20).rollback(6), "max_rollback"),
         ("rollback past the start", lambda: advanced(3).rollback(4), "3 taken"),
         ("another filter", lambda: stream().restore(longwave.Stream(k + 1, batch_size=2).snapshot()), "another filter"),
         ("another batch", lambda: stream().restore(stream(batch_size=3).snapshot()), "open a stream of that size"),
         ("no state", lambda: stream().restore({}), "Stream.snapshot()"),
         ("no tensors", lambda: longwave.StreamState.from_tensors({"inputs": k}), "StreamState.tensors()"),
-        ("lengths", lambda: stream().prefill(torch.randn(2, 4, 9), lengths=[3, 10]), "0 to the 9"),
-        ("rows", lambda: stream().reorder(torch.tensor([0, 2])), "0 to 1"),
-        ("count of rows", lambda: stream().reorder(torch.tensor([0])), "(2,)"),
+        ("lengths", lambda: stream().prefill(randn(2, 4, 9), lengths=[3, 10]), "0 to the 9"),
+        ("rows", lambda: stream().reorder(here(torch.tensor([0, 2]))), "0 to 1"),
+        ("count of rows", lambda: stream().reorder(here(torch.tensor([0]))), "(2,)"),
         ("batch size", lambda: stream(batch_size=0), "batch_size is 0"),
         ("channels", lambda: stream(channels=6), "must divide"),
         ("backend", lambda: stream(backend="nowhere"), "nowhere"),
@@ -265,7 +267,7 @@ def test_a_refused_step_changes_nothing() -> None:
     for t in range(60):
         if t % 7 == 0:
             with pytest.raises(ArgumentError):
-                stream.step(torch.randn(1, 2))
+                stream.step(randn(1, 2))
         y.append(stream.step(u[..., t]))
     check(torch.stack(y, dim=-1), u, k, D, stream.backend)
 
@@ -290,7 +292,7 @@ def test_a_filter_is_copied() -> None:
 
 
 def test_names_of_dtypes_are_in_the_print() -> None:
-    text = repr(longwave.Stream(torch.randn(2, 9000), batch_size=3, dtype=torch.bfloat16))
+    text = repr(longwave.Stream(randn(2, 9000), batch_size=3, dtype=torch.bfloat16))
     assert "3 × 2 channels" in text
     assert dtypes.name(torch.bfloat16) in text
 
@@ -298,15 +300,14 @@ def test_names_of_dtypes_are_in_the_print() -> None:
 @pytest.mark.gpu
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
 def test_a_stream_on_a_gpu_goes_on_from_one_on_the_cpu() -> None:
-    u, k, D = make(2, 6, 1500, 1400, "each", torch.float32)
-    here = longwave.Stream(k, D, batch_size=2, backend="plain")
-    there = longwave.Stream(k.cuda(), D.cuda(), batch_size=2, max_rollback=20)
-    y = [here.prefill(u[..., :500])]
-    there.restore(here.snapshot().to("cuda"))
-    for begin, end in ((500, 756), (756, 800)):
-        y.append(there.extend(u[..., begin:end].cuda()).cpu())
-    y += [there.step(u[..., t].cuda()).cpu().unsqueeze(-1) for t in range(800, 1380)]
+    u, k, D = (x.cuda() for x in make(2, 6, 1500, 1400, "each", torch.float32))
+    on_the_cpu = longwave.Stream(k.cpu(), D.cpu(), batch_size=2, backend="plain")
+    there = longwave.Stream(k, D, batch_size=2, max_rollback=20)
+    y = [on_the_cpu.prefill(u[..., :500].cpu()).cuda()]
+    there.restore(on_the_cpu.snapshot().to("cuda"))
+    y += [there.extend(u[..., begin:end]) for begin, end in ((500, 756), (756, 800))]
+    y += [there.step(u[..., t]).unsqueeze(-1) for t in range(800, 1380)]
     there.step(torch.full((2, 6), 1e3, device="cuda"))
     there.rollback(1)
-    y += [there.step(u[..., t].cuda()).cpu().unsqueeze(-1) for t in range(1380, 1400)]
-    check(torch.cat(y, dim=-1), u, k, D, "plain")
+    y += [there.step(u[..., t]).unsqueeze(-1) for t in range(1380, 1400)]
+    check(torch.cat(y, dim=-1).to(devices.DEVICE), *(x.to(devices.DEVICE) for x in (u, k, D)), "plain")

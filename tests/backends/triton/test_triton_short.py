@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-
 import pytest
 import torch
+from arguments import short_conv_ref
+from devices import here, ones, randn
 from test_short_conv import (
     compare,
     compare_bad_row,
@@ -17,31 +17,28 @@ from test_short_conv import (
 
 import longwave
 from longwave import backends
-from longwave.reference import short_conv_ref
 
 # bfloat16 has its rounding from the tensors alone: nothing here is multiplied in less than float32.
 DTYPES = (torch.float32, torch.float16, torch.bfloat16, torch.float64)
 
 
 @pytest.fixture(autouse=True)
-def _by_triton(monkeypatch: pytest.MonkeyPatch, device: str) -> Iterator[None]:
+def _by_triton(monkeypatch: pytest.MonkeyPatch) -> None:
     """The backend runs every call, on whatever device there is."""
     triton = backends.load("triton")
     monkeypatch.setattr(backends, "for_short_conv", lambda device: triton)
-    with torch.device(device):
-        yield
 
 
 @pytest.mark.parametrize(("L", "H", "K"), [(1, 3, 1), (9, 5, 4), (150, 3, 9), (600, 2, 3), (40, 2, 65)])
 @pytest.mark.parametrize("layout", ["BHL", "BLH"])
 def test_values_and_gradients_equal_the_direct_sum(L: int, H: int, K: int, layout: str) -> None:
-    compare(L, H, K, layout, torch.float32, "silu", "triton")
+    compare(L, H, K, layout, torch.float32, "silu")
 
 
 @pytest.mark.parametrize("activation", [None, "silu", "gelu"])
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)
 def test_values_and_gradients_of_every_dtype(dtype: torch.dtype, activation: str | None) -> None:
-    compare(70, 3, 4, "BHL", dtype, activation, "triton")
+    compare(70, 3, 4, "BHL", dtype, activation)
 
 
 @pytest.mark.parametrize("bad", [float("nan"), float("inf"), 1e30])
@@ -52,7 +49,7 @@ def test_a_bad_row_reaches_no_other(bad: float, layout: str) -> None:
 
 def test_values_and_gradients_across_spans() -> None:
     """A filter's gradient is summed over spans of 4,096 samples, each in 64 chains."""
-    compare(4096 + 65, 1, 2, "BHL", torch.float32, None, "triton")
+    compare(4096 + 65, 1, 2, "BHL", torch.float32, None)
 
 
 @pytest.mark.parametrize(("L", "K"), [(1, 3), (70, 5)])
@@ -62,18 +59,18 @@ def test_a_row_has_the_same_bits_in_any_company(L: int, K: int) -> None:
 
 @pytest.mark.parametrize("activation", ["silu", "gelu"])
 def test_activations_at_infinity_and_nan(activation: str) -> None:
-    x = torch.tensor([-float("inf"), -200.0, -90.0, -1e-30, 0.0, 90.0, 1e30, float("inf"), float("nan")])[None, None]
-    one = torch.ones(1, 1)
+    x = here(torch.tensor([-float("inf"), -200.0, -90.0, -1e-30, 0.0, 90.0, 1e30, float("inf"), float("nan")]))[None, None]
+    one = ones(1, 1)
     y, truth = longwave.short_conv(x, one, activation=activation), short_conv_ref(x, one, activation=activation)
     torch.testing.assert_close(y.double(), truth, rtol=1e-6, atol=1e-30, equal_nan=True)
 
 
 def test_samples_far_apart_and_repeated() -> None:
     """Any strides: of 0, and with other samples in between."""
-    w = torch.randn(4, 3)
-    row = torch.randn(1, 1, 20)
+    w = randn(4, 3)
+    row = randn(1, 1, 20)
     assert torch.equal(longwave.short_conv(row.expand(2, 4, 20), w), longwave.short_conv(row.repeat(2, 4, 1), w))
-    wide = torch.full((2, 9, 50), float("nan"))
-    wide[:, 1::2, 3:43:2] = torch.randn(2, 4, 20)
+    wide = here(torch.full((2, 9, 50), float("nan")))
+    wide[:, 1::2, 3:43:2] = randn(2, 4, 20)
     x = wide[:, 1::2, 3:43:2]
     assert torch.equal(longwave.short_conv(x, w), longwave.short_conv(x.contiguous(), w))
