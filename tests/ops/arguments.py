@@ -179,8 +179,7 @@ def on_device(x: Tensor, device: str) -> Tensor:
     """A leaf with the same place, strides and neighbours in its memory; x itself where it is there."""
     if x.device.type == device:
         return x
-    storage = x.untyped_storage()
-    moved = torch.UntypedStorage(storage.nbytes(), device=device).copy_(storage)
+    moved = torch.empty(0, dtype=torch.uint8).set_(x.untyped_storage()).to(device).untyped_storage()
     there = torch.empty(0, dtype=x.dtype, device=device).set_(moved, x.storage_offset(), x.shape, x.stride())
     return there.requires_grad_(x.requires_grad)
 
