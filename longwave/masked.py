@@ -25,6 +25,7 @@ from longwave import dtypes
 from longwave.dtypes import conj
 from longwave.lengths import mask_grid
 from longwave.masks import FrequencyMask
+from longwave.operands import Operands
 from longwave.planner import Plan
 from longwave.problem import Problem
 
@@ -180,18 +181,16 @@ def unmasked(p: Problem, k: Tensor, project: Project | None = None) -> tuple[Pro
     return whole(p), stretches(p)[0].projection.filter(k.to(_filter_dtype(p)), project)
 
 
-def forward(
-    run: Callable[..., Tensor], p: Problem, u: Tensor, k: Tensor, *around: Tensor | None, project: Project | None = None
-) -> Tensor:
-    """A backend's `forward` of a masked problem, by its `run` for problems without a mask. `around`: the other tensors."""
+def forward(run: Callable[..., Tensor], p: Problem, given: Operands, project: Project | None = None) -> Tensor:
+    """A backend's `forward` of a masked problem, by its `run` for problems without a mask."""
     if p.segments is None:
-        problem, effective = unmasked(p, k, project)
-        return run(problem, u, effective, *around)
-    y = _zeros(p, p.out_len, u)
+        problem, effective = unmasked(p, given.taps, project)
+        return run(problem, given._replace(k=effective))
+    y = _zeros(p, p.out_len, given.u)
     for projection, group in _by_projection(p):
-        effective = projection.filter(k.to(_filter_dtype(p)), project)
+        effective = projection.filter(given.taps.to(_filter_dtype(p)), project)
         for stretch in group:
-            y[..., stretch.outputs] = run(stretch.problem, *_cut(p, stretch, u, effective, *around))
+            y[..., stretch.outputs] = run(stretch.problem, _part(p, stretch, given._replace(k=effective)))
     return y
 
 
@@ -200,18 +199,16 @@ def backward(
     p: Problem,
     needs: tuple[bool, ...],
     dy: Tensor,
-    u: Tensor,
-    k: Tensor | None,
-    D: Tensor | None,
-    *around: Tensor | None,
+    given: Operands,
     project: Project | None = None,
 ) -> list[Tensor]:
     """A backend's `backward` of a masked problem, by its `run` for problems without a mask."""
+    u, k, D, *_, history = given
     k = None if k is None else k.to(_filter_dtype(p))
     filter_dtype = dtypes.named(p.filter_dtype)
     if p.segments is None:
         projection = stretches(p)[0].projection
-        grads = run(whole(p), needs, dy, u, None if k is None else projection.filter(k, project), D, *around)
+        grads = run(whole(p), needs, dy, given._replace(k=None if k is None else projection.filter(k, project)))
         if needs[1]:
             at = int(needs[0])
             grads[at] = dtypes.cast(projection.gradient(grads[at], project), filter_dtype)
@@ -219,7 +216,7 @@ def backward(
 
     # Sums over documents are rounded once.
     skip = None if D is None else D.to(dtypes.filter_arithmetic(u.dtype, D.dtype))
-    L, history = p.in_len - p.history, around[-1]
+    L = p.in_len - p.history
     taps = (p.batch, p.groups, p.taps) if p.per_sample else (p.groups, p.taps)
     totals = [
         _zeros(p, L, u),
@@ -230,11 +227,11 @@ def backward(
         _zeros(p, p.history, u if history is None else history),
     ]
     for projection, group in _by_projection(p):
-        effective = None if k is None else projection.filter(k, project)
+        own = given._replace(k=None if k is None else projection.filter(k, project), D=skip)
         d_effective: Tensor | None = None
         for stretch in group:
             needed = (*needs[:5], needs[5] and stretch.problem.history > 0)  # only the first document has one
-            grads = run(stretch.problem, needed, dy[..., stretch.outputs], *_cut(p, stretch, u, effective, skip, *around))
+            grads = run(stretch.problem, needed, dy[..., stretch.outputs], _part(p, stretch, own))
             everything, inputs = slice(None), _of_u(p, stretch)
             places = (inputs, None, everything, inputs, stretch.outputs, everything)
             for grad, i in zip(grads, itertools.compress(range(6), needed), strict=True):
@@ -249,12 +246,13 @@ def backward(
     return [total for total, need in zip(totals, needs, strict=True) if need]
 
 
-def formula(run: Callable[..., Tensor], p: Problem, u: Tensor, k: Tensor, *around: Tensor | None) -> Tensor:
+def formula(run: Callable[..., Tensor], p: Problem, given: Operands) -> Tensor:
     """`forward` as one expression without writes in place, if `run` is one."""
-    filters, parts, end = k.to(_filter_dtype(p)), [], 0
+    u, filters, parts, end = given.u, given.taps.to(_filter_dtype(p)), [], 0
     for stretch in sorted(stretches(p), key=lambda s: s.outputs.start):
         parts += [u.new_zeros(*u.shape[:2], stretch.outputs.start - end)] * (stretch.outputs.start > end)
-        parts.append(run(stretch.problem, *_cut(p, stretch, u, stretch.projection.filter(filters), *around)))
+        own = given._replace(k=stretch.projection.filter(filters))
+        parts.append(run(stretch.problem, _part(p, stretch, own)))
         end = stretch.outputs.stop
     parts += [u.new_zeros(*u.shape[:2], p.out_len - end)] * (p.out_len > end)
     return torch.cat(parts, dim=-1)
@@ -310,12 +308,9 @@ def _by_projection(p: Problem) -> Iterator[tuple[Projection, Iterator[Stretch]]]
     return itertools.groupby(stretches(p), key=lambda stretch: stretch.projection)
 
 
-def _cut(p: Problem, s: Stretch, u: Tensor, k: Tensor | None, D: Tensor | None, *around: Tensor | None) -> tuple[Any, ...]:
-    """A stretch's part of the tensors (u, k, D, pregate, postgate, history)."""
-    pregate, postgate, history = around
-    inputs = _of_u(p, s)
-    parts = (None if x is None else _span(x, at) for x, at in ((pregate, inputs), (postgate, s.outputs)))
-    return _span(u, inputs), k, D, *parts, history if s.problem.history else None
+def _part(p: Problem, s: Stretch, given: Operands) -> Operands:
+    """What a stretch has of the tensors."""
+    return given.part(_of_u(p, s), s.outputs, s.problem.history > 0)
 
 
 def _of_u(p: Problem, s: Stretch) -> slice:

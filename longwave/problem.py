@@ -22,6 +22,7 @@ from torch import Tensor
 from longwave import dtypes
 from longwave.errors import ArgumentError
 from longwave.masks import FrequencyMask
+from longwave.operands import Operands
 
 LAYOUTS = ("BHL", "BLH")
 PRECISIONS = (None, "high")
@@ -134,12 +135,7 @@ class Problem:
 class Lowered(NamedTuple):
     """The public call, lowered: tensors of shape (B, H, ·) in any strides, one filter with signed lags, and integers."""
 
-    u: Tensor
-    k: Tensor
-    D: Tensor | None
-    pregate: Tensor | None
-    postgate: Tensor | None
-    history: Tensor | None
+    given: Operands
     lag0: int
     out_len: int
     circular: bool
@@ -228,19 +224,8 @@ def lower(
     if k_rev is not None:
         rev_taps = k_rev.shape[-1]
         k, lag0 = two_sided(k, k_rev, B, H, u.dtype), 1 - rev_taps
-    return Lowered(
-        u3,
-        k,
-        D,
-        signals["pregate"],
-        signals["postgate"],
-        signals["history"],
-        lag0,
-        out_len,
-        row.circular,
-        channels_last,
-        rev_taps,
-    )
+    operands = Operands(u3, k, D, signals["pregate"], signals["postgate"], signals["history"])
+    return Lowered(operands, lag0, out_len, row.circular, channels_last, rev_taps)
 
 
 def segments_of(cu_seqlens: Tensor | None, total: int) -> tuple[int, ...] | None:

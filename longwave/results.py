@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
 from longwave import dtypes
 from longwave.documents import Document, cover, documents
+from longwave.operands import Operands, cut
 from longwave.problem import Problem
 
 
@@ -34,13 +35,6 @@ class Gradients(NamedTuple):
         )
 
 
-def cut(x: Any, samples: slice) -> Any:
-    """Some samples of (…, length), and x itself where those are all."""
-    if x is None or samples.stop - samples.start == x.shape[-1]:
-        return x
-    return x[..., samples]
-
-
 def empty(p: Problem, length: int, beside: Tensor) -> Tensor:
     """Uninitialised (B, H, length) in the result's layout, of the dtype of `beside`."""
     if p.channels_last:
@@ -51,23 +45,21 @@ def empty(p: Problem, length: int, beside: Tensor) -> Tensor:
 def fresh_gradients(
     p: Problem,
     needs: tuple[bool, ...],
-    u: Tensor,
-    D: Tensor | None,
-    history: Tensor | None,
+    given: Operands,
     wide: torch.dtype,
     empty: Callable[[Problem, int, Tensor], Tensor] = empty,
 ) -> Gradients:
     """Those that are needed (u, k, D, pregate, postgate, history): zeros of the dtype `wide` for k and D, and zeros where no
     document has a sample."""
     need_u, need_k, need_D, need_pregate, need_postgate, need_history = needs
-    L = p.in_len - p.history
+    u, L = given.u, p.in_len - p.history
     grads = Gradients(
         u=empty(p, L, u) if need_u else None,
         k=u.new_zeros(p.filter_shape, dtype=wide) if need_k else None,
-        D=u.new_zeros(p.channels, dtype=wide) if need_D and D is not None else None,
+        D=u.new_zeros(p.channels, dtype=wide) if need_D and given.D is not None else None,
         pregate=empty(p, L, u) if need_pregate else None,
         postgate=empty(p, p.out_len, u) if need_postgate else None,
-        history=empty(p, p.history, history) if need_history and history is not None else None,
+        history=empty(p, p.history, given.history) if need_history and given.history is not None else None,
     )
     found = documents(p)
     if not cover(p, found):

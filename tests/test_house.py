@@ -28,7 +28,7 @@ LAYERS = [
     "ring",
     "planner",
 ]
-LAYERS += ["problem", "dtypes", "masks", "lengths", "errors"]
+LAYERS += ["problem", "operands", "dtypes", "masks", "lengths", "errors"]
 BESIDE = {"data": {"errors", "data"}, "reference": set(), "_version": set()}  # what stands apart from the column
 PARTS = {
     "train": {"data", "_version"},

@@ -7,13 +7,13 @@ A backend offers, beside its docstring,
     refuses(problem) -> str | None  why it does not take this problem
     passes(problem) -> str | None   why `auto` leaves this problem to another, although it could take it
     plan(problem) -> Plan           the decision, from integers alone
-    forward(problem, u, k, D, pregate, postgate, history, spectrum=None) -> y
-    backward(problem, needs, dy, u, k, D, pregate, postgate, history, spectrum=None) -> [gradients]
+    forward(problem, given, spectrum=None) -> y
+    backward(problem, needs, dy, given, spectrum=None) -> [gradients]
     prepare(problem, k) -> Tensor | None
     spectrum_tag(problem) -> str
 
-with u, gates and dy of shape (B, H, ·) in any strides, k with its lags in order, and gradients for the tensors whose place
-in `needs` is True, in the order u, k, D, pregate, postgate, history. `problem.segments` is read by the backend; nothing
+with the tensors of the call as `Operands`, dy of shape (B, H, ·) in any strides, and gradients for the tensors whose place
+in `needs` is True, in the order of `Operands`. `problem.segments` is read by the backend; nothing
 above it loops over documents. Running decides nothing: it follows `plan(problem)`. `prepare` makes what can be made of filters
 alone, one tensor in a form of the backend's own or None, and `forward` and `backward` may take it as `spectrum`; it serves any
 batch, gates and D, and any number of channels that the filters' divides. `spectrum_tag` names its form: a stored one is used
@@ -42,6 +42,7 @@ import torch
 from torch import Tensor
 
 from longwave.errors import ArgumentError, UnsupportedError
+from longwave.operands import Operands
 from longwave.planner import Plan, Schedule
 from longwave.problem import Problem, ShortCall
 
@@ -60,30 +61,10 @@ class Backend(Protocol):
 
     def plan(self, problem: Problem) -> Plan: ...
 
-    def forward(
-        self,
-        problem: Problem,
-        u: Tensor,
-        k: Tensor,
-        D: Tensor | None,
-        pregate: Tensor | None,
-        postgate: Tensor | None,
-        history: Tensor | None,
-        spectrum: Tensor | None = None,
-    ) -> Tensor: ...
+    def forward(self, problem: Problem, given: Operands, spectrum: Tensor | None = None) -> Tensor: ...
 
     def backward(
-        self,
-        problem: Problem,
-        needs: tuple[bool, ...],
-        dy: Tensor,
-        u: Tensor,
-        k: Tensor | None,
-        D: Tensor | None,
-        pregate: Tensor | None,
-        postgate: Tensor | None,
-        history: Tensor | None,
-        spectrum: Tensor | None = None,
+        self, problem: Problem, needs: tuple[bool, ...], dy: Tensor, given: Operands, spectrum: Tensor | None = None
     ) -> list[Tensor]: ...
 
     def prepare(self, problem: Problem, k: Tensor) -> Tensor | None: ...

@@ -93,7 +93,7 @@ def plan(
     )
     mask = None if frequency_mask is None else frequency_mask.text
     call = Call(a.lag0, a.out_len, a.circular, a.channels_last, precision, backend, mask, a.rev_taps)
-    problem = problem_of(call, (a.u, a.k, a.D, a.pregate, a.postgate, a.history), bounds)
+    problem = problem_of(call, a.given, bounds)
     if device in cost.PARTS:
         if backend not in ("auto", "triton"):
             raise ArgumentError(f"device={device!r} is a model of backend='triton', not of {backend!r}; use backend='auto'")
@@ -102,7 +102,7 @@ def plan(
     engine, why = backends.choose(problem, backend)
     chosen = engine.plan(problem)
     if k_rev_size is not None:  # two filters become one before a backend sees them: the one, and the turned half
-        chosen = dataclasses.replace(chosen, scratch_bytes=chosen.scratch_bytes + 2 * a.k.numel() * a.k.element_size())
+        chosen = dataclasses.replace(chosen, scratch_bytes=chosen.scratch_bytes + 2 * a.given.taps.nbytes)
     return dataclasses.replace(chosen, why=why)
 
 

@@ -14,6 +14,7 @@ from longwave.backends import plain
 from longwave.dtypes import cast, conj, resolved
 from longwave.errors import UnsupportedError
 from longwave.masks import FrequencyMask
+from longwave.operands import Operands
 from longwave.ops import pair
 from longwave.ops.prepared import PreparedFilter
 from longwave.ops.transforms import is_traced, must_be_seen_through, refuse_forward_mode, without_autocast
@@ -93,20 +94,19 @@ def long_conv(
     spectrum = None
     if prepared is not None:
         call, spectrum = call._replace(lag0=prepared.lag0, backend=prepared.backend, mask=prepared.mask), prepared.spectrum
-    optional = [None if x is None else resolved(x) for x in (a.D, a.pregate, a.postgate, a.history)]
-    tensors: Tensors = (resolved(a.u), resolved(a.k), *optional)  # type: ignore[assignment]
+    given = Operands(*(None if x is None else resolved(x) for x in a.given))  # type: ignore[arg-type]
     if must_be_seen_through():
         _refuse_for_transforms(backend)
         with without_autocast(u.device):
-            y = plain.formula(problem_of(call, tensors, cu_seqlens), *tensors)
+            y = plain.formula(problem_of(call, given, cu_seqlens), given)
             y = y.transpose(1, 2).contiguous() if a.channels_last else y
     elif is_traced():
-        y = _op(*tensors, cu_seqlens, spectrum, *call)
+        y = _op(*given, cu_seqlens, spectrum, *call)
         y = y.transpose(1, 2) if a.channels_last else y
-    elif torch.is_grad_enabled() and any(x is not None and x.requires_grad for x in tensors):
-        y = _LongConv.apply(call, cu_seqlens, spectrum, *tensors)
+    elif torch.is_grad_enabled() and any(x is not None and x.requires_grad for x in given):
+        y = _LongConv.apply(call, cu_seqlens, spectrum, *given)
     else:
-        y = _in_layout(call, _run_forward(call, tensors, cu_seqlens, spectrum))
+        y = _in_layout(call, _run_forward(call, given, cu_seqlens, spectrum))
     return y if u.dim() == 3 else y.squeeze(0)
 
 
@@ -135,15 +135,11 @@ class Call(NamedTuple):
     rev_taps: int = 0
 
 
-Tensors = tuple[Tensor, Tensor, Tensor | None, Tensor | None, Tensor | None, Tensor | None]
-
-
-def problem_of(call: Call, tensors: Tensors, cu_seqlens: Tensor | None) -> Problem:
-    u, k, D, pregate, postgate, history = tensors
-    P, L = 0 if history is None else history.shape[2], u.shape[2]
+def problem_of(call: Call, given: Operands, cu_seqlens: Tensor | None) -> Problem:
+    P, L = 0 if given.history is None else given.history.shape[2], given.u.shape[2]
     return Problem.of(
-        u,
-        Filters.of(k),
+        given.u,
+        Filters.of(given.taps),
         in_start=-P,
         in_len=P + L,
         out_start=0,
@@ -152,9 +148,9 @@ def problem_of(call: Call, tensors: Tensors, cu_seqlens: Tensor | None) -> Probl
         reverse=False,
         circular=call.circular,
         history=P,
-        skip=D is not None,
-        pregate=pregate is not None,
-        postgate=postgate is not None,
+        skip=given.D is not None,
+        pregate=given.pregate is not None,
+        postgate=given.postgate is not None,
         channels_last=call.channels_last,
         segments=segments_of(cu_seqlens, L),
         precision=call.precision,
@@ -163,10 +159,10 @@ def problem_of(call: Call, tensors: Tensors, cu_seqlens: Tensor | None) -> Probl
     )
 
 
-def _run_forward(call: Call, tensors: Tensors, cu_seqlens: Tensor | None, spectrum: Tensor | None) -> Tensor:
-    problem = problem_of(call, tensors, cu_seqlens)
+def _run_forward(call: Call, given: Operands, cu_seqlens: Tensor | None, spectrum: Tensor | None) -> Tensor:
+    problem = problem_of(call, given, cu_seqlens)
     engine, _ = backends.choose(problem, call.backend)
-    return engine.forward(problem, *tensors, spectrum=spectrum)
+    return engine.forward(problem, given, spectrum)
 
 
 def _in_layout(call: Call, y: Tensor) -> Tensor:
@@ -175,22 +171,23 @@ def _in_layout(call: Call, y: Tensor) -> Tensor:
 
 
 def _run_backward(
-    call: Call, needs: Sequence[bool], dy: Tensor, tensors: Tensors, cu_seqlens: Tensor | None, spectrum: Tensor | None
+    call: Call, needs: Sequence[bool], dy: Tensor, given: Operands, cu_seqlens: Tensor | None, spectrum: Tensor | None
 ) -> list[Tensor]:
-    problem = problem_of(call, tensors, cu_seqlens)
+    problem = problem_of(call, given, cu_seqlens)
     engine, _ = backends.choose(problem, call.backend)
-    return engine.backward(problem, tuple(needs), dy, *tensors, spectrum=spectrum)
+    return engine.backward(problem, tuple(needs), dy, given, spectrum)
 
 
 def _differentiable_backward(
-    call: Call, needs: Sequence[bool], dy: Tensor, tensors: Tensors, cu_seqlens: Tensor | None, _: Tensor | None
+    call: Call, needs: Sequence[bool], dy: Tensor, given: Operands, cu_seqlens: Tensor | None, _: Tensor | None
 ) -> list[Tensor]:
     """The gradients as an expression of the pair, which can itself be differentiated, to any order.
 
     From the taps, whatever was prepared of them. Windows are taken by `narrow`, for which batched gradients have a rule even
     where the window is everything.
     """
-    u, k, D, pregate, postgate, history = tensors
+    u, _, D, pregate, postgate, history = given
+    k = given.taps
     need_u, need_k, need_D, need_pregate, need_postgate, need_history = needs
     wide = dtypes.arithmetic(u.dtype)
     taps = k.to(dtypes.filter_arithmetic(u.dtype, k.dtype))
@@ -233,7 +230,7 @@ class _LongConv(torch.autograd.Function):
     def forward(ctx: Any, call: Call, cu_seqlens: Tensor | None, spectrum: Tensor | None, *tensors: Any) -> Tensor:
         ctx.call = call
         ctx.save_for_backward(cu_seqlens, spectrum, *tensors)
-        return _in_layout(call, _run_forward(call, tensors, cu_seqlens, spectrum))
+        return _in_layout(call, _run_forward(call, Operands(*tensors), cu_seqlens, spectrum))
 
     @staticmethod
     def backward(ctx: Any, dy: Tensor) -> tuple[Tensor | None, ...]:
@@ -242,7 +239,7 @@ class _LongConv(torch.autograd.Function):
         dy = dy.transpose(1, 2) if ctx.call.channels_last else dy
         differentiable = torch.is_grad_enabled() or must_be_seen_through(dy)
         run = _differentiable_backward if differentiable else _run_backward
-        grads = iter(run(ctx.call, needs, resolved(dy), tuple(tensors), cu_seqlens, spectrum))
+        grads = iter(run(ctx.call, needs, resolved(dy), Operands(*tensors), cu_seqlens, spectrum))
         return None, None, None, *(next(grads) if need else None for need in needs)
 
 
@@ -258,7 +255,7 @@ _ARGUMENTS = (
 @torch.library.custom_op("longwave::long_conv", mutates_args=(), schema=f"({_ARGUMENTS}) -> Tensor")
 def _op(*arguments: Any) -> Tensor:
     refuse_forward_mode()
-    return _run_forward(Call(*arguments[8:]), arguments[:6], *arguments[6:8])
+    return _run_forward(Call(*arguments[8:]), Operands(*arguments[:6]), *arguments[6:8])
 
 
 @_op.register_fake
@@ -272,7 +269,7 @@ def _(u: Tensor, *rest: Any) -> Tensor:
 )
 def _backward_op(needs: list[bool], dy: Tensor, *arguments: Any) -> list[Tensor]:
     refuse_forward_mode()
-    return _run_backward(Call(*arguments[8:]), needs, dy, arguments[:6], *arguments[6:8])
+    return _run_backward(Call(*arguments[8:]), needs, dy, Operands(*arguments[:6]), *arguments[6:8])
 
 
 @_backward_op.register_fake
@@ -303,7 +300,7 @@ def _op_backward(ctx: Any, dy: Tensor) -> tuple[Any, ...]:
     cu_seqlens, spectrum, *tensors = ctx.saved_tensors
     needs = list(ctx.needs_input_grad[:6])
     if torch.is_grad_enabled() or must_be_seen_through(dy):
-        grads = iter(_differentiable_backward(ctx.call, needs, dy, tuple(tensors), cu_seqlens, spectrum))
+        grads = iter(_differentiable_backward(ctx.call, needs, dy, Operands(*tensors), cu_seqlens, spectrum))
     else:
         grads = iter(_backward_op(needs, resolved(dy), *tensors, cu_seqlens, spectrum, *ctx.call))
     return *(next(grads) if need else None for need in needs), *([None] * 10)

@@ -22,6 +22,7 @@ from longwave import backends
 from longwave.backends import plain
 from longwave.dtypes import cast, conj, resolved
 from longwave.masks import FrequencyMask
+from longwave.operands import Operands
 from longwave.ops.transforms import must_be_seen_through, refuse_forward_mode
 from longwave.problem import Filters, Problem, segments_of
 
@@ -40,7 +41,7 @@ def conv(x: Tensor, k: Tensor, *rest: Any) -> Tensor:
     """Σ_s k[s] x[t - lag(s)]; `_CONV` names the arguments."""
     x, k = resolved(x), resolved(k)
     if must_be_seen_through(x, k):
-        return plain.formula(_conv_problem(x, k, *rest), x, k, None, None, None, None)
+        return plain.formula(_conv_problem(x, k, *rest), Operands(x, k))
     return _conv_op(x, k, *rest)
 
 
@@ -112,7 +113,7 @@ def _conv_op(x: Tensor, k: Tensor, *rest: Any) -> Tensor:
     refuse_forward_mode()
     problem = _conv_problem(x, k, *rest)
     engine, _ = backends.choose(problem, rest[_CONV_BACKEND])
-    return engine.forward(problem, x, k, None, None, None, None)
+    return engine.forward(problem, Operands(x, k))
 
 
 @_conv_op.register_fake
@@ -127,7 +128,7 @@ def _corr_op(y: Tensor, x: Tensor, *rest: Any) -> Tensor:
     engine, _ = backends.choose(problem, rest[_CORR_BACKEND])
     only_k = (False, True, False, False, False, False)
     # A backend's filter gradient is Σ dy · conj(x).
-    return engine.backward(problem, only_k, y, conj(x), None, None, None, None, None)[0]
+    return engine.backward(problem, only_k, y, Operands(conj(x)))[0]
 
 
 @_corr_op.register_fake

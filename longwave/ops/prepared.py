@@ -166,7 +166,7 @@ def prepare_filter(
         precision=None, frequency_mask=frequency_mask,
     )  # fmt: skip
     # A copy: the filter may be written to, its spectrum would not know.
-    taps = resolved(a.k).detach().clone(memory_format=torch.contiguous_format)
+    taps = resolved(a.given.taps).detach().clone(memory_format=torch.contiguous_format)
     taps = taps if taps.dtype in (torch.float32, dtype) else taps.to(dtype)
     mask = None if frequency_mask is None else frequency_mask.text
     return _prepared(taps, a.lag0, length, dtype, mode, mask, backend)

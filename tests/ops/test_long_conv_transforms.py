@@ -197,12 +197,12 @@ OPCHECK_CASES = [c for c in SMALL if not c.dtype.is_complex]
 def test_opcheck_of_the_fused_operator(case: Case, requires_grad: bool) -> None:
     kwargs = arguments(case)
     a = ops.lower(**_lowerable(kwargs))
-    tensors = [None if x is None else x.detach().clone().requires_grad_(requires_grad) for x in a[:6]]
+    tensors = [None if x is None else x.detach().clone().requires_grad_(requires_grad) for x in a.given]
     integers = (a.lag0, a.out_len, a.circular, a.channels_last, None, "auto", None if case.mask is None else case.mask.text)
     torch.library.opcheck(ops._op, (*tensors, kwargs.get("cu_seqlens"), None, *integers))
     if not requires_grad:
         needs = [x is not None for x in tensors]
-        dy = randn(a.u.shape[0], a.u.shape[1], a.out_len, dtype=a.u.dtype)
+        dy = randn(*a.given.u.shape[:2], a.out_len, dtype=a.given.u.dtype)
         torch.library.opcheck(ops._backward_op, (needs, dy, *tensors, kwargs.get("cu_seqlens"), None, *integers))
 
 

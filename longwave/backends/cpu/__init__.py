@@ -30,6 +30,7 @@ import torch
 from torch import Tensor
 
 from longwave import masked
+from longwave.operands import Operands
 from longwave.planner import Plan, Schedule
 from longwave.problem import Problem, ShortCall
 
@@ -79,46 +80,28 @@ def _project(projection: masked.Projection, k: Tensor) -> Tensor:
     return projection.by_transforms(k, row_fft)
 
 
-def forward(
-    problem: Problem,
-    u: Tensor,
-    k: Tensor,
-    D: Tensor | None,
-    pregate: Tensor | None,
-    postgate: Tensor | None,
-    history: Tensor | None,
-    spectrum: Tensor | None = None,
-) -> Tensor:
+def forward(problem: Problem, given: Operands, spectrum: Tensor | None = None) -> Tensor:
     from longwave.backends.cpu import engine, kept, prepared
 
     p = problem
     if p.mask is None or kept.takes(p) or prepared.is_ready(p, spectrum):
-        return engine.forward(p, u, k, D, pregate, postgate, history, spectrum)
+        return engine.forward(p, given, spectrum)
     if spectrum is not None and spectrum.is_floating_point():
-        return engine.forward(masked.whole(p), u, spectrum, D, pregate, postgate, history)
-    return masked.forward(engine.forward, p, u, k, D, pregate, postgate, history, project=_project)
+        return engine.forward(masked.whole(p), given._replace(k=spectrum))
+    return masked.forward(engine.forward, p, given, _project)
 
 
 def backward(
-    problem: Problem,
-    needs: tuple[bool, ...],
-    dy: Tensor,
-    u: Tensor,
-    k: Tensor | None,
-    D: Tensor | None,
-    pregate: Tensor | None,
-    postgate: Tensor | None,
-    history: Tensor | None,
-    spectrum: Tensor | None = None,
+    problem: Problem, needs: tuple[bool, ...], dy: Tensor, given: Operands, spectrum: Tensor | None = None
 ) -> list[Tensor]:
     from longwave.backends.cpu import engine, kept, prepared
 
     p = problem
     if p.mask is None or kept.takes(p) or prepared.is_ready(p, spectrum):
-        return engine.backward(p, needs, dy, u, k, D, pregate, postgate, history, spectrum)
+        return engine.backward(p, needs, dy, given, spectrum)
     if spectrum is not None and spectrum.is_floating_point() and not needs[1]:
-        return engine.backward(masked.whole(p), needs, dy, u, spectrum, D, pregate, postgate, history)
-    return masked.backward(engine.backward, p, needs, dy, u, k, D, pregate, postgate, history, project=_project)
+        return engine.backward(masked.whole(p), needs, dy, given._replace(k=spectrum))
+    return masked.backward(engine.backward, p, needs, dy, given, _project)
 
 
 def prepare(problem: Problem, k: Tensor) -> Tensor | None:

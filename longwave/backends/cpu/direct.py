@@ -20,6 +20,7 @@ from longwave.backends.cpu.crossovers import chosen
 from longwave.backends.cpu.fir_program import Header, Program, Sums
 from longwave.backends.cpu.results import arithmetic, gradient_bytes, like
 from longwave.backends.cpu.simd import vector_bytes
+from longwave.operands import Operands
 from longwave.planner import Plan
 from longwave.problem import Problem
 from longwave.results import Gradients
@@ -58,40 +59,20 @@ def plan(p: Problem) -> Plan:
     )
 
 
-def convolve(
-    p: Problem,
-    y: Tensor,
-    u: Tensor,
-    k: Tensor,
-    D: Tensor | None,
-    pregate: Tensor | None,
-    postgate: Tensor | None,
-    history: Tensor | None,
-) -> None:
+def convolve(p: Problem, y: Tensor, given: Operands) -> None:
     """Write y."""
-    header = program.header(_sums(p, _side_by_side(u)), False)
-    block = _program(header, u, k, D, pregate, history)
-    _signals(block, (program.POSTGATE, postgate), (program.Y, y))
+    header = program.header(_sums(p, _side_by_side(given.u)), False)
+    block = _program(header, given)
+    _signals(block, (program.Y, y))
     threads.run(kernels.forward, block.address, like(p), header.units, header.seconds, header.scratch_bytes)
 
 
-def differentiate(
-    p: Problem,
-    into: Gradients,
-    dy: Tensor,
-    u: Tensor,
-    k: Tensor | None,
-    D: Tensor | None,
-    pregate: Tensor | None,
-    postgate: Tensor | None,
-    history: Tensor | None,
-) -> None:
+def differentiate(p: Problem, into: Gradients, dy: Tensor, given: Operands) -> None:
     """Write the gradients, and add those of k and D."""
-    header = program.header(_sums(p, _side_by_side(u)), True)
-    block = _program(header, u, k, D, pregate, history)
+    header = program.header(_sums(p, _side_by_side(given.u)), True)
+    block = _program(header, given)
     _signals(
         block,
-        (program.POSTGATE, postgate),
         (program.DY, dy),
         (program.DU, into.u),
         (program.DPREGATE, into.pregate),
@@ -137,11 +118,10 @@ def _sums(p: Problem, side_by_side: bool) -> Sums:
     )
 
 
-def _program(
-    header: Header, u: Tensor, k: Tensor | None, D: Tensor | None, pregate: Tensor | None, history: Tensor | None
-) -> Program:
+def _program(header: Header, given: Operands) -> Program:
+    u, k, D, pregate, postgate, history = given
     block = Program(header.words)
-    _signals(block, (program.U, u), (program.PREGATE, pregate), (program.PAST, history))
+    _signals(block, (program.U, u), (program.PREGATE, pregate), (program.POSTGATE, postgate), (program.PAST, history))
     if k is not None:
         *b, h, t = k.stride()
         block.view(program.TAPS, k, b[0] if b else 0, h, t)

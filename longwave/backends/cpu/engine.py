@@ -13,122 +13,82 @@ from longwave.backends.cpu.layouts import layout
 from longwave.backends.cpu.program import form
 from longwave.backends.cpu.results import arithmetic, empty
 from longwave.documents import cover, documents
+from longwave.operands import Operands, cut
 from longwave.problem import Problem
-from longwave.results import Gradients, cut, fresh_gradients, rounded
+from longwave.results import Gradients, fresh_gradients, rounded
 
 # Filters of so many taps beside longer ones have gradients of their own accuracy.
 FEW_TAPS = 8
 
 
-def forward(
-    problem: Problem,
-    u: Tensor,
-    k: Tensor,
-    D: Tensor | None,
-    pregate: Tensor | None,
-    postgate: Tensor | None,
-    history: Tensor | None,
-    spectrum: Tensor | None = None,
-) -> Tensor:
+def forward(problem: Problem, given: Operands, spectrum: Tensor | None = None) -> Tensor:
     p = problem
     kept.check(p)
-    y = empty(p, p.out_len, u)
+    y = empty(p, p.out_len, given.u)
     found = documents(p)
     if not cover(p, found):
         y.zero_()
     for alone, inputs, outputs in found:
-        past = history if alone.history else None
-        tensors = (cut(y, outputs), cut(u, inputs), k, D, cut(pregate, inputs), cut(postgate, outputs), past)
+        own = given.part(inputs, outputs, alone.history > 0)
         if direct.takes(alone):
-            direct.convolve(alone, *tensors)
+            direct.convolve(alone, cut(y, outputs), own)
         else:
-            _convolve(alone, *tensors, spectrum)
+            _convolve(alone, cut(y, outputs), own, spectrum)
     return y
 
 
-def _convolve(
-    p: Problem,
-    y: Tensor,
-    u: Tensor,
-    k: Tensor,
-    D: Tensor | None,
-    pregate: Tensor | None,
-    postgate: Tensor | None,
-    history: Tensor | None,
-    spectrum: Tensor | None,
-) -> None:
+def _convolve(p: Problem, y: Tensor, given: Operands, spectrum: Tensor | None) -> None:
     ready, lifts, found = prepared.is_ready(p, spectrum), prepared.lifts(p, spectrum), layout(p)
     if kept.connects_nothing(p, found):
-        if D is None:
+        if given.D is None:
             y.zero_()
         else:
-            direct.convolve(_one_tap(p), y, u, D.unsqueeze(-1), None, pregate, postgate, None)
+            direct.convolve(_one_tap(p), y, _only_skip(given, given.D))
         return
-    filters, spectra = (None, spectrum) if ready else (taps.folded(p, found.period, taps.ordered(p, k)), None)
-    places = (u, filters, D, pregate, postgate, history, y)
+    filters, spectra = (None, spectrum) if ready else (taps.folded(p, found.period, taps.ordered(p, given.taps)), None)
+    places = (*given._replace(k=filters), y)
     for part, tensors in strips.parts(p, found, (*places, *[None] * (launches.SPECTRA - len(places)), spectra, None)):
         launch = calls.forward_launch(part, threads.width(), ready, lifts, *map(form, tensors[: launches.DY]))
         launch.run(tensors)
 
 
 def backward(
-    problem: Problem,
-    needs: tuple[bool, ...],
-    dy: Tensor,
-    u: Tensor,
-    k: Tensor | None,
-    D: Tensor | None,
-    pregate: Tensor | None,
-    postgate: Tensor | None,
-    history: Tensor | None,
-    spectrum: Tensor | None = None,
+    problem: Problem, needs: tuple[bool, ...], dy: Tensor, given: Operands, spectrum: Tensor | None = None
 ) -> list[Tensor]:
     p = problem
-    grads = fresh_gradients(p, needs, u, D, history, arithmetic(p), empty)
+    grads = fresh_gradients(p, needs, given, arithmetic(p), empty)
     if grads.D is not None and not (p.segments is None and direct.takes(p)):
-        _add_skip_gradient(p, grads.D, dy, u, pregate, postgate)
+        # As one direct sum: as a lag among the filter's, small beside them, it would have their rounding errors.
+        direct.differentiate(_one_tap(p), Gradients(D=grads.D), dy, _only_skip(given, None))
     for document in documents(p):
         alone, inputs, outputs = document
-        past = history if alone.history else None
-        tensors = (cut(dy, outputs), cut(u, inputs), k, D, cut(pregate, inputs), cut(postgate, outputs), past)
-        into = grads.of(document)
+        own, into = given.part(inputs, outputs, alone.history > 0), grads.of(document)
         if direct.takes(alone):
-            direct.differentiate(alone, into if p.segments is None else into._replace(D=None), *tensors)
+            direct.differentiate(alone, into if p.segments is None else into._replace(D=None), cut(dy, outputs), own)
         else:
-            _differentiate(alone, into, *tensors, spectrum)
+            _differentiate(alone, into, cut(dy, outputs), own, spectrum)
     if grads.k is not None and p.rev_taps:
-        _sum_few_taps(p, grads.k, dy, u, pregate, postgate, history)
-    return rounded(p, grads, D)
+        _sum_few_taps(p, grads.k, dy, given)
+    return rounded(p, grads, given.D)
 
 
-def _differentiate(
-    p: Problem,
-    into: Gradients,
-    dy: Tensor,
-    u: Tensor,
-    k: Tensor | None,
-    D: Tensor | None,
-    pregate: Tensor | None,
-    postgate: Tensor | None,
-    history: Tensor | None,
-    spectrum: Tensor | None,
-) -> None:
+def _differentiate(p: Problem, into: Gradients, dy: Tensor, given: Operands, spectrum: Tensor | None) -> None:
     ready, lifts, found = prepared.is_ready(p, spectrum), prepared.lifts(p, spectrum), layout(p)
     if kept.connects_nothing(p, found):
-        nothing = (into.u, into.pregate, into.postgate, into.history) if D is None else (into.history,)
+        nothing = (into.u, into.pregate, into.postgate, into.history) if given.D is None else (into.history,)
         for grad in nothing:
             if grad is not None:
                 grad.zero_()
-        if D is not None:
+        if given.D is not None:
             of_D = into._replace(k=None, D=None, history=None)
-            direct.differentiate(_one_tap(p), of_D, dy, u, D.unsqueeze(-1), None, pregate, postgate, None)
+            direct.differentiate(_one_tap(p), of_D, dy, _only_skip(given, given.D))
         return
     # The second sum is that of a circular convolution's second copy of the taps.
     count = (1 + bool(found.filter_again)) * (into.k is not None)
-    sums = [u.new_empty(p.batch if p.per_sample else 1, p.channels, found.taps, dtype=arithmetic(p)) for _ in range(count)]
-    filters = None if k is None or ready else taps.folded(p, found.period, taps.ordered(p, k))
+    sums = [dy.new_empty(p.batch if p.per_sample else 1, p.channels, found.taps, dtype=arithmetic(p)) for _ in range(count)]
+    filters = None if given.k is None or ready else taps.folded(p, found.period, taps.ordered(p, given.k))
     places = (
-        u, filters, D, pregate, postgate, history, None, dy, into.u, into.pregate, into.postgate, into.history,
+        *given._replace(k=filters), None, dy, into.u, into.pregate, into.postgate, into.history,
         *(total if p.per_sample else total[0] for total in sums), *[None] * (2 - count),
     )  # fmt: skip
     for part, tensors in strips.parts(p, found, (*places, spectrum if ready else None, None)):
@@ -140,10 +100,9 @@ def _differentiate(
         taps.add_gradient(p, found.period, found.first_tap, into.k, sums[0])
 
 
-def _add_skip_gradient(p: Problem, dD: Tensor, dy: Tensor, u: Tensor, pregate: Tensor | None, postgate: Tensor | None) -> None:
-    """That of D as one direct sum: as a lag among the filter's, small beside them, it would have their rounding errors."""
-    only_D = Gradients(D=dD)
-    direct.differentiate(_one_tap(p), only_D, dy, u, None, None, pregate, postgate, None)
+def _only_skip(given: Operands, D: Tensor | None) -> Operands:
+    """The tensors of `_one_tap`: D stands for the filters."""
+    return given._replace(k=None if D is None else D.unsqueeze(-1), D=None, history=None)
 
 
 def _one_tap(p: Problem) -> Problem:
@@ -154,15 +113,7 @@ def _one_tap(p: Problem) -> Problem:
     )  # fmt: skip
 
 
-def _sum_few_taps(
-    p: Problem,
-    dk: Tensor,
-    dy: Tensor,
-    u: Tensor,
-    pregate: Tensor | None,
-    postgate: Tensor | None,
-    history: Tensor | None,
-) -> None:
+def _sum_few_taps(p: Problem, dk: Tensor, dy: Tensor, given: Operands) -> None:
     """The gradient of a filter of few taps beside another one, as direct sums: spectra of both have rounding errors of the size
     of a whole row's gradient at every lag, and few of them may be anything beside theirs."""
     found = documents(p)
@@ -175,11 +126,11 @@ def _sum_few_taps(
         part = torch.zeros_like(total, memory_format=torch.contiguous_format)
         only_k = Gradients(k=part)
         for alone, inputs, outputs in found:
-            tensors = (cut(dy, outputs), cut(u, inputs), None, None, cut(pregate, inputs), cut(postgate, outputs))
+            own = given._replace(k=None, D=None).part(inputs, outputs, alone.history > 0)
             low, L = alone.lag0 + first, alone.in_len
             # With a period, a tap has every lag that it is congruent to and that connects two samples.
             turns = range(-((L - 1 + low + count - 1) // L), (L - 1 - low) // L + 1) if alone.circular else range(1)
             for turn in turns:
                 taps = replace(alone, taps=count, lag0=low + turn * L, circular=False, skip=False)
-                direct.differentiate(taps, only_k, *tensors, history if alone.history else None)
+                direct.differentiate(taps, only_k, cut(dy, outputs), own)
         total += part

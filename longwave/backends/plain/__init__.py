@@ -25,6 +25,7 @@ from longwave.backends.plain.short import short_sums as short_sums
 from longwave.backends.plain.spectra import FilterGradient, Spectra, span
 from longwave.backends.plain.stream import Memory as open_stream  # noqa: F401  (named by the backends' contract)
 from longwave.dtypes import cast, conj
+from longwave.operands import Operands
 from longwave.planner import Piece, Plan
 from longwave.problem import Problem
 from longwave.results import empty
@@ -108,21 +109,13 @@ def plan(problem: Problem) -> Plan:
     )
 
 
-def forward(
-    problem: Problem,
-    u: Tensor,
-    k: Tensor,
-    D: Tensor | None,
-    pregate: Tensor | None,
-    postgate: Tensor | None,
-    history: Tensor | None,
-    spectrum: Tensor | None = None,
-) -> Tensor:
+def forward(problem: Problem, given: Operands, spectrum: Tensor | None = None) -> Tensor:
     p = problem
     if p.mask is not None and spectrum is not None:
         p = masked.whole(p)
     elif p.mask is not None:
-        return masked.forward(forward, p, u, k, D, pregate, postgate, history)
+        return masked.forward(forward, p, given)
+    u, _, D, pregate, postgate, history = given
     found = planner.pieces(p)
     runs = _runs(p, found, plan(p).channels_in_flight)
     y = empty(p, p.out_len, u)
@@ -136,7 +129,9 @@ def forward(
                 # Blocks of samples share the filters' spectrum, and so do documents of one placement, which come together.
                 S = None if p.per_sample or last is None or last.at != run[0].at else last.S
                 S = S if spectrum is None else spectrum[block.groups]
-                last = Spectra(p, _longest(run), x=_inputs(run, x), k=None if S is not None else block.filters(p, k), S=S)
+                last = Spectra(
+                    p, _longest(run), x=_inputs(run, x), k=None if S is not None else block.filters(p, given.taps), S=S
+                )
                 if out is None:
                     out = last.y()
                 else:
@@ -164,21 +159,14 @@ def spectrum_tag(problem: Problem) -> str:
     return f"torch.fft of {plan(problem).N}"
 
 
-def formula(
-    problem: Problem,
-    u: Tensor,
-    k: Tensor,
-    D: Tensor | None,
-    pregate: Tensor | None,
-    postgate: Tensor | None,
-    history: Tensor | None,
-) -> Tensor:
+def formula(problem: Problem, given: Operands) -> Tensor:
     """`forward` as one expression of differentiable PyTorch operators, without blocks or writes in place."""
     p = problem
     if p.mask is not None:
-        return masked.formula(formula, p, u, k, D, pregate, postgate, history)
+        return masked.formula(formula, p, given)
+    u, _, D, pregate, postgate, history = given
     x = _input(p, u, pregate, history)
-    filters = k.to(dtypes.filter_arithmetic(u.dtype, k.dtype))
+    filters = given.taps.to(dtypes.filter_arithmetic(u.dtype, given.taps.dtype))
     outputs = {}
     for piece in planner.pieces(p):
         part = span(x, piece.in_slice)
@@ -211,22 +199,14 @@ def taps_formula(problem: Problem, dz: Tensor, x: Tensor) -> Tensor:
 
 
 def backward(
-    problem: Problem,
-    needs: tuple[bool, ...],
-    dy: Tensor,
-    u: Tensor,
-    k: Tensor | None,
-    D: Tensor | None,
-    pregate: Tensor | None,
-    postgate: Tensor | None,
-    history: Tensor | None,
-    spectrum: Tensor | None = None,
+    problem: Problem, needs: tuple[bool, ...], dy: Tensor, given: Operands, spectrum: Tensor | None = None
 ) -> list[Tensor]:
     p = problem
     if p.mask is not None and spectrum is not None and not needs[1]:
         p = masked.whole(p)
     elif p.mask is not None:
-        return masked.backward(backward, p, needs, dy, u, k, D, pregate, postgate, history)
+        return masked.backward(backward, p, needs, dy, given)
+    u, _, D, pregate, postgate, history = given
     arithmetic, P = _arithmetic(p), p.history
     need_u, need_k, need_D, need_pregate, need_postgate, need_history = needs
     need_x = need_u or need_pregate or need_history
@@ -259,8 +239,8 @@ def backward(
                         spectra.S = spectrum[block.groups]
                     elif shared is not None and shared.at == spectra.at and not p.per_sample:
                         spectra.S = shared.S
-                    elif k is not None:
-                        spectra.k = block.filters(p, k)
+                    else:
+                        spectra.k = block.filters(p, given.taps)
                     shared = spectra
                 if z is not None:
                     _scatter(spectra.y(), z, [piece.out_slice for piece in run])

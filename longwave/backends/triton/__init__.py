@@ -28,6 +28,7 @@ from torch import Tensor
 
 from longwave import masked
 from longwave.errors import ArgumentError
+from longwave.operands import Operands
 from longwave.planner import Plan
 from longwave.problem import Problem, ShortCall
 
@@ -92,45 +93,26 @@ def plan(problem: Problem) -> Plan:
     return plans.plan(problem) if problem.mask is None else masked.plan(plans.plan, problem, plans.projection_bytes)
 
 
-def forward(
-    problem: Problem,
-    u: Tensor,
-    k: Tensor,
-    D: Tensor | None,
-    pregate: Tensor | None,
-    postgate: Tensor | None,
-    history: Tensor | None,
-    spectrum: Tensor | None = None,
-) -> Tensor:
+def forward(problem: Problem, given: Operands, spectrum: Tensor | None = None) -> Tensor:
     from longwave.backends.triton import engine, projection
 
     if problem.mask is not None and spectrum is not None:
         problem = masked.whole(problem)
     if problem.mask is None:
-        return engine.forward(problem, u, k, D, pregate, postgate, history, spectrum)
-    return masked.forward(engine.forward, problem, u, k, D, pregate, postgate, history, project=projection.project)
+        return engine.forward(problem, given, spectrum)
+    return masked.forward(engine.forward, problem, given, projection.project)
 
 
 def backward(
-    problem: Problem,
-    needs: tuple[bool, ...],
-    dy: Tensor,
-    u: Tensor,
-    k: Tensor | None,
-    D: Tensor | None,
-    pregate: Tensor | None,
-    postgate: Tensor | None,
-    history: Tensor | None,
-    spectrum: Tensor | None = None,
+    problem: Problem, needs: tuple[bool, ...], dy: Tensor, given: Operands, spectrum: Tensor | None = None
 ) -> list[Tensor]:
     from longwave.backends.triton import engine, projection
 
     if problem.mask is not None and spectrum is not None and not needs[1]:
         problem = masked.whole(problem)
     if problem.mask is None:
-        return engine.backward(problem, needs, dy, u, k, D, pregate, postgate, history, spectrum)
-    around = (D, pregate, postgate, history)
-    return masked.backward(engine.backward, problem, needs, dy, u, k, *around, project=projection.project)
+        return engine.backward(problem, needs, dy, given, spectrum)
+    return masked.backward(engine.backward, problem, needs, dy, given, projection.project)
 
 
 def prepare(problem: Problem, k: Tensor) -> Tensor | None:

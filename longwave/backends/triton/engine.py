@@ -26,96 +26,53 @@ from longwave.backends.triton.launches import (
 from longwave.backends.triton.layouts import layout
 from longwave.backends.triton.words import Results, Signal
 from longwave.documents import cover, documents
+from longwave.operands import Operands, cut
 from longwave.problem import Problem
-from longwave.results import Gradients, cut, empty, fresh_gradients, rounded
+from longwave.results import Gradients, empty, fresh_gradients, rounded
 
 
-def forward(
-    p: Problem,
-    u: Tensor,
-    k: Tensor,
-    D: Tensor | None,
-    pregate: Tensor | None,
-    postgate: Tensor | None,
-    history: Tensor | None,
-    spectrum: Tensor | None = None,
-) -> Tensor:
-    y = empty(p, p.out_len, u)
+def forward(p: Problem, given: Operands, spectrum: Tensor | None = None) -> Tensor:
+    y = empty(p, p.out_len, given.u)
     found = documents(p)
     if not cover(p, found):
         y.zero_()
-    with _on(u.device):
+    with _on(given.u.device):
         for alone, inputs, outputs in found:
-            past = history if alone.history else None
-            tensors = (cut(u, inputs), k, D, cut(pregate, inputs), cut(postgate, outputs), past)
+            own = given.part(inputs, outputs, alone.history > 0)
             if fir_plan.takes(alone):
-                fir.convolve(alone, cut(y, outputs), *tensors)
+                fir.convolve(alone, cut(y, outputs), own)
             else:
-                _convolve(alone, cut(y, outputs), *tensors, spectrum if p.segments is None else None)
+                _convolve(alone, cut(y, outputs), own, spectrum if p.segments is None else None)
     return y
 
 
-def _convolve(
-    p: Problem,
-    y: Tensor,
-    u: Tensor,
-    k: Tensor,
-    D: Tensor | None,
-    pregate: Tensor | None,
-    postgate: Tensor | None,
-    history: Tensor | None,
-    spectrum: Tensor | None,
-) -> None:
+def _convolve(p: Problem, y: Tensor, given: Operands, spectrum: Tensor | None) -> None:
     at = layout(p)
     if at.empty:
         y.zero_()
         return
-    signal = Signal(view(u), view(pregate), view(history))
-    results = Results(view(y), view(postgate), **_skip(D, at.shift))
+    signal = _signal(given)
+    results = Results(view(y), view(given.postgate), **_skip(given.D, at.shift))
     source, target = Side(signal, at.source, at.source_upper), Side(results, at.target, at.target_upper)
-    convolve(p, at, source, target, unpacked(p, at, spectrum) or in_order(p, at, k), False)
+    convolve(p, at, source, target, unpacked(p, at, spectrum) or in_order(p, at, given.taps), False)
 
 
-def backward(
-    p: Problem,
-    needs: tuple[bool, ...],
-    dy: Tensor,
-    u: Tensor,
-    k: Tensor | None,
-    D: Tensor | None,
-    pregate: Tensor | None,
-    postgate: Tensor | None,
-    history: Tensor | None,
-    spectrum: Tensor | None = None,
-) -> list[Tensor]:
-    grads = fresh_gradients(p, needs, u, None, history, torch.float32)
-    with _on(u.device):
-        if needs[2] and D is not None:
-            grads = grads._replace(D=skip_gradient(p, dy, u, pregate, postgate))
+def backward(p: Problem, needs: tuple[bool, ...], dy: Tensor, given: Operands, spectrum: Tensor | None = None) -> list[Tensor]:
+    grads = fresh_gradients(p, needs, given._replace(D=None), torch.float32)
+    with _on(given.u.device):
+        if needs[2] and given.D is not None:
+            grads = grads._replace(D=skip_gradient(p, dy, given))
         for document in documents(p):
             alone, inputs, outputs = document
-            past = history if alone.history else None
-            tensors = (cut(dy, outputs), cut(u, inputs), k, D, cut(pregate, inputs), cut(postgate, outputs), past)
-            into = grads.of(document)._replace(D=None)
+            own, into = given.part(inputs, outputs, alone.history > 0), grads.of(document)._replace(D=None)
             if fir_plan.takes(alone):
-                fir.differentiate(alone, into, *tensors)
+                fir.differentiate(alone, into, cut(dy, outputs), own)
             else:
-                _differentiate(alone, into, *tensors, spectrum if p.segments is None else None)
-    return rounded(p, grads, D)
+                _differentiate(alone, into, cut(dy, outputs), own, spectrum if p.segments is None else None)
+    return rounded(p, grads, given.D)
 
 
-def _differentiate(
-    p: Problem,
-    into: Gradients,
-    dy: Tensor,
-    u: Tensor,
-    k: Tensor | None,
-    D: Tensor | None,
-    pregate: Tensor | None,
-    postgate: Tensor | None,
-    history: Tensor | None,
-    spectrum: Tensor | None,
-) -> None:
+def _differentiate(p: Problem, into: Gradients, dy: Tensor, given: Operands, spectrum: Tensor | None) -> None:
     """Write the gradients that are wanted, and add that of the filters."""
     at = layout(p)
     du, dk, _, dpregate, dpostgate, dhistory = into
@@ -125,18 +82,18 @@ def _differentiate(
             if grad is not None:
                 grad.zero_()
         return
-    signal = Signal(view(u), view(pregate), view(history))
-    upstream = Signal(view(dy), view(postgate))
+    signal, upstream = _signal(given), Signal(view(dy), view(given.postgate))
     filters: Any = unpacked(p, at, spectrum)
-    if filters is None and k is not None and any(grad is not None for grad in grads):
-        filters = in_order(p, at, k) if at.outer else spectra(p, at, in_order(p, at, k))
+    if filters is None and any(grad is not None for grad in grads):
+        filters = in_order(p, at, given.taps)
+        filters = filters if at.outer else spectra(p, at, filters)
     if du is not None or dpregate is not None or dhistory is not None:
         ways = [(view(grad), by) for grad, by in ((du, signal.gate), (dpregate, signal.x)) if grad is not None]
         (y, gate), (y2, gate2) = (*ways, (None, None), (None, None))[:2]
-        results = Results(y, gate, y2, gate2, view(dhistory), **_skip(D, -at.shift))
+        results = Results(y, gate, y2, gate2, view(dhistory), **_skip(given.D, -at.shift))
         convolve(p, at, Side(upstream, at.dz, at.dz_upper), Side(results, at.dx, at.dx_upper), filters, True)
     if dpostgate is not None:
-        results = Results(view(dpostgate), upstream.x, **_skip(D, at.shift))
+        results = Results(view(dpostgate), upstream.x, **_skip(given.D, at.shift))
         source, target = Side(signal, at.source, at.source_upper), Side(results, at.target, at.target_upper)
         convolve(p, at, source, target, filters, False)
     del filters
@@ -161,6 +118,10 @@ def prepare(p: Problem, k: Tensor) -> Tensor | None:
     at = layout(p)
     with _on(k.device):
         return None if at.empty else packed(spectra(p, at, in_order(p, at, k)))
+
+
+def _signal(given: Operands) -> Signal:
+    return Signal(view(given.u), view(given.pregate), view(given.history))
 
 
 def _skip(D: Tensor | None, shift: int) -> dict[str, Any]:

@@ -38,6 +38,7 @@ from longwave.backends.triton.configurations import (
 from longwave.backends.triton.layouts import Layout, is_wide
 from longwave.backends.triton.tables import gain_of, outer, tables
 from longwave.backends.triton.words import Filters, Place, Results, Rows, Signal, View
+from longwave.operands import Operands
 from longwave.problem import Problem
 
 # Programs that keep a large GPU busy, and the most turns that one takes.
@@ -337,15 +338,15 @@ def _sum_up(products: Tensor, totals: Tensor, repeats: int, rows: int, filters: 
     )  # fmt: skip
 
 
-def skip_gradient(p: Problem, dy: Tensor, u: Tensor, pregate: Tensor | None, postgate: Tensor | None) -> Tensor:
+def skip_gradient(p: Problem, dy: Tensor, given: Operands) -> Tensor:
     """(H,) in float32: sums over spans of samples, then over spans and the batch one after the other."""
     spans = -(-p.out_len // SPAN)
-    partial = u.new_empty(p.batch, p.channels, spans, dtype=torch.float32)
-    total = u.new_empty(p.channels, dtype=torch.float32)
+    partial = dy.new_empty(p.batch, p.channels, spans, dtype=torch.float32)
+    total = dy.new_empty(p.channels, dtype=torch.float32)
     L, shift = p.in_len - p.history, p.out_start - p.in_start - p.history
     fused.skip_gradient[(p.batch * p.channels * spans,)](
-        Signal(view(u), view(pregate)), L, Signal(view(dy), view(postgate)), p.out_len, p.channels, partial, spans, shift,
-        SPAN=SPAN, TILE=TILE, num_warps=4,
+        Signal(view(given.u), view(given.pregate)), L, Signal(view(dy), view(given.postgate)), p.out_len, p.channels, partial,
+        spans, shift, SPAN=SPAN, TILE=TILE, num_warps=4,
     )  # fmt: skip
     fused.add_up[(-(-p.channels // 64),)](partial, total, p.channels, p.batch, spans, TILE=64, num_warps=2)
     return total

@@ -16,13 +16,14 @@ from torch import Tensor
 from longwave.backends.triton import engine
 from longwave.backends.triton.plans import projection_problem
 from longwave.masked import Projection
+from longwave.operands import Operands
 
 
 def project(projection: Projection, k: Tensor) -> Tensor:
     """(…, G, n): polynomials of 2N coefficients, or one period."""
     rows = k.reshape(-1, *k.shape[-2:])
     p = projection_problem(projection, rows.shape[0], rows.shape[1], k.device.type)
-    return engine.forward(p, rows, _polynomial(projection, k.device), None, None, None, None).view(k.shape)
+    return engine.forward(p, Operands(rows, _polynomial(projection, k.device))).view(k.shape)
 
 
 @cache  # for good: a captured graph goes on reading it

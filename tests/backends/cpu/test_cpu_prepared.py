@@ -11,6 +11,7 @@ from longwave import FrequencyMask
 from longwave.backends.cpu import engine
 from longwave.backends.cpu import prepared as spectra_of
 from longwave.bench.tolerances import bound, relative_l2
+from longwave.operands import Operands
 
 
 def _check(B: int, H: int, L: int, K: int, mode: str, layout: str, dtype: torch.dtype, skip: bool) -> None:
@@ -36,9 +37,10 @@ def _check(B: int, H: int, L: int, K: int, mode: str, layout: str, dtype: torch.
 
     nothing = torch.full_like(k, float("nan"))  # the taps are not looked at again
     after = None if postgate is None else rows(gate)
-    got = [engine.forward(p, rows(u), nothing, D, rows(gate), after, None, spectra)]
+    given = Operands(rows(u), nothing, D, rows(gate), after)
+    got = [engine.forward(p, given, spectra)]
     needs = (True, False, False, True, after is not None, False)
-    got += engine.backward(p, needs, rows(dy), rows(u), nothing, D, rows(gate), after, None, spectra)
+    got += engine.backward(p, needs, rows(dy), given, spectra)
     if after is not None:
         got[2:] = [got[2].float() + got[3].float()] if dtype.itemsize == 2 else [got[2] + got[3]]
     for a, b in zip(got, (want, *gradients), strict=True):

@@ -11,6 +11,7 @@ from torch import Tensor
 import longwave
 from longwave.backends.triton import configurations, layouts, shapes
 from longwave.bench.tolerances import bound, operand_bound, relative_l2, rounding_error
+from longwave.operands import Operands
 from longwave.ops.long_conv import Call, problem_of
 
 F16 = torch.float16
@@ -65,7 +66,7 @@ def regime(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> t
         for wide in (False, True):  # of at least a tile of points, as the shipped ones
             monkeypatch.setitem(shapes.INNER, wide, (shapes.Shape(48, 16),))
     u, k = torch.empty(1, 2, L, dtype=F16), torch.empty(2, K)
-    p = problem_of(Call(0, L, False, False, None, "triton"), (u, k, None, None, None, None), None)
+    p = problem_of(Call(0, L, False, False, None, "triton"), Operands(u, k), None)
     if request.param != "direct":
         assert layouts.layout(p).regime == request.param
     return L, K

@@ -13,9 +13,10 @@ from torch import Tensor
 import longwave
 from longwave import backends, dtypes
 from longwave.backends.triton import fir, fir_plan
+from longwave.operands import Operands
 from longwave.ops.long_conv import Call, problem_of
 from longwave.problem import MODES, Problem
-from longwave.results import Gradients
+from longwave.results import empty, fresh_gradients, rounded
 
 EVERYTHING = {"D": True, "pregate": True, "postgate": True}
 
@@ -24,32 +25,16 @@ class Direct:
     """A backend that has this regime alone."""
 
     @staticmethod
-    def forward(p: Problem, u: Tensor, *arguments: Any, spectrum: None = None) -> Tensor:
-        y = _empty(p, p.out_len, u)
-        fir.convolve(p, y, u, *arguments)
+    def forward(p: Problem, given: Operands, spectrum: None = None) -> Tensor:
+        y = empty(p, p.out_len, given.u)
+        fir.convolve(p, y, given)
         return y
 
     @staticmethod
-    def backward(p: Problem, needs: tuple[bool, ...], dy: Tensor, *given: Any, spectrum: None = None) -> list[Tensor]:
-        u, _, *signals = given
-        wide = dtypes.arithmetic(u.dtype)
-        sums = (p.batch, p.groups, p.taps) if p.per_sample else (p.groups, p.taps)
-        into = {
-            "u": _empty(p, u.shape[2], u) if needs[0] else None,
-            "k": u.new_zeros(sums, dtype=wide) if needs[1] else None,
-            "D": u.new_zeros(p.channels, dtype=wide) if needs[2] else None,
-        }
-        for name, x, need in zip(("pregate", "postgate", "history"), signals[1:], needs[3:], strict=True):
-            into[name] = _empty(p, x.shape[2], x) if need else None
-        fir.differentiate(p, Gradients(**into), dy, *given)
-        found = {"k": dtypes.named(p.filter_dtype), "D": None if signals[0] is None else signals[0].dtype}
-        return [grad.to(found.get(name, grad.dtype)) for name, grad in into.items() if grad is not None]
-
-
-def _empty(p: Problem, length: int, like: Tensor) -> Tensor:
-    if p.channels_last:
-        return like.new_empty(p.batch, length, p.channels).transpose(1, 2)
-    return like.new_empty(p.batch, p.channels, length)
+    def backward(p: Problem, needs: tuple[bool, ...], dy: Tensor, given: Operands, spectrum: None = None) -> list[Tensor]:
+        into = fresh_gradients(p, needs, given, dtypes.arithmetic(given.u.dtype))
+        fir.differentiate(p, into, dy, given)
+        return rounded(p, into, given.D)
 
 
 @pytest.fixture(autouse=True)
@@ -129,7 +114,7 @@ def test_what_is_not_finite_stays_where_the_taps_take_it(device: str) -> None:
 def test_how_many_taps_it_takes(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.undo()
     u, k = torch.empty(1, 4, 100), torch.empty(4, 28)
-    problem = problem_of(Call(0, 100, False, False, None, "triton"), (u, k, None, None, None, None), None)
+    problem = problem_of(Call(0, 100, False, False, None, "triton"), Operands(u, k), None)
     half = dataclasses.replace(problem, dtype="float16")
     assert [fir_plan.takes(dataclasses.replace(problem, taps=K)) for K in (1, 28, 29)] == [True, True, False]
     assert [fir_plan.takes(dataclasses.replace(half, taps=K)) for K in (1, 16, 17)] == [True, True, False]
@@ -139,7 +124,7 @@ def test_how_many_taps_it_takes(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_what_it_does_not_take() -> None:
     u, k = torch.empty(1, 4, 100), torch.empty(4, 64)
     call = Call(0, 100, False, False, None, "triton")
-    problem = problem_of(call, (u, k, None, None, None, None), None)
+    problem = problem_of(call, Operands(u, k), None)
     assert fir_plan.takes(problem)
     for changed in (
         {"taps": 65},
