@@ -301,7 +301,7 @@ def compare(L: int, H: int, K: int, layout: str, dtype: torch.dtype, activation:
     for name, a, b in zip(["y", *inputs], [y, *got], [truth, *want], strict=True):
         about = f"{name}: {dtype} {activation}"
         assert a.dtype == (dtype if name == "y" else inputs[name].dtype), about
-        assert a.is_contiguous(), about
+        assert a.is_contiguous() or (name != "y" and engine() == "plain"), about
         if not b.any():  # a state that no tap reaches, or none
             assert not a.any()
             continue
@@ -325,6 +325,7 @@ def test_values_and_gradients_equal_the_direct_sum(L: int, H: int, K: int, layou
 @pytest.mark.parametrize("dtype", [torch.float64, torch.float32], ids=str)
 def test_activations_are_those_of_pytorch_everywhere(activation: str | None, dtype: torch.dtype) -> None:
     """One tap of 1 gives the activation itself, from the smallest numbers to where it is flat, infinity and NaN."""
+    needs_an_engine()
     scale = here(torch.logspace(-30, 2.3, 4001, dtype=torch.float64).to(dtype))
     special = here(torch.tensor([0.0, -0.0, float("inf"), -float("inf"), float("nan"), 1e30, -1e30], dtype=dtype))
     x = torch.cat([scale, -scale, special])[None, None].requires_grad_()
