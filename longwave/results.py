@@ -73,6 +73,6 @@ def fresh_gradients(
 
 def rounded(p: Problem, grads: Gradients, D: Tensor | None) -> list[Tensor]:
     """What a backend's `backward` gives back: every gradient in its argument's dtype, but those that nobody wants."""
-    k = None if grads.k is None else grads.k.to(dtypes.named(p.filter_dtype))
-    of_D = None if grads.D is None or D is None else grads.D.to(D.dtype)
+    k = None if grads.k is None else dtypes.cast(grads.k, dtypes.named(p.filter_dtype))
+    of_D = None if grads.D is None or D is None else dtypes.cast(grads.D, D.dtype)
     return [grad for grad in grads._replace(k=k, D=of_D) if grad is not None]

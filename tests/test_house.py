@@ -20,6 +20,7 @@ LAYERS = [
     "models",
     "nn",
     "ops",
+    "lowering",
     "backends",
     "masked",
     "taps",
@@ -28,7 +29,7 @@ LAYERS = [
     "ring",
     "planner",
 ]
-LAYERS += ["problem", "operands", "dtypes", "masks", "lengths", "errors"]
+LAYERS += ["problem", "checks", "operands", "dtypes", "masks", "lengths", "errors"]
 BESIDE = {"data": {"errors", "data"}, "reference": set(), "_version": set()}  # what stands apart from the column
 PARTS = {
     "train": {"data", "_version"},

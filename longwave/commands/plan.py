@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import argparse
 
+from longwave.checks import LAYOUTS
 from longwave.errors import ArgumentError
-from longwave.problem import LAYOUTS, MODES, PRECISIONS
+from longwave.lowering import MODES, PRECISIONS
 
 HELP = "explain what long_conv would do: backend, algorithm, memory, predicted time"
 DTYPES = ("float64", "float32", "bfloat16", "float16", "complex64", "complex128")

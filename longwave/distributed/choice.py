@@ -14,10 +14,10 @@ import torch
 from longwave import dtypes, masked
 from longwave.distributed.spans import Shards, Spans, around
 from longwave.errors import UnsupportedError
+from longwave.lowering import MODES
 from longwave.masks import FrequencyMask
 from longwave.ops import explain
 from longwave.planner import Plan
-from longwave.problem import MODES
 
 ALL_TO_ALL, HALO = "all_to_all", "halo"
 METHODS = ("auto", ALL_TO_ALL, HALO)

@@ -12,8 +12,8 @@ from longwave.distributed.choice import Choice
 from longwave.distributed.mesh import Ranks
 from longwave.distributed.spans import around, documents_of
 from longwave.distributed.transfers import Call, fetch, tied
+from longwave.lowering import two_sided
 from longwave.ops.long_conv import long_conv
-from longwave.problem import two_sided
 
 
 def with_halo(call: Call, choice: Choice, ranks: Ranks, conv: Callable[..., Tensor] = long_conv) -> Tensor:

@@ -9,6 +9,7 @@ from torch import Tensor
 from torch.distributed.device_mesh import DeviceMesh
 
 from longwave import dtypes
+from longwave.checks import segments_of
 from longwave.distributed.agreement import Statement, agree, described, digest, documents, everywhere, stand_in
 from longwave.distributed.choice import ALL_TO_ALL, METHODS, Question, choose
 from longwave.distributed.halo import with_halo
@@ -16,11 +17,11 @@ from longwave.distributed.mesh import Ranks
 from longwave.distributed.shards import over_channels
 from longwave.distributed.transfers import Call
 from longwave.errors import ArgumentError, UnsupportedError
+from longwave.lowering import lower
 from longwave.masks import FrequencyMask
 from longwave.ops.long_conv import long_conv
 from longwave.ops.prepared import PreparedFilter
 from longwave.ops.transforms import must_be_seen_through
-from longwave.problem import lower, segments_of
 
 
 def context_parallel_conv(

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 from torch.distributed.device_mesh import DeviceMesh
 
+from longwave.checks import check_boundaries, segments_of
 from longwave.distributed.agreement import Statement, agree, described, documents, everywhere, stand_in
 from longwave.distributed.mesh import Ranks
 from longwave.distributed.spans import Spans, around, documents_of
@@ -15,7 +16,6 @@ from longwave.distributed.transfers import fetch, tied
 from longwave.errors import ArgumentError, UnsupportedError
 from longwave.ops.short_conv import check, short_conv
 from longwave.ops.transforms import must_be_seen_through
-from longwave.problem import check_boundaries, segments_of
 
 
 def context_parallel_short_conv(

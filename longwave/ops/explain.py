@@ -12,10 +12,10 @@ import torch
 from longwave import backends
 from longwave.backends.triton import cost
 from longwave.errors import ArgumentError
+from longwave.lowering import lower
 from longwave.masks import FrequencyMask
 from longwave.ops.long_conv import Call, problem_of
 from longwave.planner import Plan
-from longwave.problem import lower
 
 DEVICES = ("cpu", "cuda", *cost.PARTS)
 

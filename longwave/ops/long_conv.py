@@ -11,14 +11,16 @@ from torch import Tensor
 
 from longwave import backends, dtypes
 from longwave.backends import plain
+from longwave.checks import segments_of
 from longwave.dtypes import cast, conj, resolved
 from longwave.errors import UnsupportedError
+from longwave.lowering import lower
 from longwave.masks import FrequencyMask
 from longwave.operands import Operands
 from longwave.ops import pair
 from longwave.ops.prepared import PreparedFilter
 from longwave.ops.transforms import is_traced, must_be_seen_through, refuse_forward_mode, without_autocast
-from longwave.problem import Filters, Problem, lower, segments_of
+from longwave.problem import Filters, Problem
 
 
 def long_conv(

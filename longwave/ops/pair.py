@@ -20,11 +20,12 @@ from torch import Tensor
 
 from longwave import backends
 from longwave.backends import plain
+from longwave.checks import segments_of
 from longwave.dtypes import cast, conj, resolved
 from longwave.masks import FrequencyMask
 from longwave.operands import Operands
 from longwave.ops.transforms import must_be_seen_through, refuse_forward_mode
-from longwave.problem import Filters, Problem, segments_of
+from longwave.problem import Filters, Problem
 
 _INTEGERS = "SymInt lag0, bool reverse, bool circular"
 _WHO = "str backend, str? mask=None"

@@ -13,8 +13,9 @@ from longwave import backends, dtypes
 from longwave.dtypes import resolved
 from longwave.errors import ArgumentError
 from longwave.lengths import LONGEST
+from longwave.lowering import MODES, lower
 from longwave.masks import FrequencyMask
-from longwave.problem import MODES, Filters, Problem, lower
+from longwave.problem import Filters, Problem
 
 FORMAT = "longwave-prepared-1"
 

@@ -11,10 +11,11 @@ from torch import Tensor
 
 from longwave import backends, dtypes
 from longwave.backends import plain
+from longwave.checks import LAYOUTS, check_boundaries, check_choice, check_tensor, segments_of
 from longwave.dtypes import resolved
 from longwave.errors import ArgumentError
 from longwave.ops.transforms import is_traced, must_be_seen_through, refuse_forward_mode, without_autocast
-from longwave.problem import LAYOUTS, ShortCall, check_boundaries, check_tensor, segments_of
+from longwave.problem import ShortCall
 
 MAX_TAPS = 256
 REAL_DTYPES = tuple(dtype for dtype in dtypes.SIGNAL_DTYPES if not dtype.is_complex)
@@ -214,8 +215,7 @@ _op.register_autograd(_op_backward, setup_context=_op_context)
 
 def check(x: Tensor, w: Tensor, bias: Tensor | None, activation: str | None, layout: str, state: Tensor | None) -> None:
     """The arguments of `short_conv`. Raises ArgumentError in one sentence."""
-    if not isinstance(layout, str) or layout not in LAYOUTS:
-        raise ArgumentError(f"layout={layout!r} is unknown; choose one of {', '.join(map(repr, LAYOUTS))}")
+    check_choice("layout", layout, LAYOUTS)
     if not isinstance(activation, str | None) or activation not in ACTIVATIONS:
         raise ArgumentError(f"activation={activation!r} is unknown; choose one of {', '.join(map(repr, ACTIVATIONS))}")
     check_tensor("x", x, x, REAL_DTYPES, beside="x")

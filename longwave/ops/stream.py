@@ -11,12 +11,13 @@ from torch import Tensor
 from longwave import backends, dtypes
 from longwave.dtypes import resolved
 from longwave.errors import ArgumentError
+from longwave.lowering import lower
 from longwave.ops.long_conv import long_conv
 from longwave.ops.stream_arguments import StreamArguments, check_count
 from longwave.ops.stream_state import StreamState
 from longwave.ops.timeline import Timeline
 from longwave.planner import schedule
-from longwave.problem import Filters, Problem, lower
+from longwave.problem import Filters, Problem
 
 # A chunk of at least this share of the filter is one convolution of itself and its history, and not blocks of levels.
 WHOLE_SHARE = 0.5

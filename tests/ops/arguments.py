@@ -16,8 +16,8 @@ from torch import Tensor
 import longwave
 from longwave import reference
 from longwave.bench.tolerances import CONTRACTS, bound
+from longwave.lowering import MODES
 from longwave.masks import FrequencyMask
-from longwave.problem import MODES
 
 long_conv_ref = devices.on_the_cpu(reference.long_conv_ref)
 short_conv_ref = devices.on_the_cpu(reference.short_conv_ref)

@@ -6,8 +6,8 @@ import torch
 from arguments import STRIDES, Case
 from hypothesis import strategies as st
 
+from longwave.lowering import MODES
 from longwave.masks import FrequencyMask
-from longwave.problem import MODES
 
 REAL = (torch.float64, torch.float32, torch.bfloat16, torch.float16)
 COMPLEX = (torch.complex128, torch.complex64)

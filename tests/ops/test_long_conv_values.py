@@ -147,16 +147,16 @@ def test_long_rows_of_awkward_length(mode: str, backend: str) -> None:
 
 def test_blocks_of_rows_do_not_change_the_result(monkeypatch: pytest.MonkeyPatch) -> None:
     """However few rows are in flight, every option sees its own rows."""
-    from longwave.backends import plain
+    from longwave.backends.plain import plans, rows
 
     for filters in ("channel", "shared", "group", "sample"):
         case = Case(B=3, H=6, L=40, K=17, P=5, filters=filters, **EVERYTHING)
         for scratch, least in ((1, 1), (2**13, 1), (2**15, 4)):
-            monkeypatch.setattr(plain, "ROWS_AT_LEAST", least)
-            monkeypatch.setitem(plain.SCRATCH_BYTES, devices.DEVICE, scratch)
-            plain.plan.cache_clear()
+            monkeypatch.setattr(plans, "ROWS_AT_LEAST", least)
+            monkeypatch.setitem(rows.SCRATCH_BYTES, devices.DEVICE, scratch)
+            plans.plan.cache_clear()
             _compare(case, "plain")
-    plain.plan.cache_clear()
+    plans.plan.cache_clear()
 
 
 def test_equals_torch_conv1d() -> None:

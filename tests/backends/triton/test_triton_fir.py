@@ -13,9 +13,10 @@ from torch import Tensor
 import longwave
 from longwave import backends, dtypes
 from longwave.backends.triton import fir, fir_plan
+from longwave.lowering import MODES
 from longwave.operands import Operands
 from longwave.ops.long_conv import Call, problem_of
-from longwave.problem import MODES, Problem
+from longwave.problem import Problem
 from longwave.results import empty, fresh_gradients, rounded
 
 EVERYTHING = {"D": True, "pregate": True, "postgate": True}
