@@ -38,7 +38,8 @@ ONE_THREAD = (("OMP_NUM_THREADS", "1"),)
 SANITIZED = (*ONE_THREAD, ("PYTORCH_NO_CUDA_MEMORY_CACHING", "1"))
 LONGWAVE = ("-m", "longwave.cli")
 KERNELS = tuple(
-    f"tests/backends/triton/test_triton_{part}.py" for part in ("values", "fir", "short", "contract", "promises", "range")
+    f"tests/backends/triton/test_triton_{part}.py"
+    for part in ("values", "fir", "short", "contract", "promises", "range", "offsets")
 )
 ON_A_GPU = "tests/backends/triton/test_triton_gpu.py"
 # What would be missed most comes first. {out} is the folder of results.

@@ -153,34 +153,3 @@ def test_a_plan_states_the_memory_of_a_call(L: int, K: int, dtype: torch.dtype, 
 def test_what_the_backend_refuses_on_a_gpu_names_who_can(device: str) -> None:
     with pytest.raises(UnsupportedError, match="backend='plain' takes them"):
         longwave.long_conv(torch.randn(1, 1, 9, device=device).double(), torch.randn(1, 9, device=device), backend="triton")
-
-
-# Samples from one end of an axis to the other: beyond what 32 bits count.
-FAR = 2**31 + 2**10
-
-
-@pytest.mark.gpu
-@pytest.mark.parametrize("axis", ["sample", "channel", "time"])
-@pytest.mark.parametrize(("L", "K"), [(200, 200), (3000, 3000), (20_000, 20_000), (20_000, 100), (300, 5)])
-def test_signals_beyond_32_bits_have_the_bits_of_compact_ones(L: int, K: int, axis: str, device: str) -> None:
-    """All of them lie in one piece of memory, in each other's gaps."""
-    step = FAR // (L - 1)
-    strides, apart = {"sample": ((FAR, L, 1), 2 * L), "channel": ((L, FAR, 1), 2 * L), "time": ((2, 1, step), 4)}[axis]
-    memory = torch.empty(FAR + 16 * L + 2 * step, dtype=F16, device=device)
-
-    def signal(place: int) -> Tensor:
-        return memory.as_strided((2, 2, L), strides, place * apart).copy_(torch.randn(2, 2, L, device=device))
-
-    u, pregate, postgate, dy = map(signal, range(4))
-    k, D = torch.randn(2, K, device=device), torch.randn(2, device=device)
-
-    def call(*signals: Tensor) -> list[Tensor]:
-        *gated, dy = (x.detach().requires_grad_() for x in signals)
-        leaves = [*gated, k.detach().requires_grad_()]
-        u, pregate, postgate, taps = leaves
-        y = longwave.long_conv(u, taps, D, pregate=pregate, postgate=postgate, backend="triton")
-        return [y.detach(), *torch.autograd.grad(y, leaves, dy)]
-
-    far, compact = call(u, pregate, postgate, dy), call(*(x.contiguous() for x in (u, pregate, postgate, dy)))
-    assert all(x.isfinite().all() for x in compact)
-    assert all(torch.equal(a, b) for a, b in zip(far, compact, strict=True))
