@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 import torch
 
 from longwave.backends.triton import configurations, fir_plan, layouts, plans, shapes, windows
+from longwave.bench.stamp import Stamp
 from longwave.bench.timer import MIN_ROUNDS, Timer, alternate
 from longwave.ops.long_conv import long_conv
 
@@ -49,6 +50,18 @@ def measure(timer: Timer, device: str = "cuda", samples: int = SAMPLES) -> Itera
                 call = _call(L, K, dtype, device, samples)
                 calls = {"sums": _with_taps(K, call), "transforms": _with_taps(0, call)}
                 yield Row(f"{K} taps of {L:,}", name, _times(calls, timer))
+
+
+def launches(rows: list[Row], stamp: Stamp) -> list[str]:
+    """Lines for `configurations.LAUNCHES`: the faster number of warps of every 16-bit transform in registers."""
+    found = []
+    for row in rows:
+        if row.what.startswith("fused ") and row.dtype != "float32":
+            warps = min(row.ms, key=row.ms.__getitem__).split()[0]
+            sides = row.what.removeprefix("fused ").replace("·", ", ")
+            source = f"{stamp.device!r}, {stamp.date_utc[:10]!r}, {'longwave tune --device cuda'!r}"
+            found.append(f"Shape({sides}): Row({', '.join([warps] * 3)}, {source}),")
+    return found
 
 
 def most_taps(rows: list[Row], dtype: str) -> int:

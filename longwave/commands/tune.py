@@ -74,6 +74,7 @@ def _measure_gpu(args: argparse.Namespace) -> int:
         print(row.line, flush=True)
         if args.json is not None:  # after every row, so that an interrupted run keeps what it has
             args.json.write_text(json.dumps({"stamp": vars(stamp), "rows": [one._asdict() for one in rows]}, indent=1) + "\n")
+    print("for configurations.LAUNCHES:", *gpu_tune.launches(rows, stamp), sep="\n    ")
     for dtype in dict.fromkeys(row.dtype for row in rows):
         print(f"{dtype}: sums are faster at every length up to {gpu_tune.most_taps(rows, dtype)} taps (fir_plan.MOST_TAPS)")
     return 0

@@ -9,6 +9,7 @@ pytest.importorskip("triton")
 
 from longwave.backends.triton import configurations, fir_plan, shapes
 from longwave.bench import gpu_tune
+from longwave.bench.stamp import make_stamp
 from longwave.bench.timer import WallTimer
 
 
@@ -26,6 +27,23 @@ def test_every_transform_and_number_of_taps_is_measured(monkeypatch: pytest.Monk
     assert {taps for _, taps in seen} >= {0, *gpu_tune.TAPS}
     assert configurations.WARPS is None
     assert before == fir_plan.MOST_TAPS
+
+
+def test_the_faster_launches_are_lines_of_the_table() -> None:
+    rows = [
+        gpu_tune.Row("fused 48·32", "bfloat16", {"4 warps": 2.0, "8 warps": 1.5}),
+        gpu_tune.Row("fused 16·16·16", "bfloat16", {"4 warps": 1.0, "8 warps": 1.5}),
+        gpu_tune.Row("fused 16·16", "float32", {"4 warps": 1.0, "8 warps": 1.5}),
+        gpu_tune.Row("8 taps of 1,024", "bfloat16", {"sums": 1.0, "transforms": 2.0}),
+    ]
+    stamp = make_stamp()
+    found = eval(f"{{{' '.join(gpu_tune.launches(rows, stamp))}}}", vars(configurations))
+    assert found == {
+        shapes.Shape(*sides): configurations.Row(
+            warps, warps, warps, stamp.device, stamp.date_utc[:10], "longwave tune --device cuda"
+        )
+        for sides, warps in (((48, 32), 8), ((16, 16, 16), 4))
+    }
 
 
 def test_sums_are_taken_as_far_as_they_are_faster_at_every_length() -> None:

@@ -22,6 +22,7 @@ from __future__ import annotations
 
 import importlib.util
 import os
+from functools import lru_cache
 
 import torch
 from torch import Tensor
@@ -38,6 +39,8 @@ SHORT_DEVICES: tuple[str, ...] = ()
 STREAMS = False
 
 SIGNALS = ("float32", "bfloat16", "float16")
+# That multiplies bfloat16 and TF32.
+CAPABILITY = (8, 0)
 
 
 def interprets() -> bool:
@@ -60,37 +63,48 @@ def refuses(problem: Problem) -> str | None:
     if p.dtype not in SIGNALS or p.filter_dtype not in SIGNALS:
         given = f"u is {p.dtype} with filters of {p.filter_dtype}"
         return f"it takes {', '.join(SIGNALS)}, and {given}; backend='plain' takes them"
-    return _too_long(p)
+    return (None if interprets() else _too_old()) or _too_long(p)
+
+
+@lru_cache(maxsize=1)
+def _too_old() -> str | None:
+    """Asked where a tensor is on a GPU, and not before: the answer needs a CUDA context."""
+    if torch.version.hip is not None:
+        return "its kernels have been compiled for NVIDIA GPUs alone, and these are AMD's; backend='plain' takes them"
+    least = min(torch.cuda.get_device_capability(i) for i in range(torch.cuda.device_count()))
+    if least >= CAPABILITY:
+        return None
+    wanted, given = (".".join(map(str, version)) for version in (CAPABILITY, least))
+    return f"it needs GPUs of compute capability {wanted}, and one here has {given}; backend='plain' runs on it"
 
 
 def _too_long(p: Problem) -> str | None:
-    from longwave.backends.triton import fir_plan
-    from longwave.backends.triton.layouts import layout
+    from longwave.backends.triton import plans
 
+    parts = plans.parts(p)
     try:
-        if p.mask is None and p.segments is None and not fir_plan.takes(p):
-            layout(p)
+        for part in parts:
+            plans.regime(part)
     except ArgumentError as error:
         return str(error)
     return None
 
 
 def passes(problem: Problem) -> str | None:
-    from longwave.backends.triton import fir_plan
+    from longwave.backends.triton import plans
     from longwave.backends.triton.configurations import PASSED
-    from longwave.backends.triton.layouts import layout
 
-    if problem.mask is None and problem.segments is None:
-        regime = "direct" if fir_plan.takes(problem) else layout(problem).regime
-        if regime in PASSED:
-            return None
-    return "its kernels have not been verified on a GPU yet; name backend='triton' to use it"
+    missing = {plans.regime(part) for part in plans.parts(problem)} - PASSED.keys()
+    if not missing:
+        return None
+    kernels = ", ".join(f"'{regime}'" for regime in sorted(missing))
+    return f"its kernels of {kernels} have not been verified on a GPU yet; name backend='triton' to use them"
 
 
 def plan(problem: Problem) -> Plan:
     from longwave.backends.triton import plans
 
-    return plans.plan(problem) if problem.mask is None else masked.plan(plans.plan, problem, plans.projection_bytes)
+    return plans.plan(problem)
 
 
 def forward(problem: Problem, given: Operands, spectrum: Tensor | None = None) -> Tensor:

@@ -38,16 +38,38 @@ OPERANDS = (torch.float16, torch.bfloat16, torch.float32)
 WARPS: int | None = None
 
 
+class Row(NamedTuple):
+    """Warps of the kernels of `fused` for a transform: of one plane of the ring, of one with gates, and of both planes; and the
+    device, the date and the command that say so."""
+
+    one: int
+    gated: int
+    both: int
+    device: str
+    date: str
+    command: str
+
+
+# What leaves the fewest registers spilled: no GPU has timed it.
+COMPILED = ("none, compiled for sm_80, sm_89 and sm_90", "2026-11-22", "longwave kernels --json")
+# Of float32 and where a transform has no row of its own.
+EVERY = Row(8, 8, 8, *COMPILED)
+# Of 16-bit operands. `longwave tune --device cuda` prints rows for it.
+LAUNCHES: dict[Shape, Row] = {
+    Shape(32, 16): Row(8, 8, 4, *COMPILED),
+    Shape(16, 32): Row(4, 4, 4, *COMPILED),
+    Shape(32, 32): Row(4, 4, 4, *COMPILED),
+    Shape(48, 32): Row(4, 8, 8, *COMPILED),
+    Shape(16, 64): Row(4, 4, 4, *COMPILED),
+}
+
+
 def launch(shape: Shape, operand: torch.dtype, planes: int = 1, gates: bool = False) -> Launch:
-    """For the kernels of `fused`, by the planes of the ring that a convolution has and whether it has gates: so many warps that
-    as few registers spill as can be. No GPU has timed them."""
+    """For the kernels of `fused`, by the planes of the ring that a convolution has and whether it has gates."""
     if WARPS is not None:
         return Launch(WARPS)
-    if operand == torch.float32 or shape.N * shape.rows > 1536:
-        return Launch(8)
-    if shape.N == 1536:
-        return Launch(8 if planes > 1 or gates else 4)
-    return Launch(4 if shape.N2 > 16 or (planes > 1 and shape == Shape(32, 16)) else 8)
+    row = EVERY if operand == torch.float32 else LAUNCHES.get(shape, EVERY)
+    return Launch(row.both if planes > 1 else row.gated if gates else row.one)
 
 
 def columns(operand: torch.dtype) -> int:

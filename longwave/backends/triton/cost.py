@@ -16,7 +16,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from typing import NamedTuple
 
-from longwave import dtypes, masked
+from longwave import dtypes
 from longwave.backends.triton import plans
 from longwave.backends.triton.fir_plan import takes
 from longwave.backends.triton.layouts import layout
@@ -158,7 +158,7 @@ def transform_of(p: Problem) -> Transform | None:
 def plan(p: Problem, name: str) -> Plan:
     """The backend's own plan with the time that the model predicts for a part, stage by stage.
 
-    Raises UnsupportedError for a dtype that the backend leaves to others, and for packed documents.
+    Raises UnsupportedError for a dtype that the backend leaves to others.
     """
     part = PARTS[name]
     if p.dtype not in SIGNALS or p.filter_dtype not in SIGNALS:
@@ -166,17 +166,25 @@ def plan(p: Problem, name: str) -> Plan:
             f"there is no cost model of {p.dtype} with filters of {p.filter_dtype} on device={name!r}; use "
             f"{', '.join(SIGNALS)}, or device='cuda' with backend='plain'"
         )
-    if p.segments is not None:
-        raise UnsupportedError(f"there is no cost model of packed documents on device={name!r}; plan one document")
-    if p.mask is not None:
-        p = masked.whole(p)
-    found = stages(p, transform_of(p))
+    found = together(stage for one in plans.parts(p) for stage in stages(one, transform_of(one)))
     return replace(
         plans.plan(p),
         predicted_ms=1e3 * seconds(found, part),
         predicted_for=f"a model of the {part.title} from published rates; not measured",
         why=("modelled from lengths and published rates", *table(found, part)),
     )
+
+
+def together(stages: Iterable[Stage]) -> list[Stage]:
+    """Those of one name, side and unit as one: the same step of several convolutions."""
+    found: dict[tuple[str, int, str], Stage] = {}
+    for s in stages:
+        key = s.name, s.factor, s.unit
+        of = found.get(key, Stage(s.name, s.factor, 0, s.unit))
+        found[key] = s._replace(
+            flop=of.flop + s.flop, memory=of.memory + s.memory, l2=of.l2 + s.l2, shared=of.shared + s.shared
+        )
+    return list(found.values())
 
 
 def table(stages: Iterable[Stage], part: Part) -> tuple[str, ...]:

@@ -2,25 +2,42 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from dataclasses import replace
 from functools import lru_cache
 
-from longwave import dtypes
+from longwave import dtypes, masked
 from longwave.backends.triton import fir_plan
 from longwave.backends.triton.blocks import Block, blocks, channel_blocks, group_blocks, in_flight, item_bytes
 from longwave.backends.triton.configurations import CHAIN, L2_PROGRAMS, SPAN
 from longwave.backends.triton.layouts import Layout, is_wide, layout
 from longwave.backends.triton.shapes import split_flop
 from longwave.documents import documents
-from longwave.masked import Projection
 from longwave.planner import Plan
 from longwave.problem import Problem
+
+
+def parts(p: Problem) -> list[Problem]:
+    """The convolutions that a call is: documents apart, and the projections of filters onto a mask's frequencies."""
+    if p.mask is None:
+        return [document.problem for document in documents(p)]
+    filters, found = p.groups * (p.batch if p.per_sample else 1), []
+    for projection, group in itertools.groupby(masked.stretches(p), key=lambda stretch: stretch.projection):
+        found += [projection_problem(projection, 1, filters, p.device), *(stretch.problem for stretch in group)]
+    return found
+
+
+def regime(p: Problem) -> str:
+    """Of a problem without documents and masks. Raises ArgumentError where it is too long for any."""
+    return "direct" if fir_plan.takes(p) else layout(p).regime
 
 
 @lru_cache(maxsize=1024)
 def plan(problem: Problem) -> Plan:
     p = problem
+    if p.mask is not None:
+        return masked.plan(plan, p, projection_bytes)
     if p.segments is not None:
         return _plan_of_documents(p)
     if fir_plan.takes(p):
@@ -49,7 +66,7 @@ def plan(problem: Problem) -> Plan:
     )
 
 
-def projection_problem(projection: Projection, batch: int, filters: int, device: str) -> Problem:
+def projection_problem(projection: masked.Projection, batch: int, filters: int, device: str) -> Problem:
     """The convolution that projects filters onto the frequencies of a mask: of polynomials of 2N coefficients, or periods."""
     n = projection.period or 2 * projection.N
     taps, first = (n, 0) if projection.period else (2 * n - 1, 1 - n)
@@ -59,7 +76,7 @@ def projection_problem(projection: Projection, batch: int, filters: int, device:
     )  # fmt: skip
 
 
-def projection_bytes(projection: Projection, filters: int, device: str) -> int:
+def projection_bytes(projection: masked.Projection, filters: int, device: str) -> int:
     """What it holds: the filters, padded, and what the convolution does."""
     return (
         4 * filters * (projection.period or 2 * projection.N) + plan(projection_problem(projection, 1, filters, device)).bytes

@@ -1,12 +1,13 @@
 """Kernels that are known to spill registers: bytes of a thread's stack, by the part they are compiled for.
 
-`longwave kernels --json` with Triton 3.9.0; the compiler of another version spills a few bytes elsewhere. What is left is
-float32, whose products go three times, and 8 bytes of 16-bit kernels (one load or two); more warps or fewer do not mend it (16
-warps spill ten times as much), and no GPU has timed what it costs.
+`longwave kernels --json`; the compiler of another version of Triton spills a few bytes elsewhere (3.6.0 in filter gradients of
+float16 on sm_90). What is left is float32, whose products go three times, and 8 bytes of 16-bit kernels (one load or two); more
+warps or fewer do not mend it (16 warps spill ten times as much), and no GPU has timed what it costs.
 """
 
 from __future__ import annotations
 
+TRITON = "3.9.0"
 KNOWN: dict[str, dict[str, int]] = {
     "fused 80·16 fp16 gated": {"sm_80": 8, "sm_89": 8},
     "fused 48·16 fp16": {"sm_89": 8},

@@ -59,11 +59,19 @@ def test_plans_of_many_kinds() -> None:
     assert 2 < slow / fast < 4
 
 
+def test_documents_and_masks_are_the_convolutions_that_they_take() -> None:
+    """Each document transforms the filters anew; a mask's filters are projected by a convolution of their own."""
+    alone, packed = _plan(4096, B=1), _plan(8192, 4096, B=1, cu_seqlens=[0, 4096, 8192])
+    assert packed.predicted_ms == pytest.approx(2 * (alone.predicted_ms or 0))
+    assert len(packed.why) == len(alone.why)
+    assert (_plan(4096, 4096, B=1, cu_seqlens=[0, 5, 4096]).predicted_ms or 0) > (alone.predicted_ms or 0)
+    mask = longwave.FrequencyMask.lowpass(0.5, leaks_future=True)
+    assert (_plan(4096, B=1, frequency_mask=mask).predicted_ms or 0) > (_plan(4096, 8191, B=1, mode="same").predicted_ms or 0)
+
+
 def test_what_has_no_model_is_refused() -> None:
     with pytest.raises(UnsupportedError, match="no cost model of float64"):
         _plan(4096, dtype=torch.float64, filter_dtype=torch.float64)
-    with pytest.raises(UnsupportedError, match="no cost model of packed documents"):
-        _plan(4096, B=1, cu_seqlens=[0, 5, 4096])
     with pytest.raises(ArgumentError, match="is a model of backend='triton', not of 'cpu'"):
         _plan(4096, backend="cpu")
     with pytest.raises(ArgumentError, match="device='v100' is unknown; choose one of 'cpu', 'cuda', 'h200'"):

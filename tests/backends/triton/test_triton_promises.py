@@ -173,7 +173,37 @@ def test_auto_leaves_gpus_to_plain_until_a_run_has_passed(monkeypatch: pytest.Mo
     assert "not been verified on a GPU" in reason
     monkeypatch.setitem(configurations.PASSED, "fused", "a device, a date, a command")
     assert engine.passes(_problem()) is None
-    assert engine.passes(_problem(in_len=10_000, out_len=10_000, taps=10_000)) is not None
+    assert engine.passes(_problem(segments=(0, 40, 100))) is None
+    long = {"in_len": 10_000, "out_len": 10_000, "taps": 10_000}
+    assert "'split'" in (engine.passes(_problem(segments=(0, 40, 10_000), **long)) or "")
+    mask = longwave.FrequencyMask.lowpass(0.5, leaks_future=True)
+    assert engine.passes(_problem(mask=mask)) is None
+    assert "'split'" in (engine.passes(_problem(mask=mask, **long)) or "")
+
+
+@pytest.mark.parametrize(
+    ("capabilities", "sentence"),
+    [
+        ([(9, 0), (8, 0)], None),
+        ([(9, 0), (7, 5)], "it needs GPUs of compute capability 8.0, and one here has 7.5; backend='plain' runs on it"),
+    ],
+)
+def test_a_gpu_that_does_not_multiply_what_it_should_is_refused(
+    capabilities: list[tuple[int, int]], sentence: str | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(engine, "interprets", lambda: False)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: len(capabilities))
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: capabilities[device])
+    engine._too_old.cache_clear()
+    assert engine.refuses(_problem()) == sentence
+    engine._too_old.cache_clear()
+
+
+def test_a_transform_beyond_the_longest_is_refused_of_documents_and_behind_masks_too() -> None:
+    mask = longwave.FrequencyMask.lowpass(0.5, leaks_future=True)
+    long = {"in_len": 2**31, "out_len": 2**31, "taps": 2**31}
+    for given in ({}, {"segments": (0, 5, 2**31)}, {"mask": mask}):
+        assert "backend='plain' takes them" in (engine.refuses(_problem(**long, **given)) or "")
 
 
 @pytest.mark.parametrize("given", [{"dtype": "float64"}, {"dtype": "complex64"}])
