@@ -41,13 +41,14 @@ KERNELS = tuple(
     f"tests/backends/triton/test_triton_{part}.py"
     for part in ("values", "fir", "short", "contract", "promises", "range", "offsets")
 )
+MODELS = "tests/models/test_models_device.py"
 ON_A_GPU = "tests/backends/triton/test_triton_gpu.py"
 # What would be missed most comes first. {out} is the folder of results.
 STAGES = (
     Stage("kernels", 0.25, (*PYTEST, *KERNELS), environment=ONE_THREAD),
     Stage("device", 0.15, (*PYTEST, ON_A_GPU, "-k", "not random and not every_case"), environment=ONE_THREAD),
     Stage("bench-quick", 0.1, (*LONGWAVE, "bench", "--device", "cuda", "--quick", "--json", "{out}/bench-quick.json")),
-    Stage("values", 0.15, (*PYTEST, "tests/ops"), environment=ONE_THREAD),
+    Stage("values", 0.15, (*PYTEST, "tests/ops", MODELS), environment=ONE_THREAD),
     Stage("tune", 0.1, (*LONGWAVE, "tune", "--device", "cuda", "--json", "{out}/tune.json")),
     Stage("sanitizer", 0.1, (*PYTEST, KERNELS[0], "-k", "equal_the_direct_sum"), "compute-sanitizer", environment=SANITIZED),
     Stage("bench", 0.4, (*LONGWAVE, "bench", "--device", "cuda", "--seconds", "0", "--json", "{out}/bench.json")),

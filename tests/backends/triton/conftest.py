@@ -5,11 +5,13 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import devices
 import numpy as np
 import pytest
 import torch
+from bounds import Bounded
 
 sys.path.append(str(Path(__file__).parents[2] / "ops"))
 
@@ -26,6 +28,23 @@ pytest.importorskip("triton")
 def _interpreted(monkeypatch: pytest.MonkeyPatch) -> None:
     if DEVICE == "cpu":
         monkeypatch.setenv("TRITON_INTERPRET", "1")
+
+
+@pytest.fixture(autouse=True)
+def _in_bounds(monkeypatch: pytest.MonkeyPatch) -> None:
+    """An interpreted kernel that reads or writes beside its tensors fails."""
+    if DEVICE == "cpu":
+        from triton.runtime import interpreter
+
+        bounded, convert = Bounded(interpreter._interpreter), interpreter.GridExecutor._init_args_hst
+
+        def given(executor: Any, arguments: Any, options: Any) -> Any:
+            found = convert(executor, arguments, options)
+            bounded.give((*found[0], *found[1].values()))
+            return found
+
+        monkeypatch.setattr(interpreter, "_interpreter", bounded)
+        monkeypatch.setattr(interpreter.GridExecutor, "_init_args_hst", given)
 
 
 @pytest.fixture(autouse=True)
@@ -51,9 +70,10 @@ def device() -> str:
 
 
 def _forget() -> None:
+    from longwave import ring
     from longwave.backends.triton import layouts, plans, shapes, windows
 
-    for cached in (layouts.layout, plans.plan, shapes.fused_shape, shapes.split_shape, windows.length):
+    for cached in (ring.place, layouts.layout, plans.plan, shapes.fused_shape, shapes.split_shape, windows.length):
         cached.cache_clear()
 
 
