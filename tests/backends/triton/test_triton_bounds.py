@@ -18,5 +18,5 @@ def test_an_address_beside_the_tensors_is_seen(read: int, written: int) -> None:
         return total
 
     assert add_up(10, 10).tolist() == [1.0] * 10
-    with pytest.raises(Exception, match="1 of 10 addresses that are (read from|written to) are no tensor"):
+    with pytest.raises(Exception, match=r"1 of 10 addresses that are (read from|written to) are no tensor"):
         add_up(read, written)
