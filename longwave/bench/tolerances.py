@@ -23,9 +23,10 @@ class Contract:
     - `float32_short`, `float32_long`: relative L2 to `LONG` samples, and beyond.
     - `rounding_factor`: 16-bit results, in multiples of the error of rounding the exact result.
     - `pointwise_float32`: c in |err_t| <= ulp(y_t)/2 + c * |v|*|k|; float64 takes 2**-29 of it.
-    - `operand_rounding`: where 16-bit signals are multiplied as they are (unless precision is "high"), a row is off by at most
-      this * 2**-bits * |v|*|k| in L2, and a sample by half of it, even where the filter leaves less of the row than rounding
-      shows: what cancels in a sum of rounded products leaves their errors. Else 0.
+    - `operand_rounding`: where 16-bit signals are multiplied as they are (unless precision is "high"), c of a sample is half of
+      this * 2**-bits, for each product's operands are rounded. A row of which the filter leaves less than a quarter of |v|*|k|
+      is off by at most this * 2**-bits * |v|*|k| in L2, beside `rounding_factor`: what cancels in a sum of rounded products
+      leaves their errors. Else 0.
     """
 
     float64_per_root_log: float
@@ -51,13 +52,14 @@ CONTRACTS = {
     "plain": Contract(1e-15, 1e-6, 6e-6, 1.5, 1e-6),
     # The two engines' bounds are what the design promises: tighter than torch.fft's wherever that is loose.
     "cpu": Contract(1e-15, 4e-7, 4e-7, 1.5, 1e-6),
-    # 16-bit operands are rounded at every product of a transform: N(0,1) rows are off by 0.3 to 1 * 2**-bits * |v|*|k|, which
-    # is 1.4 to 3.2 times what rounding costs (the arithmetic simulated in float64, 1 to 2^16 samples), rows with a
-    # mean of 20 by up to 2.2 of it. Of a row whose mean its filter takes out a fifth of |v|*|k| is left, or nothing: then no
-    # multiple of rounding holds.
+    # 16-bit operands are rounded at every product of a transform: a row is off by about 1.2 * 2**-bits * |v|*|k| whatever its
+    # filter leaves of it, so that 5 times what rounding costs hold down to a quarter of |v|*|k| (2.2 to 4.2 measured there,
+    # 5.5 at a fifth, 23 at a twentieth: float16, every regime, causal rows of N(0,1) and of constants).
     "triton": Contract(1e-15, 1e-6, 1e-6, 5.0, 4e-6, operand_rounding=4.0),
 }
 
+# Of |v|*|k|, below which a row counts as cancelled; N(0,1) rows keep about 0.7 of it.
+_CANCELLED = 0.25
 # The significand's bits, the hidden one included: half a unit in the last place is at most 2**-bits of the value.
 _BITS = {torch.float64: 53, torch.float32: 24, torch.float16: 11, torch.bfloat16: 8}
 _REAL = {torch.complex128: torch.float64, torch.complex64: torch.float32}
@@ -127,20 +129,22 @@ def bound(io_dtype: torch.dtype, length: int, backend: str = "plain", *, truth: 
     return contract.rounding_factor * rounding_error(truth, io_dtype) + arithmetic
 
 
-def operand_bound(norms: Tensor | float, io_dtype: torch.dtype, backend: str) -> Tensor:
-    """The largest L2 error that a row may have from operands of 16 bits, or 0: `operand_rounding` of the contract.
+def cancellation_bound(truth: Tensor, norms: Tensor | float, io_dtype: torch.dtype, backend: str) -> Tensor:
+    """The largest L2 error of each row that its filter cancels, from operands of 16 bits; 0 for every other row.
 
-    - `norms`: |v| * |k| of the row, of what a gradient convolves for it; float64, any shape.
+    - `truth`: the exact rows, `(..., L)`, float64 or complex128.
+    - `norms`: |v| * |k| of what each row, of a result or of a gradient, convolves; float64, broadcastable to those rows.
+    - `io_dtype`, `backend`: as in `bound`.
 
-    Returns float64 of that shape, in the unit of the result. Raises ArgumentError as `bound` does.
+    Returns float64 of shape `truth.shape[:-1]`, in the unit of `truth`. Raises ArgumentError as `bound` does.
     """
-    contract, real = _contract(backend), _real(io_dtype)
-    part = contract.operand_rounding * 2.0 ** -_BITS[real] if real.itemsize == 2 else 0.0
-    return part * torch.as_tensor(norms, dtype=torch.float64)
+    norms = torch.as_tensor(norms, dtype=torch.float64)
+    cancelled = torch.linalg.vector_norm(truth.detach(), dim=-1) < _CANCELLED * norms
+    return torch.where(cancelled, _operand_part(io_dtype, backend) * norms, 0.0)
 
 
 def pointwise_bound(truth: Tensor, norms: Tensor | float, io_dtype: torch.dtype, backend: str = "plain") -> Tensor:
-    """The largest error of each sample: ulp(y_t)/2 of the stored type plus c * |v| * |k| of the arithmetic and of its operands.
+    """The largest error of each sample: ulp(y_t)/2 of the stored type plus c * |v| * |k|, c of the arithmetic and its operands.
 
     - `truth`: float64 or complex128, any shape.
     - `norms`: |v| * |k|, the L2 norms of the two convolved rows, float64, broadcastable to `truth` (`(B, H, 1)` for
@@ -151,12 +155,18 @@ def pointwise_bound(truth: Tensor, norms: Tensor | float, io_dtype: torch.dtype,
     Returns float64 of `truth`'s shape, in the unit of `truth`. Raises ArgumentError as `bound` does.
     """
     contract, real = _contract(backend), _real(io_dtype)
-    c = contract.pointwise_float32 * (2.0**-29 if real == torch.float64 else 1.0)
+    c = contract.pointwise_float32 * (2.0**-29 if real == torch.float64 else 1.0) + _operand_part(io_dtype, backend) / 2
     finest = torch.finfo(real).smallest_normal * 2.0 ** (1 - _BITS[real])  # the spacing below the normal numbers
     magnitude = truth.detach().abs().to(torch.float64)
     _, exponent = torch.frexp(magnitude)  # magnitude = m * 2**exponent with m in [1/2, 1)
     spacing = torch.ldexp(torch.ones_like(magnitude), exponent - _BITS[real]).clamp_min(finest)
-    return 0.5 * spacing + c * torch.as_tensor(norms, dtype=torch.float64) + 0.5 * operand_bound(norms, io_dtype, backend)
+    return 0.5 * spacing + c * torch.as_tensor(norms, dtype=torch.float64)
+
+
+def _operand_part(io_dtype: torch.dtype, backend: str) -> float:
+    """`operand_rounding` in parts of |v|*|k|; 0 for types of more than 16 bits."""
+    contract, real = _contract(backend), _real(io_dtype)
+    return contract.operand_rounding * 2.0 ** -_BITS[real] if real.itemsize == 2 else 0.0
 
 
 def _contract(backend: str) -> Contract:

@@ -53,6 +53,9 @@ class Examples:
     def batch(self, step: int, size: int, seed: int = 0, rank: int = 0) -> Examples:
         """The examples of one step: all in one random order, then all in another, …
 
+        Where an example has one class, an order has the classes in turns, as often as they occur: what all examples of a batch
+        have in common then says nothing of the batch's labels, and small differences are learnt from the first steps on.
+
         Args:
             step: ≥ 0.
             size: examples in a batch, ≥ 1; a batch may go over the end of an order into the next.
@@ -64,9 +67,20 @@ class Examples:
         check_batch(step, size)
         places = np.arange(step * size, (step + 1) * size)
         epochs = places // len(self)
-        orders = {int(epoch): draws.order(len(self), seed, int(epoch), rank) for epoch in np.unique(epochs)}
+        orders = {int(epoch): self._in_turns(draws.order(len(self), seed, int(epoch), rank)) for epoch in np.unique(epochs)}
         at = [orders[epoch][place] for epoch, place in zip(epochs.tolist(), (places % len(self)).tolist(), strict=True)]
         return self.take(np.array(at, dtype=np.int64))
+
+    def _in_turns(self, order: draws.Indices) -> draws.Indices:
+        """The order with its classes spread evenly, each class in the order that it had."""
+        if self.labels.ndim > 1:
+            return order
+        labels = self.labels.numpy()[order]
+        places = np.empty(len(order))
+        for label in np.unique(labels):
+            (mine,) = np.nonzero(labels == label)
+            places[mine] = (np.arange(len(mine)) + 0.5) / len(mine)
+        return order[np.argsort(places, kind="stable")]
 
     def batches(self, size: int) -> Iterator[Examples]:
         """All examples in order, `size` at a time, the last batch with what is left.

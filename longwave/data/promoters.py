@@ -27,7 +27,7 @@ from longwave.data.codes import ALPHABET, UNKNOWN, Codes, Record, reverse_comple
 from longwave.data.examples import Examples, Split
 from longwave.data.fasta import read_fasta
 from longwave.data.packages import fetched
-from longwave.errors import DataError
+from longwave.errors import ArgumentError, DataError
 
 LENGTH = 2_000
 BLOCK = 200_000
@@ -66,25 +66,34 @@ class Windows:
     labels: Places
 
 
-def load(upstream: str | os.PathLike[str] | None = None, chromosome: str | os.PathLike[str] | None = None) -> Split:
+def load(
+    upstream: str | os.PathLike[str] | None = None,
+    chromosome: str | os.PathLike[str] | None = None,
+    *,
+    length: int = LENGTH,
+) -> Split:
     """Promoters and background, as many of each in every part.
 
     Args:
         upstream: FASTA of promoters of 2,000 bases, named …_up_2000_CHROMOSOME_START_f, or _r for the other strand, START
             counted from 1; without it the package's.
         chromosome: FASTA with the chromosome they stand on as its first record; without it chr2R.
+        length: the last so many bases of each, 1 to 2,000: those next to the gene.
 
     Returns:
-        inputs (n, 2000) uint8, 0…4 = A C G T N; labels (n,), `PROMOTER` or `BACKGROUND`.
+        inputs (n, length) uint8, 0…4 = A C G T N; labels (n,), `PROMOTER` or `BACKGROUND`.
 
     Raises:
         DataError: a file cannot be had or read, the two do not belong together, or a part is empty.
+        ArgumentError: a length out of range.
     """
+    if not 1 <= length <= LENGTH:
+        raise ArgumentError(f"a promoter here has {LENGTH:,} bases, but the last {length:,} were asked; give 1 to {LENGTH:,}")
     instead = "give FASTA files of your own, of promoters and of their chromosome"
     record = read_fasta(chromosome or fetched(*_CHROMOSOME, instead=instead))[0]
     found = read_fasta(upstream or fetched(*_UPSTREAM, instead=instead))
     windows = placed(*_places(found, record), record.codes)
-    train, validation, test = (_cut(part, record.codes) for part in windows)
+    train, validation, test = (_cut(part, record.codes, length) for part in windows)
     source = f"promoters and background of {record.name}, dm3"
     return Split(train, validation, test, classes=2, vocabulary=len(ALPHABET), source=source)
 
@@ -137,10 +146,10 @@ def placed(starts: Places, strands: Places, codes: Codes) -> list[Windows]:
     return parts
 
 
-def _cut(windows: Windows, codes: Codes) -> Examples:
+def _cut(windows: Windows, codes: Codes, length: int) -> Examples:
     cut = codes[windows.starts[:, None] + np.arange(LENGTH)]
     cut[windows.strands == 1] = reverse_complement(cut[windows.strands == 1])
-    return Examples(torch.from_numpy(cut), torch.from_numpy(windows.labels))
+    return Examples(torch.from_numpy(cut[:, LENGTH - length :].copy()), torch.from_numpy(windows.labels))
 
 
 def _part(starts: Places) -> Places:

@@ -79,25 +79,25 @@ class StatesStream(LayerStream):
 
     @torch.no_grad()
     def prefill(self, u: Tensor, lengths: Sequence[int] | Tensor | None = None) -> Tensor:
+        self._check(u, 3, taken=0)
+        if lengths is not None:
+            given, T = torch.as_tensor(lengths, device=u.device), u.shape[1]
+            if given.shape != (self.batch_size,) or given.is_floating_point() or bool(((given < 0) | (given > T)).any()):
+                raise ArgumentError(f"lengths is {lengths}; give {self.batch_size} integers from 0 to the {T:,} positions")
+            silent = torch.arange(T, device=u.device).view(-1, 1) < (T - given).view(-1, 1, 1)
+            u = u.masked_fill(silent, 0)
         self._silence()
-        if lengths is None:
-            return self.extend(u)
-        given = torch.as_tensor(lengths, device=u.device)
-        T = u.shape[1]
-        if given.shape != (self.batch_size,) or given.is_floating_point() or bool(((given < 0) | (given > T)).any()):
-            raise ArgumentError(f"lengths is {lengths}; give {self.batch_size} integers from 0 to the {T:,} positions")
-        silent = torch.arange(T, device=u.device).view(-1, 1) < (T - given).view(-1, 1, 1)
-        return self.extend(u.masked_fill(silent, 0))
+        return self.extend(u)
 
     @torch.no_grad()
     def extend(self, u: Tensor) -> Tensor:
-        self._check(u, 3)
+        self._check(u, 3, taken=self._position)
         y, states = self.advance(u, self._states[:, -1].to(_wide(u)))
         return self._taken(y, states)
 
     @torch.no_grad()
     def step(self, u_t: Tensor) -> Tensor:
-        self._check(u_t, 2)
+        self._check(u_t, 2, taken=self._position)
         y, state = self.advance_one(u_t, self._states[:, -1])
         return self._taken(y, state.unsqueeze(1))
 
@@ -144,14 +144,14 @@ class StatesStream(LayerStream):
         self._furthest = max(self._furthest, self._position)
         return y if self.after is None else self.after(y)
 
-    def _check(self, u: Tensor, dims: int) -> None:
+    def _check(self, u: Tensor, dims: int, *, taken: int) -> None:
         more = u.shape[1] if dims == 3 else 1
         if u.dim() != dims or u.shape[0] != self.batch_size or u.shape[-1] != self.d_model or not more:
             wanted = (self.batch_size, self.d_model) if dims == 2 else (self.batch_size, "T", self.d_model)
             raise ArgumentError(f"u has shape {tuple(u.shape)}; this stream takes ({', '.join(map(str, wanted))})")
-        if self.max_length is not None and self._position + more > self.max_length:
+        if self.max_length is not None and taken + more > self.max_length:
             raise ArgumentError(
-                f"{more:,} positions more would be {self._position + more:,} in all, and the stream was opened for "
+                f"{more:,} positions more would be {taken + more:,} in all, and the stream was opened for "
                 f"max_length={self.max_length:,}; open a longer one, or prefill again"
             )
 

@@ -150,6 +150,8 @@ def resolve(task: str, asked: Mapping[str, Any]) -> Options:
     fixed = {option.name: chosen.pop(option.name, option.default) for option in module.OPTIONS}
     if module.CONTEXTS is None:
         chosen["context"] = tasks.offered(task, "context", "a task without --context")(fixed)
+    elif "context" not in asked:  # a preset's filters may be longer or shorter than what the task has
+        chosen["context"] = min(max(advised["context"], module.CONTEXTS[0]), module.CONTEXTS[1])
     elif not module.CONTEXTS[0] <= chosen["context"] <= module.CONTEXTS[1]:
         least, most = module.CONTEXTS
         raise ArgumentError(f"--context must be from {least:,} to {most:,} {module.UNIT}s, but {chosen['context']:,} was given")

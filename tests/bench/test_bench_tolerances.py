@@ -7,7 +7,15 @@ import math
 import pytest
 import torch
 
-from longwave.bench.tolerances import CONTRACTS, LONG, bound, pointwise_bound, relative_l2, rounding_error
+from longwave.bench.tolerances import (
+    CONTRACTS,
+    LONG,
+    bound,
+    cancellation_bound,
+    pointwise_bound,
+    relative_l2,
+    rounding_error,
+)
 from longwave.errors import ArgumentError
 
 DTYPES = [torch.float64, torch.float32, torch.bfloat16, torch.float16]
@@ -67,6 +75,13 @@ def test_bounds_grow_with_length_and_tighten_with_the_engine() -> None:
     assert bound(torch.float64, 2) < bound(torch.float64, 2**20)
     assert bound(torch.float32, 2**20, "cpu") == 4e-7
     assert bound(torch.complex64, 100) == bound(torch.float32, 100)
+
+
+def test_only_a_cancelled_row_of_16_bit_operands_gets_more_than_rounding() -> None:
+    rows = torch.tensor([[3.0, 4.0], [0.3, 0.4]], dtype=torch.float64)  # of norms 10: half of it, a twentieth of it
+    assert cancellation_bound(rows, 10.0, torch.float16, "triton").tolist() == [0.0, 4 * 2**-11 * 10]
+    assert not cancellation_bound(rows, 10.0, torch.float32, "triton").any()
+    assert not cancellation_bound(rows, 10.0, torch.bfloat16, "cpu").any()
 
 
 def test_bound_refuses_what_it_does_not_know() -> None:

@@ -62,6 +62,18 @@ def test_every_example_comes_once_an_order_and_orders_differ() -> None:
     assert sorted(examples.batch(0, 25).labels.bincount().tolist()) == [2] * 5 + [3] * 5
 
 
+def test_every_batch_has_the_classes_as_all_examples_have_them() -> None:
+    labels = torch.tensor([0] * 48 + [1] * 32 + [2] * 16)[torch.randperm(96)]
+    examples = Examples(torch.arange(96, dtype=torch.uint8).view(-1, 1), labels)
+    for step in range(16):
+        batch = examples.batch(step, 12, seed=5)
+        assert torch.equal(batch.labels, labels[batch.inputs[:, 0].long()])
+        assert (batch.labels.bincount(minlength=3) - torch.tensor([6, 4, 2])).abs().max() <= 1
+    drawn = [torch.cat([examples.batch(step, 12, seed=5).inputs for step in range(8 * e, 8 * e + 8)]) for e in range(2)]
+    assert all(torch.equal(inputs.sort(dim=0)[0], examples.inputs) for inputs in drawn)
+    assert not torch.equal(*drawn)
+
+
 def test_batches_are_in_order_and_the_last_has_what_is_left() -> None:
     assert [batch.labels.tolist() for batch in _examples(5).batches(2)] == [[0, 1], [2, 3], [4]]
 

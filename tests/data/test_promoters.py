@@ -7,13 +7,14 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
 from longwave.data import promoters
 from longwave.data.codes import decode, reverse_complement
 from longwave.data.examples import Examples, Split
 from longwave.data.fasta import read_fasta
 from longwave.data.packages import fetched
-from longwave.errors import DataError
+from longwave.errors import ArgumentError, DataError
 
 
 def test_no_base_is_in_two_parts_and_background_is_no_promoter(real) -> None:
@@ -72,6 +73,12 @@ def test_a_small_chromosome_and_its_strands(tmp_path: Path) -> None:
     expected = set(named.values())
     assert {decode(window.numpy()) for part in parts for window in part.inputs[part.labels == 1]} == expected
     assert not {decode(window.numpy()) for part in parts for window in part.inputs[part.labels == 0]} & expected
+
+    near = promoters.load(_write(tmp_path / "up.fa", named), chromosome, length=300)
+    assert torch.equal(near.train.inputs, split.train.inputs[:, -300:])
+    assert torch.equal(near.test.labels, split.test.labels)
+    with pytest.raises(ArgumentError, match="the last 2,001 were asked"):
+        promoters.load(_write(tmp_path / "up.fa", named), chromosome, length=2_001)
 
     wrong = {name.replace("_up_2000_chrZ_5001_", "_up_2000_chrZ_5002_"): text for name, text in named.items()}
     with pytest.raises(DataError, match=r"is not what chrZ has at 5,002; give files of one assembly"):

@@ -116,6 +116,20 @@ def test_s5_streams() -> None:
     torch.testing.assert_close(y[1, 6:], layer(u[1:, 6:10])[0], rtol=1e-10, atol=1e-11)
 
 
+def test_a_refused_prefill_leaves_the_stream_as_it_was() -> None:
+    layer, u = S5(3, 8), torch.randn(2, 12, 3)
+    stream, other = layer.stream(2, max_length=12), layer.stream(2)
+    stream.prefill(u[:, :10])
+    for refused in (lambda: stream.prefill(u[..., :2]), lambda: stream.prefill(u[:, :10], lengths=[11, 4])):
+        with pytest.raises(ArgumentError):
+            refused()
+    with pytest.raises(ArgumentError, match="13 in all"):
+        stream.prefill(torch.randn(2, 13, 3))
+    other.prefill(u[:, :10])
+    assert stream.position == 10
+    assert torch.equal(stream.extend(u[:, 10:]), other.extend(u[:, 10:]))
+
+
 @pytest.mark.parametrize("size", [(4, 5), (1, 1)])
 def test_conv_ssm_is_its_recurrence(size: tuple[int, int]) -> None:
     """Frame by frame, with complex kernels over the plane."""

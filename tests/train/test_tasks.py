@@ -21,7 +21,10 @@ from longwave.train.job import opened
 from longwave.train.task import IGNORE, Batch, Task, chance
 
 NEXT = {"dna", "text", "audio"}
-CONTEXT = {"dna": 1024, "genes": 128, "species": 128, "text": 128, "audio": 128, "recall": 8, "induction": 8, "video": 6}
+CONTEXT = {
+    "dna": 1024, "genes": 128, "species": 128, "promoters": 100, "text": 128, "audio": 128, "recall": 8, "induction": 8,
+    "video": 6,
+}  # fmt: skip
 STEPS = 24
 
 
@@ -173,6 +176,7 @@ def test_tasks_that_ask_for_what_comes_next_refuse_models_that_see_it(
         (["train", "recall", "--vocabulary", "3"], "--vocabulary must be at least 4"),
         (["train", "pathfinder", "--side", "33"], "--side must be one of 32, 64"),
         (["train", "text", "--context", "5"], "from 16 to 65,536 characters"),
+        (["train", "promoters", "--context", "2001"], "from 16 to 2,000 bases, but 2,001"),
         (["train", "text", "--model", "transformer"], "no model 'transformer'"),
         (["train", "text", "--text", "nowhere.txt"], "nowhere.txt"),
         (["train", "species", "--folder", "nowhere"], "nowhere"),

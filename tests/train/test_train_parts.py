@@ -212,6 +212,13 @@ def test_options_refuse_values_out_of_range(name: str, value: object) -> None:
         options.resolve("dna", {name: value})
 
 
+def test_a_preset_without_a_recipe_gets_a_context_that_the_task_has() -> None:
+    assert options.resolve("promoters", {"preset": "hyenadna-large-1m"}).context == 2_000
+    assert options.resolve("promoters", {"preset": "m2-bert-80m"}).context == 128
+    with pytest.raises(ArgumentError, match="from 16 to 2,000 bases"):
+        options.resolve("promoters", {"preset": "hyenadna-large-1m", "context": 1_000_000})
+
+
 def test_options_resolve_and_resume() -> None:
     chosen = options.resolve("dna", {"steps": 40})
     assert (chosen.preset, chosen.steps, chosen.warmup, chosen.eval_every) == ("tiny", 40, 2, 4)

@@ -1,4 +1,4 @@
-"""Promoters of the fruit fly against background of the same chromosome: two classes, 2,000 bases."""
+"""Promoters of the fruit fly against background of the same chromosome: two classes, 2,000 bases or those next to the gene."""
 
 from __future__ import annotations
 
@@ -7,17 +7,12 @@ from longwave.train.task import Classes, Option, Reads, Reference, Setting, Task
 HELP = "tell promoters of the fruit fly from other DNA"
 UNIT = "base"
 METRIC = accuracy_per("sequence")
-CONTEXTS = None
+CONTEXTS = (16, 2_000)
 OPTIONS = (
     Option("upstream", "", "FASTA file of promoters (default: dm3's upstream2000)", metavar="FILE", is_file=True),
     Option("chromosome", "", "FASTA file of the chromosome they are on (default: dm3's chr2R)", metavar="FILE", is_file=True),
     most_validated("sequence", 128),
 )
-
-
-def context(own: dict[str, object]) -> int:
-    """As long as what is cut out before a gene."""
-    return 2_000
 
 
 def make(setting: Setting) -> Task:
@@ -26,7 +21,7 @@ def make(setting: Setting) -> Task:
     from longwave.train.splits import as_task, compared
 
     own = setting.own
-    split = promoters.load(own["upstream"] or None, own["chromosome"] or None)
+    split = promoters.load(own["upstream"] or None, own["chromosome"] or None, length=setting.context)
 
     def references() -> list[Reference]:
         return [chance(split.classes), compared("logistic", baselines.kmer_logistic(split))]
