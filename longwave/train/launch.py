@@ -1,7 +1,7 @@
 """How the processes of a run come together, and what is said when one of them is lost.
 
-`torchrun` starts them and tells each its number; without it there is one. Everything that waits for another process gives up
-after a time.
+`torchrun` starts them and tells each its number; without it there is one. Every collective gives up after a time; what one
+process does alone is waited for as long as that one lives (`pulse`).
 """
 
 from __future__ import annotations
@@ -17,7 +17,8 @@ import torch.distributed as dist
 
 from longwave.distributed.mesh import told
 from longwave.errors import ArgumentError, LongwaveError, RankError, UnsupportedError
-from longwave.train.world import FAILED, Sizes, World
+from longwave.train.pulse import FAILED, Pulse
+from longwave.train.world import Sizes, World
 
 TIMEOUT_S = 120.0
 LONGEST_TIMEOUT_S = 10**8  # a few years: what process groups can count in nanoseconds
@@ -65,7 +66,7 @@ def launched(dp: int | None, fsdp: int | None, cp: int | None, timeout_s: float)
 
     Args:
         dp, fsdp, cp: as in `sizes_of`.
-        timeout_s: after so many seconds whatever waits for another process gives up.
+        timeout_s: after so many seconds a collective gives up.
 
     Raises:
         ArgumentError: the sizes do not fit the processes, or the timeout is out of range.
@@ -99,7 +100,9 @@ def launched(dp: int | None, fsdp: int | None, cp: int | None, timeout_s: float)
         backend = "cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo"
         with told("waiting for the other processes"):
             dist.init_process_group(backend, store=store, rank=rank, world_size=count, timeout=timeout)
-        yield World(sizes, rank, store, timeout)
+    # Outermost, for to say that the store is gone takes longer than to find it so.
+    with Pulse(store, rank, count) as pulse, _said_once(store):
+        yield World(sizes, rank, pulse, timeout)
         dist.destroy_process_group()
 
 

@@ -87,10 +87,12 @@ def train(job: Job, options: Options, folder: Path, *, resume: bool, guard: Inte
     if resume:
         if world.leads:
             remove_unfinished(folder)
+        world.together()
         if world.told(checkpoint.steps_in(folder)):  # none: it was stopped before its first checkpoint, and begins again
             start, notes = restore(folder, model, optimizer, world, job.description)
             saved = start
         metrics.cut_back(start)
+        world.together()
     progress = Progress(
         options.steps, start, options.batch * options.context, unit=job.unit, label=metric.label, seconds=metrics.seconds,
         shown=world.leads,
@@ -104,6 +106,7 @@ def train(job: Job, options: Options, folder: Path, *, resume: bool, guard: Inte
         saver.save(model, optimizer, dataclasses.replace(job.description, step=step))
         if world.leads:
             draw(folder, f"{job.description.preset}, context {options.context:,}", metric, job.references)
+        world.together()
 
     def stopping() -> bool:
         return world.any(guard.requested)
@@ -114,11 +117,12 @@ def train(job: Job, options: Options, folder: Path, *, resume: bool, guard: Inte
         values = {metric.name: metric.of(cost), f"{metric.counted}s": cost.targets}
         metrics.append("validation", step, **values)
         progress.say(f"step {step:,}: validation {metric.of(cost):.4f} {metric.label}")
+        world.together()
 
     def due(step: int) -> bool:
         return step == options.steps or step % options.eval_every == 0
 
-    step, stop = start, False
+    step = start
     try:
         # A run interrupted between a step and its validation still owes it.
         owed = (
@@ -126,7 +130,8 @@ def train(job: Job, options: Options, folder: Path, *, resume: bool, guard: Inte
         )
         if world.told(owed):
             validate(step)
-        while step < options.steps and not (stop := stopping()):
+        stop = stopping()
+        while step < options.steps and not stop:
             model.train()
             rate = learning_rate(step, peak=options.lr, warmup=options.warmup, steps=options.steps)
             values = update(job, optimizer, rate, options.clip, step, world.share(job.batches(step)))
@@ -136,6 +141,7 @@ def train(job: Job, options: Options, folder: Path, *, resume: bool, guard: Inte
             progress.update(step, values[metric.name])
             began = time.perf_counter()
             saver.check()
+            world.together()  # the first process has written
             stop = stopping()
             if due(step) and not stop:
                 validate(step)
@@ -146,6 +152,7 @@ def train(job: Job, options: Options, folder: Path, *, resume: bool, guard: Inte
         if stop and saved != step:
             save(step)
         saver.finish()
+        world.together()
     finally:
         saver.close()
         progress.close()

@@ -9,7 +9,6 @@ from __future__ import annotations
 import dataclasses
 import datetime
 import itertools
-import time
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any, NamedTuple, TypeVar, cast
@@ -24,15 +23,14 @@ from longwave.distributed import operators
 from longwave.distributed.agreement import Statement, agree
 from longwave.distributed.mesh import Ranks, laid_out
 from longwave.distributed.spans import shares
-from longwave.errors import ArgumentError, RankError, UnsupportedError
+from longwave.errors import ArgumentError, UnsupportedError
 from longwave.models import SequenceModel, available
 from longwave.train.heads import Trained, body_of
+from longwave.train.pulse import Pulse
 from longwave.train.task import IGNORE, Batch, Score, Task
 
 T = TypeVar("T")
 
-# Keys of the store by which processes find each other.
-MADE, FAILED = "longwave/made", "longwave/failed"
 # What blocks are called by beside `forward`.
 FORWARDS = ("checkpointed", "staged")
 
@@ -55,15 +53,15 @@ class World:
     Attributes:
         sizes: of the dimensions; `cp` is the innermost one.
         rank: of this process among all.
-        store: by which the processes found each other.
-        timeout: after which whatever waits for another process gives up; PyTorch's own without it.
+        pulse: of the processes, where they wait for each other outside of collectives.
+        timeout: after which a collective gives up; PyTorch's own without it.
         cp: the mesh of those that share this one's sequences, made by `meet`.
         shards: mesh (dp, fsdp · cp): the parameters are copies over its first dimension and shards over its second.
     """
 
     sizes: Sizes = ONE
     rank: int = 0
-    store: dist.Store | None = None
+    pulse: Pulse | None = None
     timeout: datetime.timedelta | None = None
     cp: DeviceMesh | None = None
     shards: DeviceMesh | None = None
@@ -94,9 +92,16 @@ class World:
         if self.size == 1:
             return act()
         found: list[T] = []
+        failure: list[Exception] = []
+        try:
+            found.append(act())
+        except Exception as error:  # whatever it is: the other processes are to hear of it
+            failure.append(error)
+        self.together()
 
         def state() -> Statement:
-            found.append(act())
+            if failure:
+                raise failure[0]
             return Statement({}, said(found[0]))
 
         agree(
@@ -105,6 +110,13 @@ class World:
             state,
         )
         return found[0]
+
+    def together(self, what: str = "") -> None:
+        """Wait for the other processes as long as they live, and not in a collective: behind what one alone does, or each for a
+        time of its own. `what` tells threads apart. Raises RankError where one has failed.
+        """
+        if self.size > 1:
+            cast(Pulse, self.pulse).together(what)
 
     def meet(self, device: torch.device) -> World:
         """The same with meshes on the type of `device`; all processes call it."""
@@ -184,18 +196,9 @@ class World:
 
     def told_late(self, make: Callable[[], T]) -> T:
         """What the first process makes; the others wait for it as long as it takes, and not in a collective."""
-        if self.size == 1:
-            return make()
-        store = cast(dist.Store, self.store)
-        if self.leads:
-            value = make()
-            store.set(MADE, "")
-            return self.told(value)
-        while not store.check([MADE]):
-            if store.check([FAILED]):
-                raise RankError("another rank has ended; start all of them again")
-            time.sleep(0.05)
-        return self.told(cast(T, None))
+        value = make() if self.leads else None
+        self.together()
+        return self.told(cast(T, value))
 
     def total(self, part: Score) -> Score:
         """Of all that the processes have scored."""

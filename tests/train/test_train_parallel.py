@@ -3,13 +3,10 @@
 from __future__ import annotations
 
 import dataclasses
-import datetime
 import json
-import os
 import sys
 import time
-import traceback
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,50 +14,23 @@ import pytest
 import torch
 import torch.distributed as dist
 import torch.multiprocessing
+from processes import STEPS, run, trained, world_of
 from safetensors.torch import load_file
 
 from longwave import models
 from longwave.errors import ArgumentError, RankError, UnsupportedError
 from longwave.models import hyena
 from longwave.nn import staged
-from longwave.train import checkpoint, job, launch, loop, options, state, step_ranks
+from longwave.train import checkpoint, launch, state, step_ranks
 from longwave.train.heads import with_head
-from longwave.train.interrupt import InterruptGuard
 from longwave.train.score import loss_nats, right_answers
-from longwave.train.task import IGNORE, Batch, Classes, Reads, Task, chance
+from longwave.train.task import IGNORE, Batch, Classes, Reads, Task
 from longwave.train.world import ALONE, Sizes, World
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="gloo is tested on Linux")
 
-MICRO = hyena.HyenaConfig(d_model=8, layers=2, filter_length=1024, d_inner=16, filter_width=8)
-STEPS = 50
 # Rounding of float64, through 50 steps of Adam.
 WITHIN = 1e-9
-
-
-def _asked(genome: str, **more: Any) -> dict[str, Any]:
-    fixed = {"preset": "micro", "context": 1024, "batch": 2, "steps": STEPS, "eval_every": 25, "eval_bases": 1500}
-    return {**fixed, "lr": 1e-3, "fasta": genome, "device": "cpu", "autocast": "off", "checkpoint_every": 25, **more}
-
-
-def _trained(world: World, genome: str, out: Path, *, resume: bool = False, until: int = STEPS, **more: Any) -> None:
-    """A run in float64 in `out`; it is stopped after `until` steps."""
-    hyena.PRESETS["micro"] = MICRO
-    chosen = options.resolve("dna", _asked(genome, **more))
-    world = world.meet(torch.device("cpu"))
-    made = job.make_job(chosen, job.opened(chosen), torch.device("cpu"), world)
-    made = dataclasses.replace(made, model=world.sharded(made.model.double()), references=[chance(4)])
-    if world.leads:
-        out.mkdir(exist_ok=True)
-    world.any(False)  # until the folder is there
-    with InterruptGuard() as guard:
-        guard.requested = False
-
-        def batches(step: int, given: Callable[[int], Batch] = made.batches) -> Batch:
-            guard.requested = step + 1 == until and world.rank == world.size - 1  # the last one alone is told to stop
-            return given(step)
-
-        loop.train(dataclasses.replace(made, batches=batches), chosen, out, resume=resume, guard=guard)
 
 
 def _numbers(out: Path) -> list[list[float]]:
@@ -79,36 +49,11 @@ def _same(out: Path, straight: Path) -> None:
         torch.testing.assert_close(weights[name], truth[name], rtol=1e-6, atol=1e-9)
 
 
-def _work(rank: int, count: int, folder: str, check: Callable[..., None], given: Sequence[Any]) -> None:
-    torch.set_num_threads(1)
-    store = dist.FileStore(f"{folder}/meeting", count)
-    dist.init_process_group("gloo", store=store, rank=rank, world_size=count)
-    try:
-        check(rank, Path(folder), *given)
-        said = ""
-    except BaseException:  # pytest's own failures among them
-        said = f"rank {rank} of {count}:\n{traceback.format_exc()}"
-    Path(folder, f"said-{rank}").write_text(said)
-    os._exit(bool(said))
-
-
-def _run(count: int, folder: Path, check: Callable[..., None], *given: Any) -> None:
-    """`check(rank, folder, *given)` in so many processes."""
-    context = torch.multiprocessing.get_context("spawn")
-    processes = [context.Process(target=_work, args=(rank, count, str(folder), check, given)) for rank in range(count)]
-    for process in processes:
-        process.start()
-    for process in processes:
-        process.join()
-    reports = [folder / f"said-{rank}" for rank in range(count)]
-    assert not any(process.exitcode for process in processes), "\n".join(r.read_text() for r in reports if r.exists())
-
-
 @pytest.fixture
 def straight(tmp_path: Path, genome_file: Path, request: pytest.FixtureRequest) -> Path:
     """What one process makes of it."""
     with launch.launched(None, None, None, 60) as world:
-        _trained(world, str(genome_file), tmp_path / "straight", **getattr(request, "param", {}))
+        trained(world, str(genome_file), tmp_path / "straight", **getattr(request, "param", {}))
     numbers = _numbers(tmp_path / "straight")
     assert numbers[-2][1] < numbers[0][1] - 0.01  # it learns
     return tmp_path / "straight"
@@ -119,7 +64,7 @@ def _alike(rank: int, folder: Path, genome: str, cases: Sequence[tuple[Sizes, di
         out = folder / "x".join(map(str, sizes))
         if part := more.pop("part", 0):  # positions at a time, fewer than the context: Hyena's blocks go in stages
             hyena.PART = staged.PART = part  # type: ignore[attr-defined]
-        _trained(World(sizes, rank), genome, out, **more)
+        trained(world_of(rank, *sizes), genome, out, **more)
         if rank == 0:
             _same(out, folder / "straight")
 
@@ -127,25 +72,25 @@ def _alike(rank: int, folder: Path, genome: str, cases: Sequence[tuple[Sizes, di
 def test_two_processes_train_as_one(tmp_path: Path, straight: Path, genome_file: Path) -> None:
     again = {"activation_checkpointing": "on"}
     cases = [(Sizes(1, 1, 2), again), (Sizes(2, 1, 1), {}), (Sizes(1, 2, 1), {**again, "part": 300})]
-    _run(2, tmp_path, _alike, str(genome_file), cases)
+    run(2, tmp_path, _alike, str(genome_file), cases)
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("straight", [{"batch": 4}], indirect=True)
 def test_four_processes_train_as_one(tmp_path: Path, straight: Path, genome_file: Path) -> None:
     cases = [(Sizes(*sizes), {"batch": 4}) for sizes in ((2, 1, 2), (1, 2, 2), (2, 2, 1), (1, 1, 4), (4, 1, 1), (1, 4, 1))]
-    _run(4, tmp_path, _alike, str(genome_file), cases)
+    run(4, tmp_path, _alike, str(genome_file), cases)
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("straight", [{"packed": "on"}], indirect=True)
 def test_packed_rows_train_as_one(tmp_path: Path, straight: Path, genome_file: Path) -> None:
     cases = [(Sizes(*sizes), {"packed": "on"}) for sizes in ((1, 1, 2), (2, 1, 1))]
-    _run(2, tmp_path, _alike, str(genome_file), cases)
+    run(2, tmp_path, _alike, str(genome_file), cases)
 
 
 def _unanswered(rank: int, folder: Path) -> None:
-    world = World(Sizes(1, 1, 2), rank, timeout=datetime.timedelta(seconds=1)).meet(torch.device("cpu"))
+    world = world_of(rank, 1, 1, 2, timeout_s=1).meet(torch.device("cpu"))
     assert world.cp is not None
     assert world.shards is not None
     groups = [world.cp.get_group(), world.shards.get_group("shard"), state.Saver(folder, world)._group]
@@ -161,36 +106,35 @@ def _unanswered(rank: int, folder: Path) -> None:
 def test_no_group_waits_longer_than_asked(tmp_path: Path) -> None:
     """A process that is there and does not answer: those of spans, shards and checkpoints give up alike."""
     began = time.monotonic()
-    _run(2, tmp_path, _unanswered)
+    run(2, tmp_path, _unanswered)
     assert time.monotonic() - began < 120  # PyTorch's own would be half an hour each
 
 
 def _stopped(rank: int, folder: Path, genome: str, sizes: Sizes) -> None:
-    _trained(World(sizes, rank), genome, folder / "run", until=30)
+    trained(world_of(rank, *sizes), genome, folder / "run", until=30)
     if rank == 0:
         assert checkpoint.steps_in(folder / "run") == [30]
         assert len(list(state.state_path(folder / "run", 30).glob("*.distcp"))) == 2
 
 
 def _resumed(rank: int, folder: Path, genome: str, sizes: Sizes) -> None:
-    _trained(World(sizes, rank), genome, folder / "run", resume=True)
+    trained(world_of(rank, *sizes), genome, folder / "run", resume=True)
 
 
 def test_a_run_goes_on_with_other_processes(tmp_path: Path, straight: Path, genome_file: Path) -> None:
     """Two processes with shards each, stopped by one of them, and then one alone."""
-    _run(2, tmp_path, _stopped, str(genome_file), Sizes(1, 2, 1))
+    run(2, tmp_path, _stopped, str(genome_file), Sizes(1, 2, 1))
     with launch.launched(None, None, None, 60) as world:
-        _trained(world, str(genome_file), tmp_path / "run", resume=True)
+        trained(world, str(genome_file), tmp_path / "run", resume=True)
     _same(tmp_path / "run", straight)
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("sizes", [Sizes(1, 1, 3), Sizes(2, 1, 2)])
 def test_a_run_goes_on_with_more_processes(tmp_path: Path, straight: Path, genome_file: Path, sizes: Sizes) -> None:
-    _run(2, tmp_path, _stopped, str(genome_file), Sizes(1, 1, 2))
-    (tmp_path / "meeting").unlink()
+    run(2, tmp_path, _stopped, str(genome_file), Sizes(1, 1, 2))
     count = sizes.dp * sizes.fsdp * sizes.cp
-    _run(count, tmp_path, _resumed, str(genome_file), sizes)
+    run(count, tmp_path, _resumed, str(genome_file), sizes)
     _same(tmp_path / "run", straight)
 
 
@@ -297,7 +241,7 @@ def test_sizes_not_given_are_the_rest() -> None:
 def _sharded_gradients(rank: int, folder: Path, names: Sequence[str]) -> None:
     from torch.distributed.tensor import DTensor
 
-    device, world = torch.device("cpu"), World(Sizes(1, 2, 1), rank).meet(torch.device("cpu"))
+    device, world = torch.device("cpu"), world_of(rank, 1, 2, 1).meet(torch.device("cpu"))
     for name in names:
         (preset, config), *_ = models.find(name).PRESETS.items()
         tokens = dataclasses.replace(config, vocabulary=5, predicted=0, values=0, filter_length=64, layers=config.layers)
@@ -327,7 +271,7 @@ def _sharded_gradients(rank: int, folder: Path, names: Sequence[str]) -> None:
 @pytest.mark.slow
 def test_every_model_is_sharded(tmp_path: Path) -> None:
     """Gradients of shards, put together, are those of one process: blocks within checkpoints, tiers and shared heads too."""
-    _run(2, tmp_path, _sharded_gradients, tuple(models.available()))
+    run(2, tmp_path, _sharded_gradients, tuple(models.available()))
 
 
 @pytest.mark.slow
