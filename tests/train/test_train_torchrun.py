@@ -6,6 +6,7 @@ import json
 import os
 import re
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -29,7 +30,8 @@ def launch(genome_file: Path) -> Iterator[Launch]:
     started: list[subprocess.Popen[str]] = []
 
     def start(out: Path, *options: str, processes: int = 2, torchrun: tuple[str, ...] = ()) -> subprocess.Popen[str]:
-        program = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", str(processes), "--standalone", *torchrun]
+        where = () if "--nnodes" in torchrun else ("--standalone",)
+        program = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", str(processes), *where, *torchrun]
         asked = ["-m", "longwave", "train", "dna", "--fasta", str(genome_file), "--out", str(out), *QUICK, *options]
         environment = {**os.environ, "OMP_NUM_THREADS": "1"}
         process = subprocess.Popen(
@@ -89,6 +91,31 @@ def test_a_killed_rank_ends_the_job_with_one_sentence(tmp_path: Path, launch: La
     assert status
     (sentence,) = said
     assert "another rank has ended" in sentence
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("machine", [0, 1])
+def test_a_machine_that_is_gone_ends_the_others(tmp_path: Path, launch: Launch, machine: int) -> None:
+    """Everything on one of two is stopped, its launcher too, and with the first one the store: no connection is closed."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        where = ("--nnodes", "2", "--master-addr", "127.0.0.1", "--master-port", str(free.getsockname()[1]))
+    asked = ("--batch", "2", "--steps", "100000", "--cp", "2")
+    machines = [
+        launch(tmp_path / "run", *asked, processes=1, torchrun=(*where, "--node-rank", str(number))) for number in range(2)
+    ]
+    _wait(machines[0], lambda: len(_steps(tmp_path / "run")) > 2)
+    gone = [machines[machine].pid, *_workers(machines[machine]).values()]
+    for process in gone:
+        os.kill(process, signal.SIGSTOP)
+    try:
+        status, said = _ended(machines[1 - machine], 60)
+    finally:
+        for process in gone:
+            os.kill(process, signal.SIGKILL)
+    assert status
+    (sentence,) = said
+    assert "has not answered for 20 seconds: it was stopped, or its machine is gone" in sentence
 
 
 @pytest.mark.slow
