@@ -83,7 +83,7 @@ def _run(args: argparse.Namespace, world: World, stack: ExitStack) -> int:
         say(f"{job.description.model} {chosen.preset}: {count:,} parameters, context {chosen.context:,}, {on}")
         say(f"{task.about['source']}" + "; fitting what to compare with" * (not asked.resume))
     job = dataclasses.replace(job, model=world.sharded(job.model), references=world.told_late(lambda: _references(asked)))
-    world.agreed(lambda: _hold(asked, job, stack) if world.leads else None)
+    world.agreed(lambda: _hold(asked, job, world, stack) if world.leads else None)
     with InterruptGuard(speaks=world.leads) as guard, same_bits(device):
         outcome = loop.train(job, chosen, out, resume=asked.resume, guard=guard)
     if outcome.interrupted:
@@ -104,9 +104,9 @@ def _asked(args: argparse.Namespace, world: World) -> Asked:
     for module in TRAIN_MODULES:
         need(module)
     given, stored = options.given(args.task, args), dict[str, Any]()
-    resume = args.resume or _goes_on(args, given)
+    out = args.out or _default_folder(options.resolve(args.task, given))
+    resume = args.resume or launch.goes_on(world, out)
     if resume:
-        out = args.out or _default_folder(options.resolve(args.task, given))
         stored = folder.read_config(out)
         if stored.get("task") != args.task:
             raise ArgumentError(
@@ -115,7 +115,6 @@ def _asked(args: argparse.Namespace, world: World) -> Asked:
         chosen = options.resume_options(args.task, stored.get("train", {}), given, str(out))
     else:
         chosen = options.resolve(args.task, given)
-        out = args.out or _default_folder(chosen)
         if world.leads:
             folder.refuse_unusable(out)
     device = options.choose_device(chosen.device)
@@ -129,18 +128,6 @@ def _asked(args: argparse.Namespace, world: World) -> Asked:
     world.check(chosen.batch, models.find_preset(chosen.preset)[0], task)
     task.batches(0)  # refuses data without a window now, while nothing is written
     return Asked(chosen, out, resume, stored, device, task)
-
-
-def _goes_on(args: argparse.Namespace, given: dict[str, Any]) -> bool:
-    """Whether the launcher has started a run again that has left its folder."""
-    if not launch.restarts():
-        return False
-    chosen = options.resolve(args.task, given)
-    out = args.out or _default_folder(chosen)
-    if not (out / folder.CONFIG).exists():
-        return False
-    stored = folder.read_config(out)
-    return (stored.get("task"), stored.get("train")) == (args.task, chosen.flat)
 
 
 def _in_common(asked: Asked) -> dict[str, str]:
@@ -170,7 +157,7 @@ def _references(asked: Asked) -> list[Reference]:
     return known or asked.task.references()
 
 
-def _hold(asked: Asked, job: loop.Job, stack: ExitStack) -> None:
+def _hold(asked: Asked, job: loop.Job, world: World, stack: ExitStack) -> None:
     """Make the folder of a new run, and keep other runs out of it until the end."""
     chosen, out = asked.chosen, asked.out
     if not asked.resume:
@@ -180,6 +167,7 @@ def _hold(asked: Asked, job: loop.Job, stack: ExitStack) -> None:
             "references": compared,
         }  # fmt: skip
         folder.create(out, about)
+    launch.remember(world, out)
     stack.enter_context(folder.held(out))
 
 

@@ -55,6 +55,7 @@ class World:
         rank: of this process among all.
         pulse: of the processes, where they wait for each other outside of collectives.
         timeout: after which a collective gives up; PyTorch's own without it.
+        launcher: the store of the launcher, which outlives a restart of the processes; None without one.
         cp: the mesh of those that share this one's sequences, made by `meet`.
         shards: mesh (dp, fsdp · cp): the parameters are copies over its first dimension and shards over its second.
     """
@@ -63,6 +64,7 @@ class World:
     rank: int = 0
     pulse: Pulse | None = None
     timeout: datetime.timedelta | None = None
+    launcher: dist.Store | None = None
     cp: DeviceMesh | None = None
     shards: DeviceMesh | None = None
 

@@ -44,7 +44,10 @@ def launch(genome_file: Path) -> Iterator[Launch]:
     for process in started:
         if process.poll() is None:
             process.terminate()
-            process.communicate(timeout=120)
+            process.wait(timeout=120)
+        for stream in (process.stdout, process.stderr):
+            if stream is not None:
+                stream.close()
 
 
 def _ended(process: subprocess.Popen[str], seconds: float = 240) -> tuple[int, list[str]]:
@@ -134,6 +137,22 @@ def test_the_launcher_starts_again_from_the_last_checkpoint(tmp_path: Path, laun
     assert re.search(r"step (5|9)/12", error)
     assert _steps(tmp_path / "run") == list(range(1, 13))
     assert _scores(tmp_path / "run") == pytest.approx(_scores(tmp_path / "straight"), rel=1e-6)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("processes", [1, 2])
+def test_a_folder_that_was_refused_is_refused_after_a_restart_too(tmp_path: Path, launch: Launch, processes: int) -> None:
+    """The run in it has the same options, and is another job's."""
+    options = ("--batch", "2", "--steps", "2")
+    first = launch(tmp_path / "run", *options, processes=processes)
+    assert first.wait(240) == 0, first.communicate()
+    before = {path.name: path.stat().st_mtime_ns for path in (tmp_path / "run").iterdir()}
+    again = launch(tmp_path / "run", *options, processes=processes, torchrun=("--max-restarts", "1"))
+    status, said = _ended(again)
+    assert status
+    assert len(said) == 2
+    assert all("is not empty; add --resume to continue its run" in sentence for sentence in said)
+    assert before == {path.name: path.stat().st_mtime_ns for path in (tmp_path / "run").iterdir()}
 
 
 @pytest.mark.slow
