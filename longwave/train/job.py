@@ -9,6 +9,7 @@ import os
 import shlex
 import sys
 import time
+from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
@@ -27,7 +28,7 @@ from longwave.train import checkpoint, folder, launch, loop, options, tasks
 from longwave.train.determinism import same_bits
 from longwave.train.files import write_text
 from longwave.train.heads import Trained, with_head
-from longwave.train.interrupt import InterruptGuard
+from longwave.train.interrupt import InterruptGuard, StoppedError, unless
 from longwave.train.optional import TRAIN_MODULES, need
 from longwave.train.options import Options
 from longwave.train.record import METRICS, Metrics
@@ -84,18 +85,19 @@ def _run(args: argparse.Namespace, world: World, stack: ExitStack) -> int:
         say(f"{task.about['source']}" + "; fitting what to compare with" * (not asked.resume))
     job = dataclasses.replace(job, model=world.sharded(job.model), references=world.told_late(lambda: _references(asked)))
     world.agreed(lambda: _hold(asked, job, world, stack) if world.leads else None)
-    with InterruptGuard(speaks=world.leads) as guard, same_bits(device):
-        outcome = loop.train(job, chosen, out, resume=asked.resume, guard=guard)
-    if outcome.interrupted:
-        if world.leads:
-            say(f"stopped after step {outcome.step:,} and saved; continue with: {_resume_command(asked, world)}")
-        return 130
-    try:
-        _finish(job, task, chosen, out)
-    except KeyboardInterrupt:
-        if world.leads:
-            say(f"stopped before the final test; the model is saved, test it with: {_resume_command(asked, world)}")
-        return 130
+    with InterruptGuard(speaks=world.leads) as guard:
+        with same_bits(device):
+            outcome = loop.train(job, chosen, out, resume=asked.resume, guard=guard)
+        if outcome.interrupted:
+            if world.leads:
+                say(f"stopped after step {outcome.step:,} and saved; continue with: {_resume_command(asked, world)}")
+            return 130
+        try:
+            _finish(job, task, chosen, out, guard)
+        except (StoppedError, KeyboardInterrupt):
+            if world.leads:
+                say(f"stopped before the final test; the model is saved, test it with: {_resume_command(asked, world)}")
+            return 130
     return 0
 
 
@@ -209,8 +211,9 @@ def make_job(chosen: Options, task: Task, device: torch.device, world: World = A
     module, autocast = tasks.find(chosen.task), options.choose_autocast(chosen.autocast, device)
     name, model, config = make_model(chosen, task.reads, device, world)
 
-    def validate(model: Trained) -> Score:
-        return world.total(score(model, world.rounds(task.validation()), device=device, autocast=autocast))
+    def validate(model: Trained, stopping: Callable[[], bool]) -> Score:
+        batches = unless(stopping, world.rounds(task.validation()))
+        return world.total(score(model, batches, device=device, autocast=autocast))
 
     description = checkpoint.Description(
         task=chosen.task, model=name, preset=chosen.preset, config=config, context=chosen.context, step=0, data=task.about,
@@ -261,13 +264,15 @@ def parameters(model: Trained) -> int:
     return sum(parameter.numel() for parameter in model.parameters())
 
 
-def _finish(job: loop.Job, task: Task, chosen: Options, out: Path) -> None:
-    """Score the held-out test data, print the table, write `result.json` and the metrics' last line."""
+def _finish(job: loop.Job, task: Task, chosen: Options, out: Path, guard: InterruptGuard) -> None:
+    """Score the held-out test data, print the table, write `result.json` and the metrics' last line. Raises StoppedError where
+    `guard` is asked to stop before all is scored."""
     metric, unit, metrics, world = job.metric, job.unit, Metrics(out / METRICS), job.world
     if world.leads:
         say(f"scoring held-out {metric.counted}s")
     began = time.perf_counter()
-    cost = world.total(score(job.model.eval(), world.rounds(task.test()), device=job.device, autocast=job.autocast))
+    batches = unless(lambda: world.any(guard.requested), world.rounds(task.test()))
+    cost = world.total(score(job.model.eval(), batches, device=job.device, autocast=job.autocast))
     seconds = time.perf_counter() - began
     if not world.leads:
         return

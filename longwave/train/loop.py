@@ -19,7 +19,7 @@ import torch
 from longwave.errors import ArgumentError
 from longwave.train import checkpoint
 from longwave.train.heads import Trained
-from longwave.train.interrupt import InterruptGuard
+from longwave.train.interrupt import InterruptGuard, StoppedError
 from longwave.train.optim import clip_gradient, learning_rate, make_optimizer, set_rate
 from longwave.train.options import Options
 from longwave.train.progress import Progress
@@ -45,7 +45,8 @@ class Job:
     Attributes:
         model: on `device`, with its head; spread over the processes.
         batches: a step (0 is the first) to its whole `Batch`; the same for the same step.
-        validate: the model's score on the validation data, without gradients; the same in every process.
+        validate: the model's score on the validation data, without gradients; the same in every process. It asks before each
+            batch whether to stop, and raises StoppedError where that is so.
         metric: what is written down and drawn of it.
         unit: what a position is.
         description: what the weights say about themselves; the loop fills in the step.
@@ -56,7 +57,7 @@ class Job:
 
     model: Trained
     batches: Callable[[int], Batch]
-    validate: Callable[[Trained], Score]
+    validate: Callable[[Trained, Callable[[], bool]], Score]
     metric: Metric
     unit: str
     description: checkpoint.Description
@@ -74,7 +75,8 @@ def train(job: Job, options: Options, folder: Path, *, resume: bool, guard: Inte
         options: the run's.
         folder: exists; holds `config.toml`, and a checkpoint if `resume`.
         resume: whether to go on from the newest whole checkpoint.
-        guard: entered; when it is asked to stop in any process, all of them save after the step in hand and return.
+        guard: entered; when it is asked to stop in any process, all of them save after the step in hand and return. A
+            validation that is cut short is owed, and made when the run is resumed.
 
     Raises:
         ArgumentError: the loss is no longer a number.
@@ -111,13 +113,18 @@ def train(job: Job, options: Options, folder: Path, *, resume: bool, guard: Inte
     def stopping() -> bool:
         return world.any(guard.requested)
 
-    def validate(step: int) -> None:
+    def validate(step: int) -> bool:
+        """Whether it came to its end."""
         model.eval()
-        cost = job.validate(model)
+        try:
+            cost = job.validate(model, stopping)
+        except StoppedError:
+            return False
         values = {metric.name: metric.of(cost), f"{metric.counted}s": cost.targets}
         metrics.append("validation", step, **values)
         progress.say(f"step {step:,}: validation {metric.of(cost):.4f} {metric.label}")
         world.together()
+        return True
 
     def due(step: int) -> bool:
         return step == options.steps or step % options.eval_every == 0
@@ -128,9 +135,7 @@ def train(job: Job, options: Options, folder: Path, *, resume: bool, guard: Inte
         owed = (
             resume and step and due(step) and not any(m["kind"] == "validation" and m["step"] == step for m in metrics.read())
         )
-        if world.told(owed):
-            validate(step)
-        stop = stopping()
+        stop = stopping() or (bool(world.told(owed)) and not validate(step))
         while step < options.steps and not stop:
             model.train()
             rate = learning_rate(step, peak=options.lr, warmup=options.warmup, steps=options.steps)
@@ -144,7 +149,7 @@ def train(job: Job, options: Options, folder: Path, *, resume: bool, guard: Inte
             world.together()  # the first process has written
             stop = stopping()
             if due(step) and not stop:
-                validate(step)
+                stop = not validate(step)
             if step % options.checkpoint_every == 0 or step == options.steps or stop:
                 save(step)
                 saved = step

@@ -31,7 +31,7 @@ def _asked(genome: str, **more: Any) -> dict[str, Any]:
     return {**fixed, "lr": 1e-3, "fasta": genome, "device": "cpu", "autocast": "off", "checkpoint_every": 25, **more}
 
 
-def trained(world: World, genome: str, out: Path, *, resume: bool = False, until: int = STEPS, **more: Any) -> None:
+def trained(world: World, genome: str, out: Path, *, resume: bool = False, until: int = STEPS, **more: Any) -> loop.Outcome:
     """A run in float64 in `out`; it is stopped after `until` steps."""
     hyena.PRESETS["micro"] = MICRO
     chosen = options.resolve("dna", _asked(genome, **more))
@@ -48,7 +48,7 @@ def trained(world: World, genome: str, out: Path, *, resume: bool = False, until
             guard.requested = step + 1 == until and world.rank == world.size - 1  # the last one alone is told to stop
             return given(step)
 
-        loop.train(dataclasses.replace(made, batches=batches), chosen, out, resume=resume, guard=guard)
+        return loop.train(dataclasses.replace(made, batches=batches), chosen, out, resume=resume, guard=guard)
 
 
 def run(

@@ -6,7 +6,7 @@ import dataclasses
 import json
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -21,8 +21,9 @@ from longwave import models
 from longwave.errors import ArgumentError, RankError, UnsupportedError
 from longwave.models import hyena
 from longwave.nn import staged
-from longwave.train import checkpoint, launch, state, step_ranks
+from longwave.train import checkpoint, launch, loop, state, step_ranks
 from longwave.train.heads import with_head
+from longwave.train.interrupt import InterruptGuard
 from longwave.train.score import loss_nats, right_answers
 from longwave.train.task import IGNORE, Batch, Classes, Reads, Task
 from longwave.train.world import ALONE, Sizes, World
@@ -127,6 +128,33 @@ def test_a_run_goes_on_with_other_processes(tmp_path: Path, straight: Path, geno
     with launch.launched(None, None, None, 60) as world:
         trained(world, str(genome_file), tmp_path / "run", resume=True)
     _same(tmp_path / "run", straight)
+
+
+def _cut_short(rank: int, folder: Path, genome: str) -> None:
+    """The last rank is told to stop while all of them validate after the last step."""
+    guards: list[InterruptGuard] = []
+    enter, rounds = InterruptGuard.__enter__, World.rounds
+
+    def entered(guard: InterruptGuard) -> InterruptGuard:
+        guards.append(guard)
+        return enter(guard)
+
+    def told(world: World, batches: Iterable[Batch]) -> Iterator[Batch]:
+        for place, batch in enumerate(rounds(world, batches)):
+            guards[0].requested = place == 1 and rank == 1
+            yield batch
+
+    InterruptGuard.__enter__, World.rounds = entered, told  # type: ignore[method-assign]
+    few = {"steps": 3, "eval_every": 3, "checkpoint_every": 100}
+    outcome = trained(world_of(rank, 1, 1, 2), genome, folder / "run", **few)
+    assert outcome == loop.Outcome(3, True)
+    if rank == 0:
+        assert checkpoint.steps_in(folder / "run") == [3]
+        assert [line[0] for line in _numbers(folder / "run")] == [1, 2, 3]  # and no validation
+
+
+def test_processes_cut_a_validation_short_together(tmp_path: Path, genome_file: Path) -> None:
+    run(2, tmp_path, _cut_short, str(genome_file))
 
 
 @pytest.mark.slow
