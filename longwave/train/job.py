@@ -67,24 +67,26 @@ class Asked:
     resume: bool
     stored: dict[str, Any]
     device: torch.device
-    task: Task
 
 
 def _run(args: argparse.Namespace, world: World, stack: ExitStack) -> int:
     """`stack`: what is held until the end."""
     asked = world.agreed(lambda: _asked(args, world), _in_common)
-    chosen, out, task, device = asked.chosen, asked.out, asked.task, asked.device
+    chosen, out, device = asked.chosen, asked.out, asked.device
+    if world.size > 1:
+        world.agreed(lambda: _prepare(chosen) if world.leads else None)
+    task = world.agreed(lambda: _task(asked, world), _data_in_common)
     if asked.resume and not args.resume and world.leads:
         say(f"started again by the launcher: going on with the run in {out}")
     world = world.meet(device)
-    job = world.agreed(lambda: _job(asked, world))
+    job = world.agreed(lambda: _job(asked, task, world))
     if world.leads:
         count = parameters(job.model)
         on = f"{device}" if world.size == 1 else f"{world.size} processes on {device.type}"
         say(f"{job.description.model} {chosen.preset}: {count:,} parameters, context {chosen.context:,}, {on}")
         say(f"{task.about['source']}" + "; fitting what to compare with" * (not asked.resume))
-    job = dataclasses.replace(job, model=world.sharded(job.model), references=world.told_late(lambda: _references(asked)))
-    world.agreed(lambda: _hold(asked, job, world, stack) if world.leads else None)
+    job = dataclasses.replace(job, model=world.sharded(job.model), references=world.told_late(lambda: _references(asked, task)))
+    world.agreed(lambda: _hold(asked, task, job, world, stack) if world.leads else None)
     with InterruptGuard(speaks=world.leads) as guard:
         with same_bits(device):
             outcome = loop.train(job, chosen, out, resume=asked.resume, guard=guard)
@@ -102,7 +104,7 @@ def _run(args: argparse.Namespace, world: World, stack: ExitStack) -> int:
 
 
 def _asked(args: argparse.Namespace, world: World) -> Asked:
-    """The options and the data of the command, here; nothing is written."""
+    """The options of the command, here; nothing is written."""
     for module in TRAIN_MODULES:
         need(module)
     given, stored = options.given(args.task, args), dict[str, Any]()
@@ -119,31 +121,51 @@ def _asked(args: argparse.Namespace, world: World) -> Asked:
         chosen = options.resolve(args.task, given)
         if world.leads:
             folder.refuse_unusable(out)
+    launch.check_named(chosen.device)
     device = options.choose_device(chosen.device)
     launch.check_gpu(device)
-    task = opened(chosen)
-    if stored and stored.get("data") != task.about:
+    return Asked(chosen, out, resume, stored, device)
+
+
+def _prepare(chosen: Options) -> None:
+    """What one process leaves on the disk for all."""
+    if prepare := getattr(tasks.find(chosen.task), "prepare", None):
+        prepare(chosen.own)
+
+
+def _task(asked: Asked, world: World) -> Task:
+    """The data, here. Raises DataError where they are not those of the run in the folder, ArgumentError where they cannot be
+    dealt out."""
+    task = opened(asked.chosen)
+    if asked.stored and asked.stored.get("data") != task.about:
         raise DataError(
-            f"the run in {out} was trained on other data than {task.about['source']} now holds; "
+            f"the run in {asked.out} was trained on other data than {task.about['source']} now holds; "
             "put the old file back, or start a new run in another --out"
         )
-    world.check(chosen.batch, models.find_preset(chosen.preset)[0], task)
+    world.check(asked.chosen.batch, models.find_preset(asked.chosen.preset)[0], task)
     task.batches(0)  # refuses data without a window now, while nothing is written
-    return Asked(chosen, out, resume, stored, device, task)
+    return task
 
 
 def _in_common(asked: Asked) -> dict[str, str]:
     """What all processes must have been started with, in few words each."""
     words = {f"--{options.dashed(name)}": str(value) for name, value in asked.chosen.flat.items()}
-    words |= {f"the data's {name}": str(value) for name, value in asked.task.about.items()}
     words |= {"--out": str(asked.out), "--resume": str(asked.resume), "device": asked.device.type}
     words |= {"longwave": __version__, "torch": torch.__version__}
+    return _short(words)
+
+
+def _data_in_common(task: Task) -> dict[str, str]:
+    return _short({f"the data's {name}": str(value) for name, value in task.about.items()})
+
+
+def _short(words: dict[str, str]) -> dict[str, str]:
     return {name: word if len(word) <= 64 else f"{word[:40]}... ({digest(word)})" for name, word in words.items()}
 
 
-def _job(asked: Asked, world: World) -> loop.Job:
+def _job(asked: Asked, task: Task, world: World) -> loop.Job:
     """Raises DataError where the run in the folder is of another model."""
-    job = make_job(asked.chosen, asked.task, asked.device, world)
+    job = make_job(asked.chosen, task, asked.device, world)
     if asked.stored and asked.stored.get("model") != _about_model(job):
         preset = asked.chosen.preset
         raise DataError(f"the run in {asked.out} is of another model than this version's {preset}; start a new run")
@@ -154,18 +176,18 @@ def _about_model(job: loop.Job) -> dict[str, Any]:
     return {"name": job.description.model, **job.description.config}
 
 
-def _references(asked: Asked) -> list[Reference]:
+def _references(asked: Asked, task: Task) -> list[Reference]:
     known = [Reference(**reference) for reference in asked.stored.get("references", ())]
-    return known or asked.task.references()
+    return known or task.references()
 
 
-def _hold(asked: Asked, job: loop.Job, world: World, stack: ExitStack) -> None:
+def _hold(asked: Asked, task: Task, job: loop.Job, world: World, stack: ExitStack) -> None:
     """Make the folder of a new run, and keep other runs out of it until the end."""
     chosen, out = asked.chosen, asked.out
     if not asked.resume:
         compared = [_without_none(dataclasses.asdict(reference)) for reference in job.references]
         about = {
-            "task": chosen.task, "train": chosen.flat, "data": asked.task.about, "model": _about_model(job),
+            "task": chosen.task, "train": chosen.flat, "data": task.about, "model": _about_model(job),
             "references": compared,
         }  # fmt: skip
         folder.create(out, about)

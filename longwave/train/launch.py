@@ -139,6 +139,15 @@ def _take_gpu() -> None:
         torch.cuda.set_device(local)
 
 
+def check_named(device: str) -> None:
+    """Refuse one GPU for all. Raises ArgumentError where a GPU is named by number and there are several processes."""
+    if device.startswith("cuda:") and processes() > 1:
+        raise ArgumentError(
+            f"--device {device} names one GPU for {processes()} processes, and each takes one of its own; give --device cuda, "
+            "and choose which are seen with CUDA_VISIBLE_DEVICES"
+        )
+
+
 def check_gpu(device: torch.device) -> None:
     """Refuse to share one. Raises ArgumentError where the processes of this machine are more than its GPUs, and run on them."""
     count, local = torch.cuda.device_count(), _local_rank()

@@ -254,6 +254,15 @@ def test_processes_without_a_gpu_of_their_own_run_on_cpus_alone(monkeypatch: pyt
         launch.check_gpu(torch.device("cuda"))
 
 
+def test_one_gpu_is_not_named_for_several_processes(monkeypatch: pytest.MonkeyPatch) -> None:
+    launch.check_named("cuda:1")
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    launch.check_named("cuda")
+    launch.check_named("auto")
+    with pytest.raises(ArgumentError, match=r"--device cuda:1 names one GPU for 2 processes.*CUDA_VISIBLE_DEVICES"):
+        launch.check_named("cuda:1")
+
+
 @pytest.mark.parametrize("seconds", [0.0, 0.5, -1.0, 1e300, float("nan"), float("inf")])
 def test_a_timeout_that_no_group_can_keep_is_refused(seconds: float) -> None:
     asked = launch.launched(None, None, None, seconds)

@@ -178,12 +178,16 @@ def test_interrupted_processes_save_and_say_how_to_go_on(tmp_path: Path, launch:
         (("--batch", "3"), "training on rank 0 of 2: --batch 3 cannot be dealt out"),
         (("--preset", "h3-tiny", "--cp", "2"), "the model h3 does not read spans"),
         (("--steps", "$RANK"), "--steps must be at least 1"),
+        (("--device", "cuda:0"), "--device cuda:0 names one GPU for 2 processes"),
+        (("--packed", "on"), "genome.fa.fai cannot be written"),
         (("--seed", "$RANK"), "training was called with --seed 0 on rank 0 and 1 on rank 1 of 2"),
         (("--nonsense",), "unrecognized arguments: --nonsense"),
     ],
 )  # fmt: skip
 def test_what_is_wrong_is_said_once(tmp_path: Path, genome_file: Path, options: tuple[str, ...], sentence: str) -> None:
     asked = ["train", "dna", "--fasta", str(genome_file), "--out", str(tmp_path / "run"), *QUICK]
+    if "--packed" in options:  # rights would not keep root away
+        (tmp_path / "genome.fa.fai").mkdir()
     script = tmp_path / "start.sh"
     script.write_text(f"exec {sys.executable} -m longwave {' '.join(asked)} --batch 2 {' '.join(options)}\n")
     program = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2", "--standalone", "--no-python", "sh"]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from longwave.train.task import Batch, Option, Reads, Reference, Setting, Task, bits_per
@@ -40,6 +40,14 @@ OPTIONS = (
         least=1,
     ),
 )
+
+
+def prepare(own: Mapping[str, Any]) -> None:
+    """Raises DataError where the index of a file in rows cannot be made."""
+    from longwave.data.indexed import leave_index
+
+    if own["packed"] == "on" and own["fasta"]:
+        leave_index(own["fasta"])
 
 
 def make(setting: Setting) -> Task:
