@@ -26,7 +26,7 @@ from longwave.train.progress import Progress
 from longwave.train.record import METRICS, Metrics, draw
 from longwave.train.score import loss_nats, on_device, right_answers
 from longwave.train.state import Saver, remove_unfinished, restore
-from longwave.train.task import Batch, Metric, Reference, Score
+from longwave.train.task import Batch, Batches, Metric, Reference, Score
 from longwave.train.world import ALONE, World
 
 
@@ -44,7 +44,7 @@ class Job:
 
     Attributes:
         model: on `device`, with its head; spread over the processes.
-        batches: a step (0 is the first) to its whole `Batch`; the same for the same step.
+        batches: a step (0 is the first) to its `Batch`, or the rows of it that a process reads; the same for the same step.
         validate: the model's score on the validation data, without gradients; the same in every process. It asks before each
             batch whether to stop, and raises StoppedError where that is so.
         metric: what is written down and drawn of it.
@@ -56,7 +56,7 @@ class Job:
     """
 
     model: Trained
-    batches: Callable[[int], Batch]
+    batches: Batches
     validate: Callable[[Trained, Callable[[], bool]], Score]
     metric: Metric
     unit: str
@@ -138,8 +138,9 @@ def train(job: Job, options: Options, folder: Path, *, resume: bool, guard: Inte
         stop = stopping() or (bool(world.told(owed)) and not validate(step))
         while step < options.steps and not stop:
             model.train()
+            batch = world.span(job.batches(step, world.rows(options.batch)))
             rate = learning_rate(step, peak=options.lr, warmup=options.warmup, steps=options.steps)
-            values = update(job, optimizer, rate, options.clip, step, world.share(job.batches(step)))
+            values = update(job, optimizer, rate, options.clip, step, batch)
             step += 1
             speed = {f"{job.unit}s_per_s": round(progress.per_second(step), 1), "seconds": round(progress.seconds, 3)}
             metrics.append("train", step, **values, **speed)

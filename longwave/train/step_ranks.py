@@ -107,7 +107,9 @@ def _measured(world: World, chosen: Options, rounds: int) -> RankSteps:
     times = []
 
     def step(number: int) -> dict[str, float]:
-        return loop.update(made, optimizer, 1e-5, chosen.clip, number, world.share(made.batches(number)))
+        return loop.update(
+            made, optimizer, 1e-5, chosen.clip, number, world.span(made.batches(number, world.rows(chosen.batch)))
+        )
 
     for number in range(rounds + 1):
         dist.barrier()

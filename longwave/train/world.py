@@ -209,15 +209,10 @@ class World:
         targets, bits, right = self.sum(torch.tensor([part.targets, part.bits, part.right], dtype=torch.float64)).tolist()
         return Score(int(targets), bits, int(right))
 
-    def share(self, batch: Batch) -> Batch:
-        """What this process reads of a batch: its sequences, and of those its span."""
-        rows, length = len(batch.inputs) // self.readers, batch.inputs.shape[1]
-        first = self.reader * rows
-        bounds = batch.cu_seqlens
-        if bounds is not None and self.readers > 1:
-            own = (bounds >= first * length) & (bounds <= (first + rows) * length)
-            bounds = bounds[own] - first * length
-        return self._span(Batch(batch.inputs[first : first + rows], batch.targets[first : first + rows], bounds))
+    def rows(self, batch: int) -> slice:
+        """Of a batch of so many sequences, those of this process's reader."""
+        own = batch // self.readers
+        return slice(self.reader * own, (self.reader + 1) * own)
 
     def rounds(self, batches: Iterable[Batch]) -> Iterator[Batch]:
         """What this process scores of many batches: every reader another one, all of them as many. Where they do not go round,
@@ -228,9 +223,10 @@ class World:
             mine = turn[self.reader] if self.reader < len(turn) else turn[0]
             if self.reader >= len(turn):
                 mine = mine._replace(targets=torch.full_like(mine.targets, IGNORE))
-            yield self._span(mine)
+            yield self.span(mine)
 
-    def _span(self, batch: Batch) -> Batch:
+    def span(self, batch: Batch) -> Batch:
+        """What this process reads of the sequences of its reader."""
         if self.sizes.cp == 1:
             return batch
         inputs, targets = batch.inputs, batch.targets

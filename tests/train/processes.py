@@ -19,7 +19,7 @@ from longwave.models import hyena
 from longwave.train import job, loop, options
 from longwave.train.interrupt import InterruptGuard
 from longwave.train.pulse import Pulse
-from longwave.train.task import Batch, chance
+from longwave.train.task import Batch, Batches, chance
 from longwave.train.world import Sizes, World
 
 MICRO = hyena.HyenaConfig(d_model=8, layers=2, filter_length=1024, d_inner=16, filter_width=8)
@@ -44,9 +44,9 @@ def trained(world: World, genome: str, out: Path, *, resume: bool = False, until
     with InterruptGuard() as guard:
         guard.requested = False
 
-        def batches(step: int, given: Callable[[int], Batch] = made.batches) -> Batch:
+        def batches(step: int, rows: slice, given: Batches = made.batches) -> Batch:
             guard.requested = step + 1 == until and world.rank == world.size - 1  # the last one alone is told to stop
-            return given(step)
+            return given(step, rows)
 
         return loop.train(dataclasses.replace(made, batches=batches), chosen, out, resume=resume, guard=guard)
 

@@ -172,13 +172,22 @@ def _batch(rows: int, length: int, *, packed: bool) -> Batch:
     return Batch(inputs, inputs + 1, None if bounds is None else torch.tensor(bounds, dtype=torch.int32))
 
 
+def _rows(batch: Batch, rows: slice) -> Batch:
+    """As a task makes them alone."""
+    bounds, length = batch.cu_seqlens, batch.inputs.shape[1]
+    if bounds is not None:
+        bounds = bounds[(bounds >= rows.start * length) & (bounds <= rows.stop * length)] - rows.start * length
+    return Batch(batch.inputs[rows], batch.targets[rows], bounds)
+
+
 @pytest.mark.parametrize("sizes", [Sizes(1, 1, 1), Sizes(2, 1, 1), Sizes(1, 2, 3), Sizes(2, 2, 2), Sizes(1, 1, 5)])
 @pytest.mark.parametrize("packed", [False, True])
 def test_shares_are_the_batch(sizes: Sizes, packed: bool) -> None:
     """Every sample once, its target beside it, and the boundaries of documents where they were."""
     batch = _batch(4, 7, packed=packed)
     count = sizes.dp * sizes.fsdp * sizes.cp
-    shares = [World(sizes, rank).share(batch) for rank in range(count)]
+    worlds = [World(sizes, rank) for rank in range(count)]
+    shares = [world.span(_rows(batch, world.rows(4))) for world in worlds]
     assert torch.equal(torch.cat([share.inputs.flatten() for share in shares]).sort().values, batch.inputs.flatten())
     assert all(torch.equal(share.targets, share.inputs + 1) for share in shares)
     if packed and batch.cu_seqlens is not None:
@@ -291,7 +300,7 @@ def _sharded_gradients(rank: int, folder: Path, names: Sequence[str]) -> None:
             model.body.activation_checkpointing = name in ("m2_bert", "sashimi", "h3")
             part = batch
             if several:
-                model, part = world.sharded(model), world.share(batch)
+                model, part = world.sharded(model), world.span(_rows(batch, world.rows(2)))
             nats, _, hidden = loss_nats(model, part, autocast=False)
             right_answers(model, hidden, part.targets)
             (nats / 2).backward()

@@ -54,6 +54,7 @@ def make(setting: Setting) -> Task:
     """Raises DataError where the file cannot be used or holds too little, ArgumentError where a number is out of range."""
     from longwave.data import dna, fasta, genome, markov
     from longwave.data.codes import UNKNOWN
+    from longwave.data.examples import EVERY
     from longwave.errors import ArgumentError
     from longwave.train.rows import packed_task
     from longwave.train.stretches import shifted
@@ -69,8 +70,8 @@ def make(setting: Setting) -> Task:
 
     windows = dna.Windows(data.train, context, setting.batch, setting.seed, records=data.train_records)
 
-    def batches(step: int) -> Batch:
-        return shifted(windows.batch(step), windows.documents(step), unknown=UNKNOWN)
+    def batches(step: int, rows: slice = EVERY) -> Batch:
+        return shifted(windows.batch(step, rows), windows.documents(step, rows), unknown=UNKNOWN)
 
     def references() -> list[Reference]:
         best = markov.fit_best(data.train, data.validation)
