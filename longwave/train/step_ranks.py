@@ -2,24 +2,22 @@
 
 from __future__ import annotations
 
-import os
 import statistics
-import tempfile
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import torch
 import torch.distributed as dist
-import torch.multiprocessing
 
 from longwave.bench.memory import peak_extra_bytes
+from longwave.distributed.processes import run_processes
 from longwave.errors import DataError
 from longwave.train import job, loop, options
 from longwave.train.optim import make_optimizer
 from longwave.train.options import Options
+from longwave.train.pulse import Pulse
 from longwave.train.world import Sizes, World
 
 SCHEMA = "longwave-step-ranks/1"
@@ -64,21 +62,10 @@ def measure(chosen: Options, rounds: int) -> Iterator[RankSteps]:
 
     Raises DataError where a first loss is not that of one process, or a process ended early: nothing wrong is timed.
     """
-    context = torch.multiprocessing.get_context("spawn")
     truth: float | None = None
     for count, meshes in MESHES.items():
         fitting = [sizes for sizes in meshes if chosen.batch % (sizes.dp * sizes.fsdp) == 0]
-        with tempfile.TemporaryDirectory() as folder:
-            given = (count, folder, chosen, fitting, rounds)
-            processes = [context.Process(target=_work, args=(rank, *given)) for rank in range(count)]
-            for process in processes:
-                process.start()
-            for process in processes:
-                process.join()
-            result = Path(folder) / "result"
-            if not result.exists() or any(process.exitcode for process in processes):
-                raise DataError(f"a measurement on {count} processes ended early; see what they said")
-            rows: list[RankSteps] = torch.load(result, weights_only=False)
+        rows: list[RankSteps] = run_processes(count, _every, chosen, fitting, rounds)
         for row in rows:
             truth = row.bits if truth is None else truth
             if abs(row.bits - truth) > WITHIN * truth:
@@ -86,15 +73,9 @@ def measure(chosen: Options, rounds: int) -> Iterator[RankSteps]:
             yield row
 
 
-def _work(rank: int, count: int, folder: str, chosen: Options, meshes: list[Sizes], rounds: int) -> None:
-    torch.set_num_threads(1)
-    store = dist.FileStore(os.path.join(folder, "meeting"), count)
-    dist.init_process_group("gloo", store=store, rank=rank, world_size=count)
-    found = [_measured(World(sizes, rank), chosen, rounds) for sizes in meshes]
-    if rank == 0:
-        torch.save(found, Path(folder) / "result")
-    dist.barrier()
-    dist.destroy_process_group()
+def _every(rank: int, store: dist.Store, chosen: Options, meshes: list[Sizes], rounds: int) -> list[RankSteps]:
+    pulse = Pulse(store, rank, dist.get_world_size())
+    return [_measured(World(sizes, rank, pulse), chosen, rounds) for sizes in meshes]
 
 
 def _measured(world: World, chosen: Options, rounds: int) -> RankSteps:
