@@ -124,6 +124,7 @@ def _asked(args: argparse.Namespace, world: World) -> Asked:
     launch.check_named(chosen.device)
     device = options.choose_device(chosen.device)
     launch.check_gpu(device)
+    options.choose_offload(chosen.offload_activations, device)
     return Asked(chosen, out, resume, stored, device)
 
 
@@ -251,6 +252,7 @@ def make_job(chosen: Options, task: Task, device: torch.device, world: World = A
         references=(),
         device=device,
         autocast=autocast,
+        offload=options.choose_offload(chosen.offload_activations, device),
         world=world,
     )
 

@@ -11,10 +11,12 @@ import dataclasses
 import math
 import time
 from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 
 import torch
+from torch.autograd.graph import save_on_cpu
 
 from longwave.errors import ArgumentError
 from longwave.train import checkpoint
@@ -52,6 +54,7 @@ class Job:
         description: what the weights say about themselves; the loop fills in the step.
         references: what the picture compares with.
         autocast: whether the model runs in bfloat16.
+        offload: whether what is kept for backward is moved to the memory of the CPU until then.
         world: the processes that train it.
     """
 
@@ -64,6 +67,7 @@ class Job:
     references: Sequence[Reference]
     device: torch.device
     autocast: bool
+    offload: bool = False
     world: World = ALONE
 
 
@@ -176,7 +180,9 @@ def update(job: Job, optimizer: torch.optim.Optimizer, rate: float, clip: float,
     """
     set_rate(optimizer, rate)
     batch, world = on_device(batch, job.device), job.world
-    nats, count, hidden = loss_nats(job.model, batch, autocast=job.autocast)
+    # Around a checkpointed block it is the block's input that moves.
+    with save_on_cpu(pin_memory=job.device.type == "cuda") if job.offload else nullcontext():
+        nats, count, hidden = loss_nats(job.model, batch, autocast=job.autocast)
     asked = world.sum(count)
     loss = nats / asked
     # Before the backward, after which the parameters of the head may be apart again.

@@ -31,13 +31,15 @@ def _asked(genome: str, **more: Any) -> dict[str, Any]:
     return {**fixed, "lr": 1e-3, "fasta": genome, "device": "cpu", "autocast": "off", "checkpoint_every": 25, **more}
 
 
-def trained(world: World, genome: str, out: Path, *, resume: bool = False, until: int = STEPS, **more: Any) -> loop.Outcome:
+def trained(
+    world: World, genome: str, out: Path, *, resume: bool = False, until: int = STEPS, offload: bool = False, **more: Any
+) -> loop.Outcome:
     """A run in float64 in `out`; it is stopped after `until` steps."""
     hyena.PRESETS["micro"] = MICRO
     chosen = options.resolve("dna", _asked(genome, **more))
     world = world.meet(torch.device("cpu"))
     made = job.make_job(chosen, job.opened(chosen), torch.device("cpu"), world)
-    made = dataclasses.replace(made, model=world.sharded(made.model.double()), references=[chance(4)])
+    made = dataclasses.replace(made, model=world.sharded(made.model.double()), references=[chance(4)], offload=offload)
     if world.leads:
         out.mkdir(exist_ok=True)
     world.any(False)  # until the folder is there

@@ -16,12 +16,13 @@ import torch.distributed as dist
 import torch.multiprocessing
 from processes import STEPS, run, trained, world_of
 from safetensors.torch import load_file
+from torch.autograd.graph import save_on_cpu
 
 from longwave import models
 from longwave.errors import ArgumentError, RankError, UnsupportedError
 from longwave.models import hyena
 from longwave.nn import staged
-from longwave.train import checkpoint, launch, loop, state, step_ranks
+from longwave.train import checkpoint, launch, loop, options, state, step_ranks
 from longwave.train.heads import with_head
 from longwave.train.interrupt import InterruptGuard
 from longwave.train.score import loss_nats, right_answers
@@ -74,6 +75,48 @@ def test_two_processes_train_as_one(tmp_path: Path, straight: Path, genome_file:
     again = {"activation_checkpointing": "on"}
     cases = [(Sizes(1, 1, 2), again), (Sizes(2, 1, 1), {}), (Sizes(1, 2, 1), {**again, "part": 300})]
     run(2, tmp_path, _alike, str(genome_file), cases)
+
+
+def _offloaded(rank: int, folder: Path, genome: str, more: dict[str, Any]) -> None:
+    packed = 0
+
+    class Counting(save_on_cpu):
+        def __init__(self, pin_memory: bool) -> None:
+            super().__init__(pin_memory)
+            pack = self.pack_hook
+
+            def counted(x: torch.Tensor) -> Any:
+                nonlocal packed
+                packed += 1
+                return pack(x)
+
+            self.pack_hook = counted
+
+    loop.save_on_cpu = Counting  # type: ignore[attr-defined]
+    if part := more.pop("part", 0):
+        hyena.PART = staged.PART = part  # type: ignore[attr-defined]
+    few = {"steps": 3, "eval_every": 3, "checkpoint_every": 3, **more}
+    trained(world_of(rank, 1, 2, 1), genome, folder / "plain", **few)
+    assert not packed
+    trained(world_of(rank, 1, 2, 1), genome, folder / "offloaded", offload=True, **few)
+    assert packed > 3
+    if rank == 0:
+        weights, truth = (load_file(checkpoint.weights_path(folder / name, 3)) for name in ("offloaded", "plain"))
+        assert all(torch.equal(weights[name], truth[name]) for name in truth)
+        assert _numbers(folder / "offloaded") == _numbers(folder / "plain")
+
+
+@pytest.mark.parametrize("more", [{}, {"activation_checkpointing": "on"}, {"activation_checkpointing": "on", "part": 300}])
+def test_offloaded_activations_give_the_same_bits(tmp_path: Path, genome_file: Path, more: dict[str, Any]) -> None:
+    """On the CPU, where they are but copied, and with sharded parameters."""
+    run(2, tmp_path, _offloaded, str(genome_file), more)
+
+
+def test_there_is_nowhere_to_offload_to_from_a_cpu() -> None:
+    assert options.choose_offload("on", torch.device("cuda"))
+    assert not options.choose_offload("off", torch.device("cpu"))
+    with pytest.raises(ArgumentError, match=r"this run is on the CPU.*leave it out"):
+        options.choose_offload("on", torch.device("cpu"))
 
 
 @pytest.mark.slow
