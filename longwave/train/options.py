@@ -128,7 +128,7 @@ def common(task: str) -> list[Option]:
             "activation_checkpointing", "auto", "auto, on or off (default: auto, which is by size)", metavar="MODE"
         ),
         Option(
-            "offload_activations", "off", "on: keep activations of a GPU in the memory of the CPU (default: off)", metavar="MODE"
+            "offload_activations", "off", "on: keep activations of a GPU in the CPU's memory (default: off)", metavar="MODE"
         ),
         Option("eval_every", 0, "steps between validations (default: a tenth of all)", metavar="STEPS"),
         Option("checkpoint_every", 0, "steps between checkpoints (default: a fifth of all)", metavar="STEPS"),
