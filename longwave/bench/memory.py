@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import ctypes
 import gc
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ import torch
 
 _STATUS = Path("/proc/self/status")
 _CLEAR_REFS = Path("/proc/self/clear_refs")
+_MMAP_THRESHOLD, _LARGE_BLOCK_BYTES, _MOST_ON_THE_HEAP = -3, 2**18, 2**25
 _RESET_PEAK = "5"  # proc(5): writing 5 sets VmHWM, the peak of the resident set, back to the resident set
 
 
@@ -37,6 +39,24 @@ def peak_extra_bytes(call: Callable[[], Any], device: str = "cpu") -> int | None
         return max(0, _status_bytes("VmHWM") - before)
     except (OSError, LookupError):  # no Linux, or a /proc that may not be written
         return None
+
+
+@contextmanager
+def without_holes() -> Iterator[None]:
+    """Within, the C library gives large blocks back as they are freed: the resident set is then what is held, and not the holes
+    between blocks of other sizes. Elsewhere than with glibc nothing happens.
+
+    Source: mallopt(3).
+    """
+    mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
+    if mallopt is None or not hasattr(ctypes.CDLL(None), "gnu_get_libc_version"):
+        yield
+        return
+    mallopt(_MMAP_THRESHOLD, _LARGE_BLOCK_BYTES)
+    try:
+        yield
+    finally:
+        mallopt(_MMAP_THRESHOLD, _MOST_ON_THE_HEAP)  # where glibc's own adjustment ends
 
 
 def extra_bytes(call: Callable[[], Any], result_bytes: int, planned_bytes: int) -> int:
