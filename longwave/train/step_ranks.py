@@ -11,7 +11,7 @@ from typing import Any
 import torch
 import torch.distributed as dist
 
-from longwave.bench.memory import peak_extra_bytes
+from longwave.bench.memory import peak_extra_bytes, without_holes
 from longwave.distributed.processes import run_processes
 from longwave.errors import DataError
 from longwave.train import job, loop, options
@@ -98,7 +98,8 @@ def _measured(world: World, chosen: Options, rounds: int) -> RankSteps:
         values = step(number)
         first = first or values
         times.append(time.perf_counter() - began)
-    held = peak_extra_bytes(lambda: step(rounds + 1)) or 0
+    with without_holes():
+        held = peak_extra_bytes(lambda: step(rounds + 1)) or 0
     kept = sum(_bytes(x) for x in model.parameters())
     kept += sum(_bytes(x) for state in optimizer.state.values() for x in state.values() if isinstance(x, torch.Tensor))
     most = torch.tensor([1_000 * statistics.median(times[1:]), held, kept], dtype=torch.float64)
