@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import gc
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +12,7 @@ import torch
 
 _STATUS = Path("/proc/self/status")
 _CLEAR_REFS = Path("/proc/self/clear_refs")
-_MMAP_THRESHOLD, _LARGE_BLOCK_BYTES, _MOST_ON_THE_HEAP = -3, 2**18, 2**25
+_MMAP_THRESHOLD, _LARGE_BLOCK_BYTES = -3, 2**18
 _RESET_PEAK = "5"  # proc(5): writing 5 sets VmHWM, the peak of the resident set, back to the resident set
 
 
@@ -41,22 +40,16 @@ def peak_extra_bytes(call: Callable[[], Any], device: str = "cpu") -> int | None
         return None
 
 
-@contextmanager
-def without_holes() -> Iterator[None]:
-    """Within, the C library gives large blocks back as they are freed: the resident set is then what is held, and not the holes
-    between blocks of other sizes. Elsewhere than with glibc nothing happens.
+def give_large_blocks_back() -> None:
+    """From here to the end of the process, have the C library give large blocks back as they are freed: the resident set is then
+    what is held, and not the holes between blocks of other sizes. To be called before there are any; every step touches fresh
+    pages then, and is slower. Elsewhere than with glibc nothing happens.
 
     Source: mallopt(3).
     """
-    mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
-    if mallopt is None or not hasattr(ctypes.CDLL(None), "gnu_get_libc_version"):
-        yield
-        return
-    mallopt(_MMAP_THRESHOLD, _LARGE_BLOCK_BYTES)
-    try:
-        yield
-    finally:
-        mallopt(_MMAP_THRESHOLD, _MOST_ON_THE_HEAP)  # where glibc's own adjustment ends
+    library = ctypes.CDLL(None)
+    if hasattr(library, "gnu_get_libc_version"):
+        library.mallopt(_MMAP_THRESHOLD, _LARGE_BLOCK_BYTES)
 
 
 def extra_bytes(call: Callable[[], Any], result_bytes: int, planned_bytes: int) -> int:

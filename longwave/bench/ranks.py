@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from longwave import long_conv
-from longwave.bench.memory import peak_extra_bytes, without_holes
+from longwave.bench.memory import give_large_blocks_back, peak_extra_bytes
 from longwave.bench.tolerances import bound, relative_l2
 from longwave.errors import DataError
 
@@ -87,12 +87,17 @@ def measure(backends: Sequence[str], rounds: int, seconds: float) -> Iterator[Ra
     from longwave.distributed.processes import run_processes
 
     for world in WORLDS:
-        yield from run_processes(world, _every, rounds)
+        timed, held = (run_processes(world, _every, *given) for given in ((rounds, False), (1, True)))
+        for row, other in zip(timed, held, strict=True):
+            yield replace(row, measured_memory=other.measured_memory)
 
 
-def _every(rank: int, store: Any, rounds: int) -> list[RanksResult]:
+def _every(rank: int, store: Any, rounds: int, memory: bool) -> list[RanksResult]:
+    """Every case, in processes that are timed, or in such whose memory counts."""
     from longwave.distributed import mesh_of
 
+    if memory:
+        give_large_blocks_back()
     mesh = mesh_of(names=("cp",))["cp"]
     return [_measured(mesh, case, rounds) for case in CASES if mesh.size() > 1 or (case[3] == 1 and not case[4])]
 
@@ -150,8 +155,7 @@ def _measured(mesh: Any, case: tuple[int, int, str, int, float], rounds: int) ->
             "moving_ms": _median(mesh, lambda: forward(copied), rounds),
         }
         counted = _counted(forward)
-        with without_holes():
-            held = peak_extra_bytes(forward) or 0
+        held = peak_extra_bytes(forward) or 0
     with _played(link):
         times |= {"convolving_ms": _median(mesh, convolve, rounds), "step_ms": _median(mesh, step, rounds)}
     most = torch.tensor([error, float(counted), float(held)], dtype=torch.float64)

@@ -143,7 +143,9 @@ def _task(asked: Asked, world: World) -> Task:
             f"the run in {asked.out} was trained on other data than {task.about['source']} now holds; "
             "put the old file back, or start a new run in another --out"
         )
-    world.check(asked.chosen.batch, models.find_preset(asked.chosen.preset)[0], task)
+    chosen = asked.chosen
+    shorter = chosen.filter_length < chosen.context
+    world.check(chosen.batch, models.find_preset(chosen.preset)[0], short_filters=shorter)
     task.batches(0)  # refuses data without a window now, while nothing is written
     return task
 
@@ -243,7 +245,7 @@ def make_job(chosen: Options, task: Task, device: torch.device, world: World = A
         classes=dataclasses.asdict(task.classes) if task.classes else {}, own=chosen.own,
     )  # fmt: skip
     return loop.Job(
-        model=with_head(model, task.classes).to(device),
+        model=with_head(model, task.classes, **world.pooling()).to(device),
         batches=task.batches,
         validate=validate,
         metric=module.METRIC,

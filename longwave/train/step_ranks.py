@@ -5,13 +5,13 @@ from __future__ import annotations
 import statistics
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
 import torch.distributed as dist
 
-from longwave.bench.memory import peak_extra_bytes, without_holes
+from longwave.bench.memory import give_large_blocks_back, peak_extra_bytes
 from longwave.distributed.processes import run_processes
 from longwave.errors import DataError
 from longwave.train import job, loop, options
@@ -65,15 +65,18 @@ def measure(chosen: Options, rounds: int) -> Iterator[RankSteps]:
     truth: float | None = None
     for count, meshes in MESHES.items():
         fitting = [sizes for sizes in meshes if chosen.batch % (sizes.dp * sizes.fsdp) == 0]
-        rows: list[RankSteps] = run_processes(count, _every, chosen, fitting, rounds)
-        for row in rows:
+        timed, held = (run_processes(count, _every, chosen, fitting, *given) for given in ((rounds, False), (1, True)))
+        for row, other in zip(timed, held, strict=True):
             truth = row.bits if truth is None else truth
             if abs(row.bits - truth) > WITHIN * truth:
                 raise DataError(f"the first loss on {row.dp} x {row.fsdp} x {row.cp} ranks is {row.bits}, and of one {truth}")
-            yield row
+            yield replace(row, step_bytes=other.step_bytes)
 
 
-def _every(rank: int, store: dist.Store, chosen: Options, meshes: list[Sizes], rounds: int) -> list[RankSteps]:
+def _every(rank: int, store: dist.Store, chosen: Options, meshes: list[Sizes], rounds: int, memory: bool) -> list[RankSteps]:
+    """Every mesh, in processes that are timed, or in such whose memory counts."""
+    if memory:
+        give_large_blocks_back()
     pulse = Pulse(store, rank, dist.get_world_size())
     return [_measured(World(sizes, rank, pulse), chosen, rounds) for sizes in meshes]
 
@@ -98,8 +101,7 @@ def _measured(world: World, chosen: Options, rounds: int) -> RankSteps:
         values = step(number)
         first = first or values
         times.append(time.perf_counter() - began)
-    with without_holes():
-        held = peak_extra_bytes(lambda: step(rounds + 1)) or 0
+    held = peak_extra_bytes(lambda: step(rounds + 1)) or 0
     kept = sum(_bytes(x) for x in model.parameters())
     kept += sum(_bytes(x) for state in optimizer.state.values() for x in state.values() if isinstance(x, torch.Tensor))
     most = torch.tensor([1_000 * statistics.median(times[1:]), held, kept], dtype=torch.float64)

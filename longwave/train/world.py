@@ -11,6 +11,7 @@ import datetime
 import itertools
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, NamedTuple, TypeVar, cast
 
 import torch
@@ -23,11 +24,12 @@ from longwave.distributed import operators
 from longwave.distributed.agreement import Statement, agree
 from longwave.distributed.mesh import Ranks, laid_out
 from longwave.distributed.spans import shares
+from longwave.distributed.sums import summed
 from longwave.errors import ArgumentError, UnsupportedError
 from longwave.models import SequenceModel, available
 from longwave.train.heads import Trained, body_of
 from longwave.train.pulse import Pulse
-from longwave.train.task import IGNORE, Batch, Score, Task
+from longwave.train.task import IGNORE, Batch, Score
 
 T = TypeVar("T")
 
@@ -129,11 +131,11 @@ class World:
         shards = laid_out(device.type, kept, ("dp", "shard"), self.timeout)
         return dataclasses.replace(self, cp=split["cp"], shards=shards)
 
-    def check(self, batch: int, model: str, task: Task) -> None:
-        """Refuse what cannot be split so.
+    def check(self, batch: int, model: str, *, short_filters: bool = False) -> None:
+        """Refuse what cannot be split so; `short_filters`: whether the filters have fewer taps than a sequence has positions.
 
         Raises:
-            ArgumentError: the sequences of a batch cannot be dealt out evenly, or one answer is asked for a whole sequence.
+            ArgumentError: the sequences of a batch cannot be dealt out evenly, or filters would be others.
             UnsupportedError: the model does not read spans of sequences.
         """
         if batch % self.readers:
@@ -149,14 +151,21 @@ class World:
                 f"--cp {self.sizes.cp} splits sequences, and the model {model} does not read spans of them; choose one of "
                 f"{able}, or --dp and --fsdp"
             )
-        if task.classes is not None and task.classes.pool != "positions":
+        if short_filters and _model(model).follows:
             raise ArgumentError(
-                f"--cp {self.sizes.cp} splits sequences, and this task asks for one answer of a whole one; use --dp and --fsdp"
+                f"--cp {self.sizes.cp} gives the model {model} filters of --filter-length, and its own are as long as the "
+                "context; leave --filter-length out"
             )
 
     def operators(self) -> dict[str, Any]:
         """The arguments of a model that reads this process's spans."""
         return operators(self.cp) if self.cp is not None and self.sizes.cp > 1 else {}
+
+    def pooling(self) -> dict[str, Any]:
+        """The arguments of a head that answers once a sequence, of which this process reads a span."""
+        if self.cp is None or self.sizes.cp == 1:
+            return {}
+        return {"total": partial(summed, mesh=self.cp), "ends": self.rank % self.sizes.cp == self.sizes.cp - 1}
 
     def sharded(self, model: Trained) -> Trained:
         """The model with its parameters spread over the processes (in place); gradients are sums over all of them.
@@ -235,6 +244,8 @@ class World:
         lengths = shares(inputs.shape[1], self.sizes.cp)
         place = self.rank % self.sizes.cp
         span = slice(sum(lengths[:place]), sum(lengths[: place + 1]))
+        if targets.dim() == 1:  # one answer a sequence, which one process is asked for
+            return Batch(inputs[:, span], targets if place == 0 else torch.full_like(targets, IGNORE))
         return Batch(inputs[:, span], targets[:, span], batch.cu_seqlens)
 
 

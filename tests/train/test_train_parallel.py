@@ -26,7 +26,7 @@ from longwave.train import checkpoint, launch, loop, options, state, step_ranks
 from longwave.train.heads import with_head
 from longwave.train.interrupt import InterruptGuard
 from longwave.train.score import loss_nats, right_answers
-from longwave.train.task import IGNORE, Batch, Classes, Reads, Task
+from longwave.train.task import IGNORE, Batch, Classes
 from longwave.train.world import ALONE, Sizes, World
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="gloo is tested on Linux")
@@ -255,21 +255,16 @@ def test_rounds_ask_everything_once() -> None:
     assert sum(len(targets) for targets in asked) == 13
 
 
-def _task(pool: str | None) -> Task:
-    classes = None if pool is None else Classes(2, pool)
-    nothing: Any = None
-    return Task(Reads(), classes, {}, nothing, nothing, nothing, nothing)
-
-
 def test_what_cannot_be_split_is_refused() -> None:
     with pytest.raises(ArgumentError, match="--batch 3 cannot be dealt out to --dp 2 x --fsdp 2"):
-        World(Sizes(2, 2, 1)).check(3, "hyena", _task(None))
-    with pytest.raises(UnsupportedError, match=r"h3 does not read spans.*hyena"):
-        World(Sizes(1, 1, 2)).check(2, "h3", _task(None))
-    with pytest.raises(ArgumentError, match="one answer"):
-        World(Sizes(1, 1, 2)).check(2, "hyena", _task("mean"))
-    World(Sizes(1, 1, 2)).check(1, "hyena", _task("positions"))
-    ALONE.check(1, "h3", _task("mean"))
+        World(Sizes(2, 2, 1)).check(3, "hyena")
+    with pytest.raises(UnsupportedError, match=r"s5 does not read spans.*h3, hyena"):
+        World(Sizes(1, 1, 2)).check(2, "s5")
+    with pytest.raises(ArgumentError, match="its own are as long as the context; leave --filter-length out"):
+        World(Sizes(1, 1, 2)).check(2, "h3", short_filters=True)
+    World(Sizes(1, 1, 2)).check(2, "hyena", short_filters=True)
+    World(Sizes(1, 1, 2)).check(1, "hyena")
+    ALONE.check(1, "h3")
 
 
 @pytest.mark.parametrize(
@@ -355,6 +350,40 @@ def _sharded_gradients(rank: int, folder: Path, names: Sequence[str]) -> None:
             scale = gradient.abs().max().item()
             torch.testing.assert_close(together[key], gradient, rtol=1e-6, atol=1e-9 * max(scale, 1.0), msg=f"{name} {key}")
         assert any(gradient.abs().max() > 0 for gradient in alone.values())
+
+
+def _one_answer(rank: int, folder: Path, cases: Sequence[tuple[str, str]]) -> None:
+    """Loss, right answers and gradients of a head over a sequence whose spans two processes read."""
+    world = world_of(rank, 1, 1, 2).meet(torch.device("cpu"))
+    generator = torch.Generator().manual_seed(1)
+    batch = Batch(torch.randint(0, 5, (3, 33), generator=generator), torch.randint(0, 4, (3,), generator=generator))
+    for name, pool in cases:
+        (config, *_) = models.find(name).PRESETS.values()
+        config = dataclasses.replace(config, vocabulary=5, predicted=0, values=0, filter_length=33)
+        found: list[tuple[float, int, dict[str, torch.Tensor]]] = []
+        for several in (False, True):
+            torch.manual_seed(0)
+            handed, pooled = (world.operators(), world.pooling()) if several else ({}, {})
+            model = with_head(models.find(name).Model(config, **handed), Classes(4, pool), **pooled).double()
+            part = world.span(batch) if several else batch
+            nats, count, hidden = loss_nats(model, part, autocast=False)
+            right = right_answers(model, hidden.detach(), part.targets)
+            nats.backward()
+            gradients = {key: p.grad for key, p in model.named_parameters() if p.grad is not None}
+            if several:
+                count, right, nats = world.sum(count), world.sum(right), world.sum(nats)
+                gradients = {key: world.sum(gradients.get(key, torch.zeros_like(p))) for key, p in model.named_parameters()}
+            assert count == 3
+            found.append((nats.item(), int(right), gradients))
+        alone, together = found
+        assert together[:2] == (pytest.approx(alone[0], rel=1e-12), alone[1])
+        for key, gradient in alone[2].items():
+            torch.testing.assert_close(together[2][key], gradient, rtol=1e-8, atol=1e-10, msg=f"{name} {pool} {key}")
+        assert any(gradient.abs().max() > 1e-6 for gradient in alone[2].values())
+
+
+def test_heads_of_whole_sequences_read_spans(tmp_path: Path) -> None:
+    run(2, tmp_path, _one_answer, [("hyena", "mean"), ("hyena", "last"), ("s4d", "mean"), ("h3", "last")])
 
 
 @pytest.mark.slow

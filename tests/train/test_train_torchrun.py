@@ -176,7 +176,7 @@ def test_interrupted_processes_save_and_say_how_to_go_on(tmp_path: Path, launch:
     [
         (("--cp", "2", "--dp", "2"), "does not fit the number of processes: 2 processes were started; start 4"),
         (("--batch", "3"), "training on rank 0 of 2: --batch 3 cannot be dealt out"),
-        (("--preset", "h3-tiny", "--cp", "2"), "the model h3 does not read spans"),
+        (("--preset", "s5-tiny", "--cp", "2"), "the model s5 does not read spans"),
         (("--steps", "$RANK"), "--steps must be at least 1"),
         (("--device", "cuda:0"), "--device cuda:0 names one GPU for 2 processes"),
         (("--packed", "on"), "genome.fa.fai cannot be written"),
