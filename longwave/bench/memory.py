@@ -41,9 +41,9 @@ def peak_extra_bytes(call: Callable[[], Any], device: str = "cpu") -> int | None
 
 
 def give_large_blocks_back() -> None:
-    """From here to the end of the process, have the C library give large blocks back as they are freed: the resident set is then
-    what is held, and not the holes between blocks of other sizes. To be called before there are any; every step touches fresh
-    pages then, and is slower. Elsewhere than with glibc nothing happens.
+    """From here to the end of the process, have the C library give large blocks back as they are freed: the resident set is
+    then what is held, and not the holes between blocks of other sizes. To be called before there are any; what is computed
+    touches fresh pages then, and is slower. Elsewhere than with glibc nothing happens.
 
     Source: mallopt(3).
     """

@@ -186,7 +186,7 @@ def memory(choice: Choice, local: Plan) -> tuple[int, int]:
     q, item = choice.question, dtypes.named(choice.question.dtype).itemsize
     span = item * q.batch * q.channels * max(q.lengths)
     given = span * (1 + q.pregate + q.postgate) + _filters(q)
-    if len(q.lengths) == 1:
+    if len(q.lengths) == 1 and q.method == "auto":  # which is `long_conv`; a rank that is told to sends to itself
         return given + span + local.scratch_bytes, 0
     if choice.method != ALL_TO_ALL:
         halo = choice.bytes
