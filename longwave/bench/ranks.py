@@ -4,19 +4,17 @@ communication is hidden behind the convolutions."""
 from __future__ import annotations
 
 import statistics
-import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from longwave import long_conv
-from longwave.bench.memory import peak_extra_bytes
+from longwave.bench.memory import give_large_blocks_back, peak_extra_bytes
 from longwave.bench.tolerances import bound, relative_l2
 from longwave.errors import DataError
 
@@ -86,33 +84,22 @@ def measure(backends: Sequence[str], rounds: int, seconds: float) -> Iterator[Ra
 
     Raises DataError where a result is outside of its bound, or a process ended early: nothing wrong is timed.
     """
-    context = torch.multiprocessing.get_context("spawn")
+    from longwave.distributed.processes import run_processes
+
     for world in WORLDS:
-        with tempfile.TemporaryDirectory() as folder:
-            processes = [context.Process(target=_work, args=(rank, world, folder, rounds)) for rank in range(world)]
-            for process in processes:
-                process.start()
-            for process in processes:
-                process.join()
-            result = Path(folder) / "result"
-            if not result.exists() or any(process.exitcode for process in processes):
-                raise DataError(f"a measurement on {world} ranks ended early; see what its processes said")
-            yield from torch.load(result, weights_only=False)
+        timed, held = (run_processes(world, _every, *given) for given in ((rounds, False), (1, True)))
+        for row, other in zip(timed, held, strict=True):
+            yield replace(row, measured_memory=other.measured_memory)
 
 
-def _work(rank: int, world: int, folder: str, rounds: int) -> None:
-    import torch.distributed as dist
-
+def _every(rank: int, store: Any, rounds: int, memory: bool) -> list[RanksResult]:
+    """Every case, in processes that are timed, or in such whose memory counts."""
     from longwave.distributed import mesh_of
 
-    torch.set_num_threads(1)
-    dist.init_process_group("gloo", init_method=f"file://{folder}/meeting", rank=rank, world_size=world)
-    mesh = mesh_of(names=("cp",))
-    found = [_measured(mesh["cp"], case, rounds) for case in CASES if world > 1 or (case[3] == 1 and not case[4])]
-    if rank == 0:
-        torch.save(found, Path(folder) / "result")
-    dist.barrier()
-    dist.destroy_process_group()
+    if memory:
+        give_large_blocks_back()
+    mesh = mesh_of(names=("cp",))["cp"]
+    return [_measured(mesh, case, rounds) for case in CASES if mesh.size() > 1 or (case[3] == 1 and not case[4])]
 
 
 def _measured(mesh: Any, case: tuple[int, int, str, int, float], rounds: int) -> RanksResult:

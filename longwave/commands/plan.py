@@ -1,4 +1,4 @@
-"""`longwave plan`: what `long_conv` would do with tensors of these shapes, and why."""
+"""`longwave plan`: what `long_conv` would do with tensors of these shapes, and why; or what a training step would hold."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from longwave.checks import LAYOUTS
 from longwave.errors import ArgumentError
 from longwave.lowering import MODES, PRECISIONS
 
-HELP = "explain what long_conv would do: backend, algorithm, memory, predicted time"
+HELP = "explain what long_conv would do (backend, algorithm, memory, predicted time), or a training step of a preset"
 DTYPES = ("float64", "float32", "bfloat16", "float16", "complex64", "complex128")
 
 
@@ -34,6 +34,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--backend", default="auto", help="auto, or a backend by name")
     parser.add_argument("--ranks", type=int, default=1, help="split the length over so many processes (default 1)")
     parser.add_argument("--interconnect", type=float, default=50.0, metavar="GB/S", help="that reach a rank (default 50)")
+    parser.add_argument("--preset", help="plan a training step of this Hyena preset instead: --batch sequences of --length")
+    parser.add_argument("--dp", type=int, default=1, metavar="RANKS", help="of --ranks and --preset: copies of the model")
+    parser.add_argument("--fsdp", type=int, default=1, metavar="RANKS", help="of --ranks and --preset: shards of the model")
+    parser.add_argument("--activation-checkpointing", action="store_true", help="with --preset: blocks are computed twice")
     parser.add_argument("--method", default="auto", help="of --ranks: auto, all_to_all or halo")
 
 
@@ -42,6 +46,8 @@ def run(args: argparse.Namespace) -> int:
 
     import longwave
 
+    if args.preset is not None:
+        return _step(args)
     if args.dtype not in DTYPES:
         raise ArgumentError(f"--dtype {args.dtype} is unknown; choose one of {', '.join(DTYPES)}")
     taps = args.length if args.taps is None else args.taps
@@ -71,6 +77,25 @@ def run(args: argparse.Namespace) -> int:
 
         among = {"ranks": args.ranks, "interconnect_gb_s": args.interconnect, "method": args.method}
         print(distributed.plan(u_shape, k_shape, **among, **options))
+    return 0
+
+
+def _step(args: argparse.Namespace) -> int:
+    """What --dp and --fsdp leave of the ranks share sequences, as they share the length of a convolution."""
+    from longwave.train import step_plan
+    from longwave.train.world import Sizes
+
+    cp = args.ranks // max(args.dp * args.fsdp, 1)
+    if min(args.ranks, args.dp, args.fsdp) < 1 or args.dp * args.fsdp * cp != args.ranks:
+        raise ArgumentError(
+            f"--dp {args.dp} x --fsdp {args.fsdp} does not divide --ranks {args.ranks}; give sizes whose product does"
+        )
+    print(
+        step_plan.plan(
+            args.preset, args.length, args.batch, Sizes(args.dp, args.fsdp, cp),
+            checkpointing=args.activation_checkpointing, interconnect_gb_s=args.interconnect,
+        )
+    )  # fmt: skip
     return 0
 
 

@@ -31,7 +31,10 @@ def _add_processes(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--fsdp", type=int, metavar="RANKS", help="of other sequences, with shards of the model (default: 1)")
     parser.add_argument("--cp", type=int, metavar="RANKS", help="that share each sequence, a span each (default: 1)")
     parser.add_argument(
-        "--timeout", type=float, metavar="SECONDS", help="after which waiting for another process ends (default: 120)"
+        "--timeout",
+        type=float,
+        metavar="SECONDS",
+        help="after which a collective ends that another process does not join (120)",
     )
 
 

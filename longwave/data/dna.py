@@ -18,6 +18,7 @@ import numpy.typing as npt
 import torch
 
 from longwave.data.codes import UNKNOWN, Codes, Record, check_codes, unknown_runs
+from longwave.data.examples import EVERY
 from longwave.errors import ArgumentError, DataError
 
 Starts = npt.NDArray[np.int64]
@@ -155,11 +156,12 @@ class Windows:
         if not self.count:
             raise DataError(f"all {codes.size:,} bases to train on are N; give DNA with known bases")
 
-    def batch(self, step: int) -> torch.Tensor:
+    def batch(self, step: int, rows: slice = EVERY) -> torch.Tensor:
         """The windows of one step.
 
         Args:
             step: ≥ 0.
+            rows: of the batch, those that are made.
 
         Returns:
             (batch_size, context + 1) uint8, 0…4, on the CPU: `[:, :-1]` are the inputs and `[:, 1:]` the targets.
@@ -167,15 +169,15 @@ class Windows:
         Raises:
             ArgumentError: a negative step.
         """
-        return torch.from_numpy(np.stack([self.codes[start : start + self.context + 1] for start in self._starts(step)]))
+        return torch.from_numpy(np.stack([self.codes[start : start + self.context + 1] for start in self._starts(step)[rows]]))
 
-    def documents(self, step: int) -> torch.Tensor | None:
+    def documents(self, step: int, rows: slice = EVERY) -> torch.Tensor | None:
         """Where records begin in the inputs of a step's windows, as the function of this name returns it.
 
         Raises:
             ArgumentError: a negative step.
         """
-        return documents(self._starts(step), self.context, self.records)
+        return documents(self._starts(step)[rows], self.context, self.records)
 
     def _starts(self, step: int) -> list[int]:
         if step < 0:

@@ -20,6 +20,9 @@ from longwave.errors import ArgumentError, DataError
 IGNORE = -100
 """The label of what is not asked: it enters no loss and no score."""
 
+EVERY = slice(None)
+"""All rows of a batch: what is made of it where nobody else makes the rest."""
+
 
 @dataclass(frozen=True, eq=False)
 class Examples:
@@ -50,7 +53,7 @@ class Examples:
         at = torch.from_numpy(np.ascontiguousarray(indices))
         return Examples(self.inputs[at], self.labels[at])
 
-    def batch(self, step: int, size: int, seed: int = 0, rank: int = 0) -> Examples:
+    def batch(self, step: int, size: int, seed: int = 0, rank: int = 0, rows: slice = EVERY) -> Examples:
         """The examples of one step: all in one random order, then all in another, …
 
         Where an example has one class, an order has the classes in turns, as often as they occur: what all examples of a batch
@@ -60,12 +63,13 @@ class Examples:
             step: ≥ 0.
             size: examples in a batch, ≥ 1; a batch may go over the end of an order into the next.
             seed, rank: ≥ 0.
+            rows: those of the batch that are made.
 
         Raises:
             ArgumentError: a number is out of range.
         """
         check_batch(step, size)
-        places = np.arange(step * size, (step + 1) * size)
+        places = np.arange(step * size, (step + 1) * size)[rows]
         epochs = places // len(self)
         orders = {int(epoch): self._in_turns(draws.order(len(self), seed, int(epoch), rank)) for epoch in np.unique(epochs)}
         at = [orders[epoch][place] for epoch, place in zip(epochs.tolist(), (places % len(self)).tolist(), strict=True)]
@@ -96,8 +100,9 @@ class Examples:
 class Source(Protocol):
     """What is trained on."""
 
-    def batch(self, step: int, size: int, seed: int = 0, rank: int = 0) -> Examples:
-        """`size` examples: a function of its arguments alone. Raises ArgumentError for a number out of range."""
+    def batch(self, step: int, size: int, seed: int = 0, rank: int = 0, rows: slice = EVERY) -> Examples:
+        """`size` examples, or those `rows` of them: a function of its arguments alone. Raises ArgumentError for a number out of
+        range."""
 
 
 class HeldOut(Protocol):

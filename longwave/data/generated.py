@@ -11,7 +11,7 @@ from typing import Protocol
 
 import torch
 
-from longwave.data.examples import Examples, Split, check_batch
+from longwave.data.examples import EVERY, Examples, Split, check_batch
 from longwave.errors import ArgumentError
 
 CHUNK = 16
@@ -20,8 +20,8 @@ CHUNK = 16
 class Draw(Protocol):
     """A generator of examples."""
 
-    def __call__(self, size: int, seed: int, step: int, rank: int = 0, part: str = "train") -> Examples:
-        """`size` examples: a function of the arguments alone."""
+    def __call__(self, size: int, seed: int, step: int, rank: int = 0, part: str = "train", rows: slice = EVERY) -> Examples:
+        """`size` examples, or those `rows` of them: a function of the arguments alone."""
 
 
 @dataclass(frozen=True)
@@ -30,10 +30,10 @@ class Drawn:
 
     draw: Draw
 
-    def batch(self, step: int, size: int, seed: int = 0, rank: int = 0) -> Examples:
-        """`size` examples; Raises ArgumentError for a number out of range."""
+    def batch(self, step: int, size: int, seed: int = 0, rank: int = 0, rows: slice = EVERY) -> Examples:
+        """`size` examples, or `rows` of them; Raises ArgumentError for a number out of range."""
         check_batch(step, size)
-        return self.draw(size, seed, step, rank)
+        return self.draw(size, seed, step, rank, rows=rows)
 
 
 @dataclass(frozen=True)

@@ -25,7 +25,7 @@ import torch
 
 from longwave.data import draws
 from longwave.data.codes import ALPHABET, UNKNOWN, Codes, encode, reverse_complement
-from longwave.data.examples import IGNORE, Examples, Split, check_batch
+from longwave.data.examples import EVERY, IGNORE, Examples, Split, check_batch
 from longwave.data.packages import fetched
 from longwave.errors import ArgumentError, DataError
 
@@ -173,10 +173,10 @@ class GeneWindows:
         self._counts = np.array([max(gene.codes.size - length + 1, 1) for gene in genes], dtype=np.int64)
         self._weights = np.cumsum([gene.codes.size for gene in genes], dtype=np.int64)
 
-    def batch(self, step: int, size: int, seed: int = 0, rank: int = 0) -> Examples:
-        """`size` windows; Raises ArgumentError for a number out of range."""
+    def batch(self, step: int, size: int, seed: int = 0, rank: int = 0, rows: slice = EVERY) -> Examples:
+        """`size` windows, or `rows` of them; Raises ArgumentError for a number out of range."""
         check_batch(step, size)
-        drawn = draws.words(2 * size, seed, step, rank).reshape(2, size)
+        drawn = draws.words(2 * size, seed, step, rank).reshape(2, size)[:, rows]
         which = np.searchsorted(self._weights, draws.below(int(self._weights[-1]), drawn[0]), side="right")
         starts = (draws.unit(drawn[1]) * self._counts[which]).astype(np.int64)
         return _windows(

@@ -9,7 +9,10 @@ Source: http://www.htslib.org/doc/faidx.html
 
 from __future__ import annotations
 
+import contextlib
 import os
+import uuid
+from collections.abc import Iterable
 from pathlib import Path
 from typing import NamedTuple
 
@@ -112,17 +115,46 @@ def _kept(path: Path, status: os.stat_result) -> tuple[IndexedRecord, ...] | Non
     return records if _byte(records[-1], records[-1].bases - 1) < status.st_size else None
 
 
+def leave_index(path: str | os.PathLike[str]) -> None:
+    """Have the index stand beside the file: what one process does before several open it.
+
+    Raises:
+        DataError: as `IndexedFasta` does, or it cannot be written there.
+    """
+    file = Path(path)
+    try:
+        if _kept(file, file.stat()) is not None:
+            return
+        records = _Scan(file).records()
+    except OSError as error:
+        raise DataError(f"cannot read {path}: {error.strerror or error}; give the path of a plain FASTA file") from error
+    try:
+        _leave(file, records)
+    except OSError as error:
+        raise DataError(
+            f"the index {_index_path(file)} cannot be written ({error.strerror or error}), and every process would make its "
+            "own; link the file into a folder that can be written to, or have `samtools faidx` make the index"
+        ) from error
+
+
 def _made(path: Path) -> tuple[IndexedRecord, ...]:
     """The index of the file, which is also left beside it where that can be written."""
     records = _Scan(path).records()
+    with contextlib.suppress(OSError):  # a folder that cannot be written to: the index is made again the next time
+        _leave(path, records)
+    return records
+
+
+def _leave(path: Path, records: Iterable[IndexedRecord]) -> None:
+    """Whole or not at all, whoever else does the same. Raises OSError."""
     text = "".join("\t".join(map(str, record)) + "\n" for record in records)
-    temporary = path.with_name(f".{path.name}.fai.{os.getpid()}")
+    temporary = path.with_name(f".{path.name}.fai.{uuid.uuid4().hex}")
     try:
         temporary.write_text(text, encoding="utf-8")
         temporary.replace(_index_path(path))
-    except OSError:  # a folder that cannot be written to: the index is made again the next time
+    except OSError:
         temporary.unlink(missing_ok=True)
-    return records
+        raise
 
 
 class _Scan:

@@ -25,7 +25,7 @@ import numpy.typing as npt
 import torch
 
 from longwave.data import draws, mnist
-from longwave.data.examples import Examples, Split
+from longwave.data.examples import EVERY, Examples, Split
 from longwave.data.generated import generated
 from longwave.errors import ArgumentError, MissingDependencyError
 
@@ -83,15 +83,16 @@ def videos(
     step: int,
     rank: int = 0,
     part: str = "train",
+    rows: slice = EVERY,
     *,
     digits: Mapping[str, Images],
     length: int,
     side: int,
     moving: int,
 ) -> Examples:
-    """`size` videos of `length` frames: a function of the arguments alone; the module says which."""
+    """`size` videos of `length` frames, or `rows` of them: a function of the arguments alone; the module says which."""
     shapes = digits[part]
-    drawn = draws.words(size * moving * 4, seed, step, rank, part).reshape(4, size, moving)
+    drawn = draws.words(size * moving * 4, seed, step, rank, part).reshape(4, size, moving)[:, rows]
     which = draws.below(len(shapes), drawn[0])
     room, d = side - shapes.shape[1], shapes.shape[1]
     turn = 2 * np.pi * draws.unit(drawn[1])
@@ -100,12 +101,12 @@ def videos(
     times = np.arange(length + 1)
     flown = (start[..., None] + velocity[..., None] * times) % (2 * room)
     corner = np.minimum(flown, 2 * room - flown).astype(np.int64)  # (2, size, moving, length + 1)
-    frames = np.zeros((size, length + 1, side, side), dtype=np.uint8)
-    video, time, across = np.arange(size)[:, None, None, None], times[:, None, None], np.arange(d)
+    frames = np.zeros((len(which), length + 1, side, side), dtype=np.uint8)
+    video, time, across = np.arange(len(which))[:, None, None, None], times[:, None, None], np.arange(d)
     for digit in range(moving):
         y, x = corner[0, :, digit, :, None, None] + across[:, None], corner[1, :, digit, :, None, None] + across
         frames[video, time, y, x] |= shapes[which[:, digit], None]
-    flat = torch.from_numpy(frames.reshape(size, length + 1, side * side))
+    flat = torch.from_numpy(frames.reshape(len(which), length + 1, side * side))
     return Examples(flat[:, :-1].float(), flat[:, 1:].long())
 
 

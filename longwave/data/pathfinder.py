@@ -31,7 +31,7 @@ import numpy.typing as npt
 import torch
 
 from longwave.data import draws
-from longwave.data.examples import Examples, Split
+from longwave.data.examples import EVERY, Examples, Split
 from longwave.data.generated import generated
 from longwave.errors import ArgumentError, DataError, MissingDependencyError
 
@@ -124,13 +124,16 @@ def geometry(side: int) -> Geometry:
     return GEOMETRIES[side]
 
 
-def batch(size: int, seed: int, step: int, rank: int = 0, part: str = "train", *, side: int = 32) -> Examples:
+def batch(
+    size: int, seed: int, step: int, rank: int = 0, part: str = "train", rows: slice = EVERY, *, side: int = 32
+) -> Examples:
     """`size` images, half of either label (one more of either where `size` is odd): a function of the arguments alone.
 
     Args:
         size: ≥ 1.
         seed, step, rank: ≥ 0.
         part: "train", "validation" or "test".
+        rows: those that are made.
         side: 32, 64, 128, 256 or 512.
 
     Returns:
@@ -143,8 +146,9 @@ def batch(size: int, seed: int, step: int, rank: int = 0, part: str = "train", *
     keys, order = draws.words(2 * size + 1, seed, step, rank, part)[:-1].reshape(2, size)
     flip = int(draws.words(2 * size + 1, seed, step, rank, part)[-1] & np.uint64(1))
     labels = (np.argsort(np.argsort(order, kind="stable"), kind="stable") + flip) % 2
-    images = [_draw(keys[at : at + _CHUNK], labels[at : at + _CHUNK], side) for at in range(0, size, _CHUNK)]
-    pixels = torch.from_numpy(np.concatenate(images)).reshape(size, side * side, 1)
+    keys, labels = keys[rows], labels[rows]
+    images = [_draw(keys[at : at + _CHUNK], labels[at : at + _CHUNK], side) for at in range(0, len(keys), _CHUNK)]
+    pixels = torch.from_numpy(np.concatenate(images)).reshape(len(keys), side * side, 1)
     return Examples(2 * pixels - 1, torch.from_numpy(labels))
 
 

@@ -21,7 +21,7 @@ import numpy as np
 import torch
 
 from longwave.data import draws
-from longwave.data.examples import IGNORE, Examples, Split
+from longwave.data.examples import EVERY, IGNORE, Examples, Split
 from longwave.data.generated import generated
 from longwave.errors import ArgumentError
 
@@ -71,25 +71,25 @@ def load_induction(length: int = 30, vocabulary: int = 20, held_out: int = 1_000
 
 
 def associative_recall(
-    size: int, seed: int, step: int, rank: int = 0, part: str = "train", *, length: int, vocabulary: int
+    size: int, seed: int, step: int, rank: int = 0, part: str = "train", rows: slice = EVERY, *, length: int, vocabulary: int
 ) -> Examples:
-    """`size` sequences of `length` tokens: a function of the arguments alone; the module says which."""
+    """`size` sequences of `length` tokens, or `rows` of them: a function of the arguments alone; the module says which."""
     pairs, keys, cut = length // 2, vocabulary // 2, 1 - length % 2
-    drawn = draws.words(size * (pairs + keys + 1), seed, step, rank, part).reshape(size, -1)
+    drawn = draws.words(size * (pairs + keys + 1), seed, step, rank, part).reshape(size, -1)[rows]
     key = draws.below(keys, drawn[:, :pairs])
     value_of = keys + draws.below(keys, drawn[:, pairs : pairs + keys])
     value = np.take_along_axis(value_of, key, axis=1)
-    said = np.stack([key, value], axis=2).reshape(size, -1)[:, cut:]
+    said = np.stack([key, value], axis=2).reshape(len(key), -1)[:, cut:]
     # A key that was cut off is not asked for: nothing before its value would tell.
     asked = np.take_along_axis(key, cut + draws.below(pairs - cut, drawn[:, -1:]), axis=1)
     return _examples(np.concatenate([said, asked], axis=1), np.take_along_axis(value_of, asked, axis=1))
 
 
 def induction_heads(
-    size: int, seed: int, step: int, rank: int = 0, part: str = "train", *, length: int, vocabulary: int
+    size: int, seed: int, step: int, rank: int = 0, part: str = "train", rows: slice = EVERY, *, length: int, vocabulary: int
 ) -> Examples:
-    """`size` sequences of `length` tokens: a function of the arguments alone; the module says which."""
-    drawn = draws.words(size * (length + 1), seed, step, rank, part).reshape(size, -1)
+    """`size` sequences of `length` tokens, or `rows` of them: a function of the arguments alone; the module says which."""
+    drawn = draws.words(size * (length + 1), seed, step, rank, part).reshape(size, -1)[rows]
     tokens = draws.below(vocabulary - 1, drawn[:, :length])
     at = draws.below(length - 2, drawn[:, -1:])
     np.put_along_axis(tokens, at, vocabulary - 1, axis=1)

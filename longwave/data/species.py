@@ -19,7 +19,7 @@ import torch
 
 from longwave.data import draws
 from longwave.data.codes import ALPHABET, UNKNOWN, Codes
-from longwave.data.examples import Examples, Split, check_batch
+from longwave.data.examples import EVERY, Examples, Split, check_batch
 from longwave.data.fasta import read_fasta
 from longwave.data.packages import fetched
 from longwave.errors import ArgumentError, DataError
@@ -102,10 +102,10 @@ class LocusWindows:
                 )
             self.starts.append(np.asarray(starts, dtype=np.int64))
 
-    def batch(self, step: int, size: int, seed: int = 0, rank: int = 0) -> Examples:
-        """`size` windows; Raises ArgumentError for a number out of range."""
+    def batch(self, step: int, size: int, seed: int = 0, rank: int = 0, rows: slice = EVERY) -> Examples:
+        """`size` windows, or `rows` of them; Raises ArgumentError for a number out of range."""
         check_batch(step, size)
-        drawn = draws.words(2 * size, seed, step, rank).reshape(2, size)
+        drawn = draws.words(2 * size, seed, step, rank).reshape(2, size)[:, rows]
         loci = draws.below(len(self.loci), drawn[0])
         limits = np.array([len(starts) for starts in self.starts], dtype=np.int64)[loci]
         return self._windows(loci, (draws.unit(drawn[1]) * limits).astype(np.int64))

@@ -13,7 +13,7 @@ import numpy.typing as npt
 import torch
 
 from longwave.data import draws
-from longwave.data.examples import IGNORE, Examples, check_batch
+from longwave.data.examples import EVERY, IGNORE, Examples, check_batch
 from longwave.errors import ArgumentError, DataError
 
 Tokens = npt.NDArray[np.uint8]
@@ -83,10 +83,10 @@ class TokenWindows:
         self.pieces, self.length, self.ask = [piece for piece in pieces if piece.size > length], length, ask
         self._ends = np.cumsum([piece.size - length for piece in self.pieces], dtype=np.int64)
 
-    def batch(self, step: int, size: int, seed: int = 0, rank: int = 0) -> Examples:
-        """`size` windows; Raises ArgumentError for a number out of range."""
+    def batch(self, step: int, size: int, seed: int = 0, rank: int = 0, rows: slice = EVERY) -> Examples:
+        """`size` windows, or `rows` of them; Raises ArgumentError for a number out of range."""
         check_batch(step, size)
-        words = draws.words(size * (self.length + 1), seed, step, rank).reshape(size, self.length + 1)
+        words = draws.words(size * (self.length + 1), seed, step, rank).reshape(size, self.length + 1)[rows]
         at = draws.below(int(self._ends[-1]), words[:, -1])
         which = np.searchsorted(self._ends, at, side="right")
         ends = np.array([piece.size for piece in self.pieces], dtype=np.int64)[which] - (self._ends[which] - at) + 1

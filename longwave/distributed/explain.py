@@ -29,7 +29,8 @@ class ParallelPlan:
         local: the plan of what the busiest rank convolves.
         interconnect_gb_s: GB/s that reach a rank, as given.
         bytes_sent: that reach the busiest rank in a forward; a step (forward and backward) moves twice as many.
-        memory_bytes: of the busiest rank in a forward: spans, filters, what is on its way, and the convolution's own.
+        memory_bytes: of the busiest rank's tensors in a forward: spans, filters, what is on its way, and the convolution's own.
+            A C library that keeps holes between freed blocks holds more.
         kept_bytes: what is kept for backward, in memory beside the spans and the filters.
     """
 
@@ -181,18 +182,30 @@ def _filters(q: Question) -> int:
 
 
 def memory(choice: Choice, local: Plan) -> tuple[int, int]:
-    """In a forward, and what is kept for backward, in bytes on the busiest rank."""
+    """In a forward, and what is kept for backward, in bytes on the busiest rank: of tensors, as an allocator gives them out."""
     q, item = choice.question, dtypes.named(choice.question.dtype).itemsize
     span = item * q.batch * q.channels * max(q.lengths)
-    spans = span * (2 + q.pregate + q.postgate) + _filters(q)
-    if len(q.lengths) == 1:
-        return spans + local.scratch_bytes, 0
+    given = span * (1 + q.pregate + q.postgate) + _filters(q)
+    if len(q.lengths) == 1 and q.method == "auto":  # which is `long_conv`; a rank that is told to sends to itself
+        return given + span + local.scratch_bytes, 0
     if choice.method != ALL_TO_ALL:
         halo = choice.bytes
-        return spans + 2 * halo + local.scratch_bytes, halo
+        return given + span + 2 * halo + local.scratch_bytes, halo
     traveling = 1 if choice.gates_at_home else 1 + q.pregate + q.postgate
     shard = item * q.batch * max(map(sum, choice.shards.sizes)) * q.total
-    in_flight = min(2, choice.chunks) * (2 * traveling + 2) * shard // choice.chunks + local.scratch_bytes // choice.chunks
     product = span if choice.gates_at_home and q.pregate else 0
     kept = traveling * shard + (span * q.postgate if choice.gates_at_home else 0)
-    return spans + product + traveling * span + in_flight + span, kept
+    return given + product + _on_the_way(choice.chunks, traveling, span, shard, local.scratch_bytes), kept
+
+
+def _on_the_way(chunks: int, traveling: int, span: int, shard: int, scratch: int) -> int:
+    """The most that stands between the arguments and the result, itself counted: while the last chunk that overlaps is
+    convolved, when all have been sent back, or where they are put together. What was sent is held until its transfer has been
+    waited for, and by a thread of the process group a moment longer.
+    """
+    arrived, own = -(-shard // chunks), -(-span // chunks)
+    next_one = traveling * (arrived + own if chunks > 1 else own)
+    convolved = max(2 * traveling * arrived, (traveling + 1) * arrived + scratch)
+    not_sent = min(chunks - 1, 2) * arrived
+    overlapping = next_one + convolved + not_sent + max(chunks - 3, 0) * (arrived + own)
+    return max(overlapping, shard + span + arrived, 2 * span + 2 * arrived)

@@ -20,13 +20,15 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.utils.checkpoint import checkpoint
 
-from longwave.errors import ArgumentError
+from longwave.errors import ArgumentError, UnsupportedError
 from longwave.nn.decode import SequenceStream
 from longwave.nn.fsmn import WindowStream
 from longwave.nn.inputs import Inputs
 from longwave.nn.long_conv import LongConvOp
 from longwave.nn.residual import CHECKPOINT, ResidualBlock
+from longwave.nn.short_conv import ShortConvOp
 from longwave.ops.long_conv import long_conv
+from longwave.ops.short_conv import short_conv
 
 
 class SequenceModel(nn.Module):
@@ -39,8 +41,10 @@ class SequenceModel(nn.Module):
         config: the sizes.
         backend: the convolutions' backend; `auto` chooses.
         conv: the long convolution to call, with `longwave.long_conv`'s signature.
+        short: the short convolution to call, where the model has some, with `longwave.short_conv`'s signature.
+        split: whether inputs are spans of longer sequences, which both operators put together: filters then have
+            `filter_length` taps, however short a span is.
         activation_checkpointing: compute each block a second time in the backward pass instead of keeping its inside.
-        options: of the model's own `build`.
 
     Attributes:
         config: the sizes.
@@ -49,6 +53,8 @@ class SequenceModel(nn.Module):
         causal: whether a hidden state depends on inputs up to its own position alone, so that it can predict the next one.
         packs: whether it takes packed documents; what does not refuses `cu_seqlens`.
         splits: whether it takes `longwave.distributed.operators`, and then reads spans of sequences that are split over ranks.
+        follows: whether its filters are as long as the input, whatever `filter_length` is; with `split` they are not.
+        short, split: as they were given.
         max_length: positions of the longest input, or None where any goes.
         places: parts of a position, pixels of a frame, that a hidden state is of: d_model / places numbers each, one part's
             after the other's.
@@ -62,6 +68,7 @@ class SequenceModel(nn.Module):
     causal: bool = True
     packs: bool = True
     splits: bool = False
+    follows: bool = False
     max_length: int | None = None
     places: int = 1
     activation_checkpointing: bool
@@ -72,20 +79,24 @@ class SequenceModel(nn.Module):
         *,
         backend: str = "auto",
         conv: LongConvOp = long_conv,
+        short: ShortConvOp = short_conv,
+        split: bool = False,
         activation_checkpointing: bool = False,
-        **options: Any,
     ) -> None:
         super().__init__()
+        if split and not self.splits:
+            raise UnsupportedError(f"{type(self).__name__} does not read spans of sequences; give it whole ones")
         self.config, self.activation_checkpointing = config, activation_checkpointing
+        self.short, self.split = short, split
         self.inputs = self.reader(config)
-        self.build(config, backend, conv, **options)
+        self.build(config, backend, conv)
 
     def reader(self, config: Any) -> Inputs:
         """What is to become `inputs`."""
         return Inputs(config.d_model, vocabulary=config.vocabulary, values=config.values)
 
     def build(self, config: Any, backend: str, conv: LongConvOp) -> None:
-        """Make `blocks` and `norm`: the part that every model writes itself, with its own options if it has any."""
+        """Make `blocks` and `norm`: the part that every model writes itself."""
         raise NotImplementedError
 
     def forward(self, inputs: Tensor, *, cu_seqlens: Tensor | None = None) -> Tensor:

@@ -64,6 +64,9 @@ class H3LM(SequenceModel):
     cost that does not grow with the position.
     """
 
+    splits = True
+    follows = True
+
     def build(self, config: H3Config, backend: str, conv: LongConvOp) -> None:
         self.blocks = nn.ModuleList(
             ResidualBlock(
@@ -74,6 +77,8 @@ class H3LM(SequenceModel):
                     head_dim=config.head_dim,
                     backend=backend,
                     conv=conv,
+                    short=self.short,
+                    taps=config.filter_length if self.split else None,
                     spectrum=config.spectrum,
                     discretisation=config.discretisation,
                     dt_min=config.dt_min,

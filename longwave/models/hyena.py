@@ -27,7 +27,6 @@ from longwave.nn.long_conv import LongConvOp
 from longwave.nn.residual import ResidualBlock
 from longwave.nn.short_conv import ShortConvOp
 from longwave.nn.staged import in_stages
-from longwave.ops.short_conv import short_conv
 from longwave.ops.transforms import must_be_seen_through
 
 
@@ -118,19 +117,12 @@ class HyenaLM(SequenceModel):
     without holding all logits; `logits` is for short inputs. Inputs may be any length: no filter grows with them. Without
     gradients, a long one takes about 5 d_model values a position at its peak, whatever the number of layers; with them and
     `activation_checkpointing` about (layers + 7) · d_model.
-
-    Args:
-        short, split: the short convolution to call, and whether inputs are spans of longer sequences, as in `HyenaOperator`;
-            the others are those of `SequenceModel`.
     """
 
     splits = True
 
-    def build(
-        self, config: HyenaConfig, backend: str, conv: LongConvOp, *, short: ShortConvOp = short_conv, split: bool = False
-    ) -> None:
-        self.split = split
-        self.blocks = nn.ModuleList(_Block(config, backend, conv, short, split) for _ in range(config.layers))
+    def build(self, config: HyenaConfig, backend: str, conv: LongConvOp) -> None:
+        self.blocks = nn.ModuleList(_Block(config, backend, conv, self.short, self.split) for _ in range(config.layers))
         self.norm = nn.LayerNorm(config.d_model)
         initialise(self, keep=(HyenaFilter,))
 

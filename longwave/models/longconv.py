@@ -15,7 +15,7 @@ from dataclasses import dataclass
 
 from torch import nn
 
-from longwave.errors import ArgumentError
+from longwave.errors import ArgumentError, UnsupportedError
 from longwave.models import SequenceModel, check_config, initialise
 from longwave.nn.butterfly import ButterflyConv1d
 from longwave.nn.conv_glu import ConvGLU, FilterConv1d
@@ -80,7 +80,7 @@ PRESETS: dict[str, LongConvConfig] = {
 }
 
 
-def _block(config: LongConvConfig, backend: str, conv: LongConvOp) -> ResidualBlock:
+def _block(config: LongConvConfig, backend: str, conv: LongConvOp, split: bool) -> ResidualBlock:
     def make() -> SquashedFilter:
         return SquashedFilter(config.heads * config.d_model, config.filter_length, squash=config.squash, smooth=config.smooth)
 
@@ -89,7 +89,7 @@ def _block(config: LongConvConfig, backend: str, conv: LongConvOp) -> ResidualBl
     if config.butterfly:
         long = ButterflyConv1d(*filters, order=config.butterfly)
     else:
-        long = FilterConv1d(*filters, backend=backend, conv=conv)
+        long = FilterConv1d(*filters, backend=backend, conv=conv, split=split)
     return ResidualBlock(config.d_model, ConvGLU(config.d_model, long, heads=config.heads))
 
 
@@ -107,10 +107,14 @@ class LongConvModel(SequenceModel):
             Also an attribute.
     """
 
+    splits = True
+
     def build(self, config: LongConvConfig, backend: str, conv: LongConvOp) -> None:
+        if config.butterfly and self.split:
+            raise UnsupportedError("a learned transform sees whole sequences and cannot read spans of them; set butterfly to 0")
         self.causal, self.packs = not config.two_sided, not config.butterfly
         self.max_length = config.filter_length if config.butterfly else None
-        self.blocks = nn.ModuleList(_block(config, backend, conv) for _ in range(config.layers))
+        self.blocks = nn.ModuleList(_block(config, backend, conv, self.split) for _ in range(config.layers))
         self.norm = nn.LayerNorm(config.d_model)
         initialise(self, keep=(ConvGLU,))
 

@@ -23,6 +23,7 @@ from longwave.nn.filters import HyenaFilter
 from longwave.nn.long_conv import LongConvOp
 from longwave.nn.monarch import MonarchLinear
 from longwave.nn.monarch_mixer import MonarchMixer
+from longwave.nn.short_conv import ShortConvOp
 
 
 @dataclass(frozen=True)
@@ -77,7 +78,7 @@ class _Norm(nn.LayerNorm):
 
 
 class _Block(nn.Module):
-    def __init__(self, config: M2BertConfig, backend: str, conv: LongConvOp) -> None:
+    def __init__(self, config: M2BertConfig, backend: str, conv: LongConvOp, short: ShortConvOp, split: bool) -> None:
         super().__init__()
         self.mixer = MonarchMixer(
             config.d_model,
@@ -87,6 +88,8 @@ class _Block(nn.Module):
             filter_options=filter_options(config),
             backend=backend,
             conv=conv,
+            short=short,
+            split=split,
         )
         d, d_inner, blocks, factors = config.d_model, config.d_inner, config.blocks, config.factors
         self.mlp_in = MonarchLinear(d, 2 * d_inner, blocks=blocks, factors=factors, bias=False)
@@ -111,10 +114,11 @@ class M2Bert(SequenceModel):
     """
 
     causal = False
+    splits = True
 
     def build(self, config: M2BertConfig, backend: str, conv: LongConvOp) -> None:
         self.input_norm = _Norm(config.d_model)
-        self.blocks = nn.ModuleList(_Block(config, backend, conv) for _ in range(config.layers))
+        self.blocks = nn.ModuleList(_Block(config, backend, conv, self.short, self.split) for _ in range(config.layers))
         self.norm = nn.Sequential(nn.Linear(config.d_model, config.d_model), nn.GELU(), _Norm(config.d_model))
         initialise(self, keep=(HyenaFilter, MonarchMixer))
 

@@ -59,13 +59,14 @@ PRESETS: dict[str, S4DConfig] = {
 }
 
 
-def _block(config: S4DConfig, backend: str, conv: LongConvOp) -> ResidualBlock:
+def _block(config: S4DConfig, backend: str, conv: LongConvOp, split: bool) -> ResidualBlock:
     mixer = S4D(
         config.d_model,
         config.state,
         two_sided=config.two_sided,
         backend=backend,
         conv=conv,
+        taps=config.filter_length if split else None,
         spectrum=config.spectrum,
         discretisation=config.discretisation,
         dt_min=config.dt_min,
@@ -80,9 +81,12 @@ class S4DModel(SequenceModel):
     Causal, and then it decodes by its own recurrence at a cost that does not grow with the position; or two-sided.
     """
 
+    splits = True
+    follows = True
+
     def build(self, config: S4DConfig, backend: str, conv: LongConvOp) -> None:
         self.causal = not config.two_sided
-        self.blocks = nn.ModuleList(_block(config, backend, conv) for _ in range(config.layers))
+        self.blocks = nn.ModuleList(_block(config, backend, conv, self.split) for _ in range(config.layers))
         self.norm = nn.LayerNorm(config.d_model)
         initialise(self, keep=(StateSpaceFilter, S4D))
 

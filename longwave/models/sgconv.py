@@ -65,7 +65,7 @@ PRESETS: dict[str, SGConvConfig] = {
 }
 
 
-def _block(config: SGConvConfig, backend: str, conv: LongConvOp) -> ResidualBlock:
+def _block(config: SGConvConfig, backend: str, conv: LongConvOp, split: bool) -> ResidualBlock:
     filters = [
         MultiScaleFilter(
             config.d_model,
@@ -76,7 +76,7 @@ def _block(config: SGConvConfig, backend: str, conv: LongConvOp) -> ResidualBloc
         )
         for _ in range(1 + config.two_sided)
     ]
-    long = FilterConv1d(*filters, backend=backend, conv=conv)
+    long = FilterConv1d(*filters, backend=backend, conv=conv, split=split)
     return ResidualBlock(config.d_model, ConvGLU(config.d_model, long))
 
 
@@ -86,9 +86,11 @@ class SGConvModel(SequenceModel):
     Causal, or with `two_sided` of what comes before and after.
     """
 
+    splits = True
+
     def build(self, config: SGConvConfig, backend: str, conv: LongConvOp) -> None:
         self.causal = not config.two_sided
-        self.blocks = nn.ModuleList(_block(config, backend, conv) for _ in range(config.layers))
+        self.blocks = nn.ModuleList(_block(config, backend, conv, self.split) for _ in range(config.layers))
         self.norm = nn.LayerNorm(config.d_model)
         initialise(self, keep=(ConvGLU,))
 

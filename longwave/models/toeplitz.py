@@ -65,14 +65,16 @@ class ToeplitzModel(SequenceModel):
         ArgumentError: heads do not divide d_model.
     """
 
+    splits = True
+
     def build(self, config: ToeplitzConfig, backend: str, conv: LongConvOp) -> None:
         self.causal = not config.two_sided
-        self.blocks = nn.ModuleList(_block(config, backend, conv) for _ in range(config.layers))
+        self.blocks = nn.ModuleList(_block(config, backend, conv, self.split) for _ in range(config.layers))
         self.norm = nn.LayerNorm(config.d_model)
         initialise(self)
 
 
-def _block(config: ToeplitzConfig, backend: str, conv: LongConvOp) -> ResidualBlock:
+def _block(config: ToeplitzConfig, backend: str, conv: LongConvOp, split: bool) -> ResidualBlock:
     mixer = ToeplitzAttention(
         config.d_model,
         config.filter_length,
@@ -81,6 +83,7 @@ def _block(config: ToeplitzConfig, backend: str, conv: LongConvOp) -> ResidualBl
         two_sided=config.two_sided,
         backend=backend,
         conv=conv,
+        split=split,
     )
     return ResidualBlock(config.d_model, mixer, d_inner=config.d_inner)
 

@@ -22,19 +22,28 @@ class FilterConv1d(nn.Module):
 
         y[b, t, h] = Σ_s k[h, s] · u[b, t - s, h] + D[h] · u[b, t, h]        (+ Σ_s k_rev[h, s] · u[b, t + s, h])
 
-    Filters are as long as the input, at most their `max_length`. Parameter (float32): `D` (channels,), N(0, 1).
+    Filters are as long as the input, at most their `max_length`; with `split` they have `max_length` taps. Parameter (float32):
+    `D` (channels,), N(0, 1).
 
     Args:
         filter: makes k: it has `channels` and `max_length`, and turns a number of taps into (channels, taps).
         filter_rev: makes k_rev, of what comes after; without it the convolution is causal.
         backend: the convolution's backend; `auto` chooses.
         conv: the operator to call; a replacement keeps the signature of `longwave.long_conv`.
+        split: whether inputs are spans of longer sequences, which `conv` puts together.
     """
 
     def __init__(
-        self, filter: nn.Module, filter_rev: nn.Module | None = None, *, backend: str = "auto", conv: LongConvOp = long_conv
+        self,
+        filter: nn.Module,
+        filter_rev: nn.Module | None = None,
+        *,
+        backend: str = "auto",
+        conv: LongConvOp = long_conv,
+        split: bool = False,
     ) -> None:
         super().__init__()
+        self.split = split
         self.filter, self.filter_rev, self.backend, self.conv = filter, filter_rev, backend, conv
         self.channels, self.max_length = cast(int, filter.channels), cast(int, filter.max_length)
         self.D = nn.Parameter(torch.randn(self.channels))
@@ -45,7 +54,7 @@ class FilterConv1d(nn.Module):
         Raises:
             ArgumentError: whatever `longwave.long_conv` refuses.
         """
-        taps = min(u.shape[1], self.max_length)
+        taps = self.max_length if self.split else min(u.shape[1], self.max_length)
         k_rev = None if self.filter_rev is None else self.filter_rev(taps)
         return self.conv(
             u, self.filter(taps), self.D, mode="causal", k_rev=k_rev, cu_seqlens=cu_seqlens, layout="BLH", backend=self.backend

@@ -10,10 +10,11 @@ from torch import Tensor, nn
 from longwave.errors import ArgumentError
 from longwave.nn.decode import LayerStream
 from longwave.nn.long_conv import LongConvOp
-from longwave.nn.short_conv import ShortConv1d
+from longwave.nn.short_conv import ShortConv1d, ShortConvOp
 from longwave.nn.state_space import StateSpaceFilter
 from longwave.ops.long_conv import long_conv
 from longwave.ops.recurrence import RecurrentStream
+from longwave.ops.short_conv import short_conv
 from longwave.ops.stream import Stream
 
 
@@ -32,6 +33,9 @@ class H3(nn.Module):
         head_dim: d; it divides d_model.
         backend: the convolution's backend; `auto` chooses.
         conv: the operator to call; a replacement keeps the signature of `longwave.long_conv`.
+        short: the short convolution to call; a replacement keeps the signature of `longwave.short_conv`.
+        taps: of the filters, whatever the input: those of whole sequences, where inputs are spans of them, which both operators
+            put together.
         filter_options: keywords of `StateSpaceFilter`.
 
     Raises:
@@ -48,15 +52,17 @@ class H3(nn.Module):
         head_dim: int = 1,
         backend: str = "auto",
         conv: LongConvOp = long_conv,
+        short: ShortConvOp = short_conv,
+        taps: int | None = None,
         **filter_options: str | float,
     ) -> None:
         super().__init__()
         if d_model < 1 or head_dim < 1 or d_model % head_dim:
             raise ArgumentError(f"H3 needs d_model >= 1 and a head_dim that divides it, but got {d_model} and {head_dim}")
         self.d_model, self.head_dim, self.heads = d_model, head_dim, d_model // head_dim
-        self.backend, self.conv = backend, conv
+        self.backend, self.conv, self.taps = backend, conv, taps
         self.in_proj = nn.Linear(d_model, 3 * d_model)
-        self.shift = ShortConv1d(d_model, state, bias=False, layout="BLH")
+        self.shift = ShortConv1d(d_model, state, bias=False, layout="BLH", conv=short)
         self.filter = StateSpaceFilter(self.heads, state, **filter_options)  # type: ignore[arg-type]
         self.D = nn.Parameter(torch.randn(self.heads))
         self.out_proj = nn.Linear(d_model, d_model)
@@ -71,7 +77,7 @@ class H3(nn.Module):
             raise ArgumentError(f"H3 takes (B, L, {self.d_model}), but got {tuple(u.shape)}")
         q, k, v = self.in_proj(u).chunk(3, dim=-1)
         k = self.shift(k, cu_seqlens=cu_seqlens)
-        taps = self.filter(u.shape[1])
+        taps = self.filter(self.taps or u.shape[1])
         if self.head_dim == 1:
             y = self.conv(
                 v, taps, self.D, pregate=k, postgate=q, cu_seqlens=cu_seqlens, layout="BLH", backend=self.backend

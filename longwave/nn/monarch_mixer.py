@@ -10,8 +10,9 @@ from torch import Tensor, nn
 from longwave.errors import ArgumentError
 from longwave.nn.filters import HyenaFilter
 from longwave.nn.long_conv import LongConvOp
-from longwave.nn.short_conv import ShortConv1d
+from longwave.nn.short_conv import ShortConv1d, ShortConvOp
 from longwave.ops.long_conv import long_conv
+from longwave.ops.short_conv import short_conv
 
 
 class MonarchMixer(nn.Module):
@@ -34,6 +35,9 @@ class MonarchMixer(nn.Module):
         filter_options: keywords of `HyenaFilter`.
         backend: the convolution's backend; `auto` chooses.
         conv: the operator to call; a replacement keeps the signature of `longwave.long_conv`.
+        short: the short convolution to call; a replacement keeps the signature of `longwave.short_conv`.
+        split: whether inputs are spans of longer sequences, which the two operators put together: filters then have
+            `max_length` taps, however short a span is.
 
     Raises:
         ArgumentError: a size out of range.
@@ -52,14 +56,16 @@ class MonarchMixer(nn.Module):
         filter_options: dict[str, Any] | None = None,
         backend: str = "auto",
         conv: LongConvOp = long_conv,
+        short: ShortConvOp = short_conv,
+        split: bool = False,
     ) -> None:
         super().__init__()
         if d_model < 1:
             raise ArgumentError(f"MonarchMixer needs d_model >= 1, but got {d_model}")
         self.d_model, self.max_length, self.circular = d_model, max_length, circular
-        self.backend, self.conv = backend, conv
+        self.backend, self.conv, self.split = backend, conv, split
         self.in_proj = nn.Linear(d_model, 3 * d_model)
-        self.short = ShortConv1d(3 * d_model, short_taps, layout="BLH")
+        self.short = ShortConv1d(3 * d_model, short_taps, layout="BLH", conv=short)
         # k and k_rev of conv, then of conv'.
         self.filters = nn.ModuleList(HyenaFilter(d_model, max_length, **(filter_options or {})) for _ in range(4))
         self.D = nn.Parameter(torch.randn(2, d_model))
@@ -76,7 +82,7 @@ class MonarchMixer(nn.Module):
         if u.ndim != 3 or u.shape[-1] != self.d_model:
             raise ArgumentError(f"MonarchMixer takes (B, L, {self.d_model}), but got {tuple(u.shape)}")
         x1, x2, v = self.short(self.in_proj(u), cu_seqlens=cu_seqlens).split(self.d_model, dim=-1)
-        taps = self.max_length if self.circular else min(u.shape[1], self.max_length)
+        taps = self.max_length if self.circular or self.split else min(u.shape[1], self.max_length)
         k, k_rev, k_direct, k_direct_rev = (make(taps) for make in self.filters)
         options: dict[str, Any] = {
             "mode": "circular" if self.circular else "causal",

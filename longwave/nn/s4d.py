@@ -19,6 +19,7 @@ class S4D(ConvGLU):
         two_sided: a second filter over what comes after.
         backend: the convolution's backend; `auto` chooses.
         conv: the operator to call; a replacement keeps the signature of `longwave.long_conv`.
+        taps: as in `StateSpaceConv1d`.
         filter_options: keywords of `StateSpaceFilter`.
 
     Raises:
@@ -35,9 +36,10 @@ class S4D(ConvGLU):
         two_sided: bool = False,
         backend: str = "auto",
         conv: LongConvOp = long_conv,
+        taps: int | None = None,
         **filter_options: str | float,
     ) -> None:
         long = StateSpaceConv1d(
-            d_model, state, two_sided=two_sided, backend=backend, conv=conv, **filter_options  # type: ignore[arg-type]
+            d_model, state, two_sided=two_sided, backend=backend, conv=conv, taps=taps, **filter_options  # type: ignore[arg-type]
         )  # fmt: skip
         super().__init__(d_model, long)

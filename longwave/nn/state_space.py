@@ -149,6 +149,8 @@ class StateSpaceConv1d(nn.Module):
         layout: `BHL` or `BLH`.
         backend: the backend's name; `auto` chooses.
         conv: the operator to call; a replacement keeps the signature of `longwave.long_conv`.
+        taps: of the filters, whatever the input: those of whole sequences, where inputs are spans of them, which `conv` puts
+            together.
         filter_options: keywords of `StateSpaceFilter`.
 
     Raises:
@@ -166,9 +168,11 @@ class StateSpaceConv1d(nn.Module):
         layout: str = "BLH",
         backend: str = "auto",
         conv: LongConvOp = long_conv,
+        taps: int | None = None,
         **filter_options: str | float,
     ) -> None:
         super().__init__()
+        self.taps = taps
         self.channels, self.layout, self.backend, self.conv = channels, layout, backend, conv
         self.filter = StateSpaceFilter(channels, state, **filter_options)  # type: ignore[arg-type]
         self.filter_rev = StateSpaceFilter(channels, state, **filter_options) if two_sided else None  # type: ignore[arg-type]
@@ -192,7 +196,7 @@ class StateSpaceConv1d(nn.Module):
         Raises:
             ArgumentError: whatever `longwave.long_conv` refuses.
         """
-        taps = u.shape[1 if self.layout == "BLH" else 2]
+        taps = self.taps or u.shape[1 if self.layout == "BLH" else 2]
         return self.conv(
             u,
             self.filter(taps, time_scale=time_scale),

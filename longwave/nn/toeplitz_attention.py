@@ -44,6 +44,7 @@ class ToeplitzAttention(nn.Module):
         two_sided: whether positions see what comes after them.
         backend: the convolution's backend; `auto` chooses.
         conv: the operator to call; a replacement keeps the signature of `longwave.long_conv`.
+        split: whether inputs are spans of longer sequences, which `conv` puts together.
 
     Raises:
         ArgumentError: a size out of range.
@@ -71,6 +72,7 @@ class ToeplitzAttention(nn.Module):
         two_sided: bool = False,
         backend: str = "auto",
         conv: LongConvOp = long_conv,
+        split: bool = False,
     ) -> None:
         super().__init__()
         if min(d_model, max_length, heads, features) < 1 or d_model % heads:
@@ -79,7 +81,7 @@ class ToeplitzAttention(nn.Module):
                 f"but got d_model {d_model}, max_length {max_length}, {heads} heads and {features} features"
             )
         self.d_model, self.max_length, self.heads, self.features = d_model, max_length, heads, features
-        self.width, self.backend, self.conv = d_model // heads, backend, conv
+        self.width, self.backend, self.conv, self.split = d_model // heads, backend, conv, split
         self.in_proj = nn.Linear(d_model, 3 * d_model)
         self.b = nn.Parameter(torch.zeros(heads, max_length))
         self.b_rev = nn.Parameter(torch.zeros(heads, max_length - 1)) if two_sided else None
@@ -94,7 +96,7 @@ class ToeplitzAttention(nn.Module):
         """
         if u.ndim != 3 or u.shape[-1] != self.d_model:
             raise ArgumentError(f"ToeplitzAttention takes (B, L, {self.d_model}), but got {tuple(u.shape)}")
-        taps = min(u.shape[1], self.max_length)
+        taps = self.max_length if self.split else min(u.shape[1], self.max_length)
         filter = torch.exp(self.b[:, :taps])
         # Lag 0 counts in k_rev too, and has its weight already.
         filter_rev = None if self.b_rev is None else F.pad(torch.exp(self.b_rev[:, : taps - 1]), (1, 0))

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import Any, cast
+
+import torch
 from torch import Tensor, nn
 
 from longwave.errors import ArgumentError
@@ -19,13 +23,18 @@ class Classifier(nn.Module):
     Args:
         body: the model; its config says `d_model`.
         classes: how many, and at each position, each of its places, or for the whole sequence.
+        total: the sum over the processes that have spans of the same sequences; none without it.
+        ends: whether this one's span is the last.
 
     Raises:
         ArgumentError: an unknown pool, several places where answers are not of positions, or fewer than 2 classes.
     """
 
-    def __init__(self, body: SequenceModel, classes: Classes) -> None:
+    def __init__(
+        self, body: SequenceModel, classes: Classes, *, total: Callable[[Tensor], Tensor] | None = None, ends: bool = True
+    ) -> None:
         super().__init__()
+        self.total, self.ends = total, ends
         if classes.pool not in POOLS or classes.count < 2:
             raise ArgumentError(
                 f"a head has at least 2 classes and a pool of {', '.join(POOLS)}, but "
@@ -68,9 +77,19 @@ class Classifier(nn.Module):
             raise ArgumentError("one answer a sequence cannot be given of packed documents; give one document a row")
         if self.places > 1:
             return (hidden if self.spread is None else self.spread(hidden)).unflatten(-1, (self.places, -1))
-        if self.pool == "mean":
-            return hidden.mean(dim=1, dtype=self.head.weight.dtype)  # not of 16 bits
-        return hidden[:, -1] if self.pool == "last" else hidden
+        if self.pool == "positions":
+            return hidden
+        if self.total is not None:
+            return self._pooled(hidden)
+        return hidden.mean(dim=1, dtype=self.head.weight.dtype) if self.pool == "mean" else hidden[:, -1]  # not of 16 bits
+
+    def _pooled(self, hidden: Tensor) -> Tensor:
+        """(B, d_model) of a whole sequence, of which `hidden` is a span: the same on every process that has one."""
+        total = cast(Callable[[Tensor], Tensor], self.total)
+        if self.pool == "last":
+            return total(hidden[:, -1] if self.ends else 0 * hidden[:, 0])
+        length = total(torch.tensor(float(hidden.shape[1]), device=hidden.device))
+        return total(hidden.sum(dim=1, dtype=self.head.weight.dtype)) / length
 
 
 Trained = SequenceModel | Classifier
@@ -81,6 +100,6 @@ def body_of(model: Trained) -> SequenceModel:
     return model.body if isinstance(model, Classifier) else model
 
 
-def with_head(model: SequenceModel, classes: Classes | None) -> Trained:
-    """The model itself where `classes` is None."""
-    return model if classes is None else Classifier(model, classes)
+def with_head(model: SequenceModel, classes: Classes | None, **spans: Any) -> Trained:
+    """The model itself where `classes` is None; `spans`: keywords of `Classifier`."""
+    return model if classes is None else Classifier(model, classes, **spans)

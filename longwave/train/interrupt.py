@@ -1,12 +1,15 @@
-"""Ctrl-C that lets a step finish: the first asks, the second insists."""
+"""Ctrl-C that lets a step finish and cuts a score short: the first asks, the second insists."""
 
 from __future__ import annotations
 
 import os
 import signal
 import threading
+from collections.abc import Callable, Iterable, Iterator
 from types import FrameType, TracebackType
-from typing import Any
+from typing import Any, TypeVar
+
+T = TypeVar("T")
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
@@ -40,4 +43,16 @@ class InterruptGuard:
         self.requested = True
         if self.speaks:
             # os.write, for a handler may run in the middle of another write to stderr.
-            os.write(2, b"\nfinishing this step, then saving (again to stop at once)\n")
+            os.write(2, b"\nstopping when this step is done and saved (again to stop at once)\n")
+
+
+class StoppedError(Exception):
+    """What was asked for is not finished, for the run is to stop; every process raises it at the same place."""
+
+
+def unless(stopping: Callable[[], bool], things: Iterable[T]) -> Iterator[T]:
+    """The things, as long as `stopping()` is False before each. Raises StoppedError."""
+    for thing in things:
+        if stopping():
+            raise StoppedError
+        yield thing

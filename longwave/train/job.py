@@ -9,6 +9,7 @@ import os
 import shlex
 import sys
 import time
+from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
@@ -27,7 +28,7 @@ from longwave.train import checkpoint, folder, launch, loop, options, tasks
 from longwave.train.determinism import same_bits
 from longwave.train.files import write_text
 from longwave.train.heads import Trained, with_head
-from longwave.train.interrupt import InterruptGuard
+from longwave.train.interrupt import InterruptGuard, StoppedError, unless
 from longwave.train.optional import TRAIN_MODULES, need
 from longwave.train.options import Options
 from longwave.train.record import METRICS, Metrics
@@ -66,47 +67,50 @@ class Asked:
     resume: bool
     stored: dict[str, Any]
     device: torch.device
-    task: Task
 
 
 def _run(args: argparse.Namespace, world: World, stack: ExitStack) -> int:
     """`stack`: what is held until the end."""
     asked = world.agreed(lambda: _asked(args, world), _in_common)
-    chosen, out, task, device = asked.chosen, asked.out, asked.task, asked.device
+    chosen, out, device = asked.chosen, asked.out, asked.device
+    if world.size > 1:
+        world.agreed(lambda: _prepare(chosen) if world.leads else None)
+    task = world.agreed(lambda: _task(asked, world), _data_in_common)
     if asked.resume and not args.resume and world.leads:
         say(f"started again by the launcher: going on with the run in {out}")
     world = world.meet(device)
-    job = world.agreed(lambda: _job(asked, world))
+    job = world.agreed(lambda: _job(asked, task, world))
     if world.leads:
         count = parameters(job.model)
         on = f"{device}" if world.size == 1 else f"{world.size} processes on {device.type}"
         say(f"{job.description.model} {chosen.preset}: {count:,} parameters, context {chosen.context:,}, {on}")
         say(f"{task.about['source']}" + "; fitting what to compare with" * (not asked.resume))
-    job = dataclasses.replace(job, model=world.sharded(job.model), references=world.told_late(lambda: _references(asked)))
-    world.agreed(lambda: _hold(asked, job, stack) if world.leads else None)
-    with InterruptGuard(speaks=world.leads) as guard, same_bits(device):
-        outcome = loop.train(job, chosen, out, resume=asked.resume, guard=guard)
-    if outcome.interrupted:
-        if world.leads:
-            say(f"stopped after step {outcome.step:,} and saved; continue with: {_resume_command(asked, world)}")
-        return 130
-    try:
-        _finish(job, task, chosen, out)
-    except KeyboardInterrupt:
-        if world.leads:
-            say(f"stopped before the final test; the model is saved, test it with: {_resume_command(asked, world)}")
-        return 130
+    job = dataclasses.replace(job, model=world.sharded(job.model), references=world.told_late(lambda: _references(asked, task)))
+    world.agreed(lambda: _hold(asked, task, job, world, stack) if world.leads else None)
+    with InterruptGuard(speaks=world.leads) as guard:
+        with same_bits(device):
+            outcome = loop.train(job, chosen, out, resume=asked.resume, guard=guard)
+        if outcome.interrupted:
+            if world.leads:
+                say(f"stopped after step {outcome.step:,} and saved; continue with: {_resume_command(asked, world)}")
+            return 130
+        try:
+            _finish(job, task, chosen, out, guard)
+        except (StoppedError, KeyboardInterrupt):
+            if world.leads:
+                say(f"stopped before the final test; the model is saved, test it with: {_resume_command(asked, world)}")
+            return 130
     return 0
 
 
 def _asked(args: argparse.Namespace, world: World) -> Asked:
-    """The options and the data of the command, here; nothing is written."""
+    """The options of the command, here; nothing is written."""
     for module in TRAIN_MODULES:
         need(module)
     given, stored = options.given(args.task, args), dict[str, Any]()
-    resume = args.resume or _goes_on(args, given)
+    out = args.out or _default_folder(options.resolve(args.task, given))
+    resume = args.resume or launch.goes_on(world, out)
     if resume:
-        out = args.out or _default_folder(options.resolve(args.task, given))
         stored = folder.read_config(out)
         if stored.get("task") != args.task:
             raise ArgumentError(
@@ -115,46 +119,56 @@ def _asked(args: argparse.Namespace, world: World) -> Asked:
         chosen = options.resume_options(args.task, stored.get("train", {}), given, str(out))
     else:
         chosen = options.resolve(args.task, given)
-        out = args.out or _default_folder(chosen)
         if world.leads:
             folder.refuse_unusable(out)
+    launch.check_named(chosen.device)
     device = options.choose_device(chosen.device)
     launch.check_gpu(device)
-    task = opened(chosen)
-    if stored and stored.get("data") != task.about:
+    options.choose_offload(chosen.offload_activations, device)
+    return Asked(chosen, out, resume, stored, device)
+
+
+def _prepare(chosen: Options) -> None:
+    """What one process leaves on the disk for all."""
+    if prepare := getattr(tasks.find(chosen.task), "prepare", None):
+        prepare(chosen.own)
+
+
+def _task(asked: Asked, world: World) -> Task:
+    """The data, here. Raises DataError where they are not those of the run in the folder, ArgumentError where they cannot be
+    dealt out."""
+    task = opened(asked.chosen)
+    if asked.stored and asked.stored.get("data") != task.about:
         raise DataError(
-            f"the run in {out} was trained on other data than {task.about['source']} now holds; "
+            f"the run in {asked.out} was trained on other data than {task.about['source']} now holds; "
             "put the old file back, or start a new run in another --out"
         )
-    world.check(chosen.batch, models.find_preset(chosen.preset)[0], task)
+    chosen = asked.chosen
+    shorter = chosen.filter_length < chosen.context
+    world.check(chosen.batch, models.find_preset(chosen.preset)[0], short_filters=shorter)
     task.batches(0)  # refuses data without a window now, while nothing is written
-    return Asked(chosen, out, resume, stored, device, task)
-
-
-def _goes_on(args: argparse.Namespace, given: dict[str, Any]) -> bool:
-    """Whether the launcher has started a run again that has left its folder."""
-    if not launch.restarts():
-        return False
-    chosen = options.resolve(args.task, given)
-    out = args.out or _default_folder(chosen)
-    if not (out / folder.CONFIG).exists():
-        return False
-    stored = folder.read_config(out)
-    return (stored.get("task"), stored.get("train")) == (args.task, chosen.flat)
+    return task
 
 
 def _in_common(asked: Asked) -> dict[str, str]:
     """What all processes must have been started with, in few words each."""
     words = {f"--{options.dashed(name)}": str(value) for name, value in asked.chosen.flat.items()}
-    words |= {f"the data's {name}": str(value) for name, value in asked.task.about.items()}
     words |= {"--out": str(asked.out), "--resume": str(asked.resume), "device": asked.device.type}
     words |= {"longwave": __version__, "torch": torch.__version__}
+    return _short(words)
+
+
+def _data_in_common(task: Task) -> dict[str, str]:
+    return _short({f"the data's {name}": str(value) for name, value in task.about.items()})
+
+
+def _short(words: dict[str, str]) -> dict[str, str]:
     return {name: word if len(word) <= 64 else f"{word[:40]}... ({digest(word)})" for name, word in words.items()}
 
 
-def _job(asked: Asked, world: World) -> loop.Job:
+def _job(asked: Asked, task: Task, world: World) -> loop.Job:
     """Raises DataError where the run in the folder is of another model."""
-    job = make_job(asked.chosen, asked.task, asked.device, world)
+    job = make_job(asked.chosen, task, asked.device, world)
     if asked.stored and asked.stored.get("model") != _about_model(job):
         preset = asked.chosen.preset
         raise DataError(f"the run in {asked.out} is of another model than this version's {preset}; start a new run")
@@ -165,21 +179,22 @@ def _about_model(job: loop.Job) -> dict[str, Any]:
     return {"name": job.description.model, **job.description.config}
 
 
-def _references(asked: Asked) -> list[Reference]:
+def _references(asked: Asked, task: Task) -> list[Reference]:
     known = [Reference(**reference) for reference in asked.stored.get("references", ())]
-    return known or asked.task.references()
+    return known or task.references()
 
 
-def _hold(asked: Asked, job: loop.Job, stack: ExitStack) -> None:
+def _hold(asked: Asked, task: Task, job: loop.Job, world: World, stack: ExitStack) -> None:
     """Make the folder of a new run, and keep other runs out of it until the end."""
     chosen, out = asked.chosen, asked.out
     if not asked.resume:
         compared = [_without_none(dataclasses.asdict(reference)) for reference in job.references]
         about = {
-            "task": chosen.task, "train": chosen.flat, "data": asked.task.about, "model": _about_model(job),
+            "task": chosen.task, "train": chosen.flat, "data": task.about, "model": _about_model(job),
             "references": compared,
         }  # fmt: skip
         folder.create(out, about)
+    launch.remember(world, out)
     stack.enter_context(folder.held(out))
 
 
@@ -221,15 +236,16 @@ def make_job(chosen: Options, task: Task, device: torch.device, world: World = A
     module, autocast = tasks.find(chosen.task), options.choose_autocast(chosen.autocast, device)
     name, model, config = make_model(chosen, task.reads, device, world)
 
-    def validate(model: Trained) -> Score:
-        return world.total(score(model, world.rounds(task.validation()), device=device, autocast=autocast))
+    def validate(model: Trained, stopping: Callable[[], bool]) -> Score:
+        batches = unless(stopping, world.rounds(task.validation()))
+        return world.total(score(model, batches, device=device, autocast=autocast))
 
     description = checkpoint.Description(
         task=chosen.task, model=name, preset=chosen.preset, config=config, context=chosen.context, step=0, data=task.about,
         classes=dataclasses.asdict(task.classes) if task.classes else {}, own=chosen.own,
     )  # fmt: skip
     return loop.Job(
-        model=with_head(model, task.classes).to(device),
+        model=with_head(model, task.classes, **world.pooling()).to(device),
         batches=task.batches,
         validate=validate,
         metric=module.METRIC,
@@ -238,6 +254,7 @@ def make_job(chosen: Options, task: Task, device: torch.device, world: World = A
         references=(),
         device=device,
         autocast=autocast,
+        offload=options.choose_offload(chosen.offload_activations, device),
         world=world,
     )
 
@@ -273,13 +290,15 @@ def parameters(model: Trained) -> int:
     return sum(parameter.numel() for parameter in model.parameters())
 
 
-def _finish(job: loop.Job, task: Task, chosen: Options, out: Path) -> None:
-    """Score the held-out test data, print the table, write `result.json` and the metrics' last line."""
+def _finish(job: loop.Job, task: Task, chosen: Options, out: Path, guard: InterruptGuard) -> None:
+    """Score the held-out test data, print the table, write `result.json` and the metrics' last line. Raises StoppedError where
+    `guard` is asked to stop before all is scored."""
     metric, unit, metrics, world = job.metric, job.unit, Metrics(out / METRICS), job.world
     if world.leads:
         say(f"scoring held-out {metric.counted}s")
     began = time.perf_counter()
-    cost = world.total(score(job.model.eval(), world.rounds(task.test()), device=job.device, autocast=job.autocast))
+    batches = unless(lambda: world.any(guard.requested), world.rounds(task.test()))
+    cost = world.total(score(job.model.eval(), batches, device=job.device, autocast=job.autocast))
     seconds = time.perf_counter() - began
     if not world.leads:
         return

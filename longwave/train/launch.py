@@ -1,7 +1,7 @@
 """How the processes of a run come together, and what is said when one of them is lost.
 
-`torchrun` starts them and tells each its number; without it there is one. Everything that waits for another process gives up
-after a time.
+`torchrun` starts them and tells each its number; without it there is one. Every collective gives up after a time; what one
+process does alone is waited for as long as that one lives (`pulse`).
 """
 
 from __future__ import annotations
@@ -11,15 +11,19 @@ import os
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 
 import torch
 import torch.distributed as dist
 
 from longwave.distributed.mesh import told
 from longwave.errors import ArgumentError, LongwaveError, RankError, UnsupportedError
-from longwave.train.world import FAILED, Sizes, World
+from longwave.train.pulse import FAILED, Pulse
+from longwave.train.world import Sizes, World
 
 TIMEOUT_S = 120.0
+# A key of the launcher's store.
+FOLDER = "longwave/folder"
 LONGEST_TIMEOUT_S = 10**8  # a few years: what process groups can count in nanoseconds
 # What process groups say, in PyTorch's and gloo's own words, when another process is gone.
 _LOST = re.compile(r"gloo|NCCL|ProcessGroup|Connection (closed|reset|refused)|Broken pipe|[Tt]imed out|[Tt]imeout", re.ASCII)
@@ -65,7 +69,7 @@ def launched(dp: int | None, fsdp: int | None, cp: int | None, timeout_s: float)
 
     Args:
         dp, fsdp, cp: as in `sizes_of`.
-        timeout_s: after so many seconds whatever waits for another process gives up.
+        timeout_s: after so many seconds a collective gives up.
 
     Raises:
         ArgumentError: the sizes do not fit the processes, or the timeout is out of range.
@@ -82,31 +86,66 @@ def launched(dp: int | None, fsdp: int | None, cp: int | None, timeout_s: float)
         raise
     if dist.is_initialized():
         raise UnsupportedError("training makes its own process group, but one exists already; destroy it first")
+    timeout = datetime.timedelta(seconds=timeout_s)
     if count == 1:
+        launcher = _launchers_store(timeout) if _by_launcher() else None
         dist.init_process_group("gloo", store=dist.HashStore(), rank=0, world_size=1)
         try:
-            yield World(sizes)
+            yield World(sizes, launcher=launcher)
         finally:
             dist.destroy_process_group()
         return
-    timeout = datetime.timedelta(seconds=timeout_s)
-    with told("waiting for the other processes"):
-        kept, _, _ = next(dist.rendezvous("env://", timeout=timeout))
-    # A launcher may keep its store over a restart, with addresses in it of processes that are gone.
-    store = dist.PrefixStore(f"start {restarts()}", kept)
+    launcher = _launchers_store(timeout)
+    # It is kept over a restart, with addresses in it of processes that are gone.
+    store = dist.PrefixStore(f"start {restarts()}", launcher)
     with _said_once(store):
         _take_gpu()
         backend = "cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo"
         with told("waiting for the other processes"):
             dist.init_process_group(backend, store=store, rank=rank, world_size=count, timeout=timeout)
-        yield World(sizes, rank, store, timeout)
+    # Outermost, for to say that the store is gone takes longer than to find it so.
+    with Pulse(store, rank, count) as pulse, _said_once(store):
+        yield World(sizes, rank, pulse, timeout, launcher)
         dist.destroy_process_group()
+
+
+def _by_launcher() -> bool:
+    return os.environ.get("TORCHELASTIC_USE_AGENT_STORE") == str(True)
+
+
+def _launchers_store(timeout: datetime.timedelta) -> dist.Store:
+    with told("waiting for the other processes"):
+        store, _, _ = next(dist.rendezvous("env://", timeout=timeout))
+    return store
+
+
+def remember(world: World, folder: Path) -> None:
+    """That the launcher's job writes the run in `folder`, for when it starts its processes again."""
+    if world.launcher is not None:
+        world.launcher.set(FOLDER, os.path.abspath(folder))
+
+
+def goes_on(world: World, folder: Path) -> bool:
+    """Whether the launcher has started the processes again after they began to write the run in `folder`: nothing is added to
+    one that was refused before."""
+    if not restarts() or world.launcher is None or not world.launcher.check([FOLDER]):
+        return False
+    return world.launcher.get(FOLDER).decode() == os.path.abspath(folder)
 
 
 def _take_gpu() -> None:
     """Every process of a machine its own GPU, where there are as many."""
     if (local := _local_rank()) < torch.cuda.device_count():
         torch.cuda.set_device(local)
+
+
+def check_named(device: str) -> None:
+    """Refuse one GPU for all. Raises ArgumentError where a GPU is named by number and there are several processes."""
+    if device.startswith("cuda:") and processes() > 1:
+        raise ArgumentError(
+            f"--device {device} names one GPU for {processes()} processes, and each takes one of its own; give --device cuda, "
+            "and choose which are seen with CUDA_VISIBLE_DEVICES"
+        )
 
 
 def check_gpu(device: torch.device) -> None:

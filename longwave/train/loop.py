@@ -11,22 +11,24 @@ import dataclasses
 import math
 import time
 from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 
 import torch
+from torch.autograd.graph import save_on_cpu
 
 from longwave.errors import ArgumentError
 from longwave.train import checkpoint
 from longwave.train.heads import Trained
-from longwave.train.interrupt import InterruptGuard
+from longwave.train.interrupt import InterruptGuard, StoppedError
 from longwave.train.optim import clip_gradient, learning_rate, make_optimizer, set_rate
 from longwave.train.options import Options
 from longwave.train.progress import Progress
 from longwave.train.record import METRICS, Metrics, draw
 from longwave.train.score import loss_nats, on_device, right_answers
 from longwave.train.state import Saver, remove_unfinished, restore
-from longwave.train.task import Batch, Metric, Reference, Score
+from longwave.train.task import Batch, Batches, Metric, Reference, Score
 from longwave.train.world import ALONE, World
 
 
@@ -44,25 +46,28 @@ class Job:
 
     Attributes:
         model: on `device`, with its head; spread over the processes.
-        batches: a step (0 is the first) to its whole `Batch`; the same for the same step.
-        validate: the model's score on the validation data, without gradients; the same in every process.
+        batches: a step (0 is the first) to its `Batch`, or the rows of it that a process reads; the same for the same step.
+        validate: the model's score on the validation data, without gradients; the same in every process. It asks before each
+            batch whether to stop, and raises StoppedError where that is so.
         metric: what is written down and drawn of it.
         unit: what a position is.
         description: what the weights say about themselves; the loop fills in the step.
         references: what the picture compares with.
         autocast: whether the model runs in bfloat16.
+        offload: whether what is kept for backward is moved to the memory of the CPU until then.
         world: the processes that train it.
     """
 
     model: Trained
-    batches: Callable[[int], Batch]
-    validate: Callable[[Trained], Score]
+    batches: Batches
+    validate: Callable[[Trained, Callable[[], bool]], Score]
     metric: Metric
     unit: str
     description: checkpoint.Description
     references: Sequence[Reference]
     device: torch.device
     autocast: bool
+    offload: bool = False
     world: World = ALONE
 
 
@@ -74,7 +79,8 @@ def train(job: Job, options: Options, folder: Path, *, resume: bool, guard: Inte
         options: the run's.
         folder: exists; holds `config.toml`, and a checkpoint if `resume`.
         resume: whether to go on from the newest whole checkpoint.
-        guard: entered; when it is asked to stop in any process, all of them save after the step in hand and return.
+        guard: entered; when it is asked to stop in any process, all of them save after the step in hand and return. A
+            validation that is cut short is owed, and made when the run is resumed.
 
     Raises:
         ArgumentError: the loss is no longer a number.
@@ -87,10 +93,12 @@ def train(job: Job, options: Options, folder: Path, *, resume: bool, guard: Inte
     if resume:
         if world.leads:
             remove_unfinished(folder)
+        world.together()
         if world.told(checkpoint.steps_in(folder)):  # none: it was stopped before its first checkpoint, and begins again
             start, notes = restore(folder, model, optimizer, world, job.description)
             saved = start
         metrics.cut_back(start)
+        world.together()
     progress = Progress(
         options.steps, start, options.batch * options.context, unit=job.unit, label=metric.label, seconds=metrics.seconds,
         shown=world.leads,
@@ -104,41 +112,49 @@ def train(job: Job, options: Options, folder: Path, *, resume: bool, guard: Inte
         saver.save(model, optimizer, dataclasses.replace(job.description, step=step))
         if world.leads:
             draw(folder, f"{job.description.preset}, context {options.context:,}", metric, job.references)
+        world.together()
 
     def stopping() -> bool:
         return world.any(guard.requested)
 
-    def validate(step: int) -> None:
+    def validate(step: int) -> bool:
+        """Whether it came to its end."""
         model.eval()
-        cost = job.validate(model)
+        try:
+            cost = job.validate(model, stopping)
+        except StoppedError:
+            return False
         values = {metric.name: metric.of(cost), f"{metric.counted}s": cost.targets}
         metrics.append("validation", step, **values)
         progress.say(f"step {step:,}: validation {metric.of(cost):.4f} {metric.label}")
+        world.together()
+        return True
 
     def due(step: int) -> bool:
         return step == options.steps or step % options.eval_every == 0
 
-    step, stop = start, False
+    step = start
     try:
         # A run interrupted between a step and its validation still owes it.
         owed = (
             resume and step and due(step) and not any(m["kind"] == "validation" and m["step"] == step for m in metrics.read())
         )
-        if world.told(owed):
-            validate(step)
-        while step < options.steps and not (stop := stopping()):
+        stop = stopping() or (bool(world.told(owed)) and not validate(step))
+        while step < options.steps and not stop:
             model.train()
+            batch = world.span(job.batches(step, world.rows(options.batch)))
             rate = learning_rate(step, peak=options.lr, warmup=options.warmup, steps=options.steps)
-            values = update(job, optimizer, rate, options.clip, step, world.share(job.batches(step)))
+            values = update(job, optimizer, rate, options.clip, step, batch)
             step += 1
             speed = {f"{job.unit}s_per_s": round(progress.per_second(step), 1), "seconds": round(progress.seconds, 3)}
             metrics.append("train", step, **values, **speed)
             progress.update(step, values[metric.name])
             began = time.perf_counter()
             saver.check()
+            world.together()  # the first process has written
             stop = stopping()
             if due(step) and not stop:
-                validate(step)
+                stop = not validate(step)
             if step % options.checkpoint_every == 0 or step == options.steps or stop:
                 save(step)
                 saved = step
@@ -146,6 +162,7 @@ def train(job: Job, options: Options, folder: Path, *, resume: bool, guard: Inte
         if stop and saved != step:
             save(step)
         saver.finish()
+        world.together()
     finally:
         saver.close()
         progress.close()
@@ -163,7 +180,9 @@ def update(job: Job, optimizer: torch.optim.Optimizer, rate: float, clip: float,
     """
     set_rate(optimizer, rate)
     batch, world = on_device(batch, job.device), job.world
-    nats, count, hidden = loss_nats(job.model, batch, autocast=job.autocast)
+    # Around a checkpointed block it is the block's input that moves.
+    with save_on_cpu(pin_memory=job.device.type == "cuda") if job.offload else nullcontext():
+        nats, count, hidden = loss_nats(job.model, batch, autocast=job.autocast)
     asked = world.sum(count)
     loss = nats / asked
     # Before the backward, after which the parameters of the head may be apart again.

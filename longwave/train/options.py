@@ -26,8 +26,8 @@ CHECKPOINT_ABOVE = 2**26
 class Options:
     """Options of a training run, all resolved: no field means "default".
 
-    Lengths are in positions, rates a step; `weight_decay` applies to matrices alone. `backend`, `device`, `autocast` and
-    `activation_checkpointing` are kept as they were given. `own` holds the options of the task alone.
+    Lengths are in positions, rates a step; `weight_decay` applies to matrices alone. `backend`, `device`, `autocast`,
+    `activation_checkpointing` and `offload_activations` are kept as they were given. `own` holds the options of the task alone.
     """
 
     task: str
@@ -48,6 +48,7 @@ class Options:
     autocast: str
     activation_checkpointing: str
     own: dict[str, Value]
+    offload_activations: str = "off"  # the default of runs that were begun before there was this option
 
     def __post_init__(self) -> None:
         at_least = {
@@ -71,7 +72,8 @@ class Options:
             raise ArgumentError(f"--seed must be less than 2^63, but {self.seed} was given")
         if self.warmup > self.steps:
             raise ArgumentError(f"--warmup must not exceed the {self.steps} steps, but {self.warmup} was given")
-        for name, allowed in (("autocast", AUTOCAST), ("activation_checkpointing", SWITCH)):
+        named = (("autocast", AUTOCAST), ("activation_checkpointing", SWITCH), ("offload_activations", ("on", "off")))
+        for name, allowed in named:
             _check_among(name, getattr(self, name), allowed)
         for option in tasks.find(self.task).OPTIONS:
             if option.least is not None:
@@ -124,6 +126,9 @@ def common(task: str) -> list[Option]:
         ),
         Option(
             "activation_checkpointing", "auto", "auto, on or off (default: auto, which is by size)", metavar="MODE"
+        ),
+        Option(
+            "offload_activations", "off", "on: keep activations of a GPU in the CPU's memory (default: off)", metavar="MODE"
         ),
         Option("eval_every", 0, "steps between validations (default: a tenth of all)", metavar="STEPS"),
         Option("checkpoint_every", 0, "steps between checkpoints (default: a fifth of all)", metavar="STEPS"),
@@ -252,6 +257,20 @@ def choose_autocast(name: str, device: torch.device) -> bool:
     # Newer than the oldest PyTorch supported; without it the answer is float32, which is always right.
     features: dict[str, bool] = getattr(torch.cpu, "get_capabilities", dict)()
     return any(features.get(kind, False) for kind in ("avx512_bf16", "amx_bf16", "bf16"))
+
+
+def choose_offload(name: str, device: torch.device) -> bool:
+    """Whether what is kept for backward leaves `device`.
+
+    Raises:
+        ArgumentError: it was asked for, and it is on the CPU already.
+    """
+    if name == "on" and device.type == "cpu":
+        raise ArgumentError(
+            "--offload-activations on keeps a GPU's activations in the memory of the CPU, and this run is on the CPU, where "
+            "they would be copied for nothing; leave it out"
+        )
+    return name == "on"
 
 
 def choose_checkpointing(name: str, positions: int, d_model: int, layers: int) -> bool:

@@ -140,7 +140,7 @@ class _Side:
             self._validate()
 
     def _validate(self) -> None:
-        found = self.job.metric.of(self.job.validate(self.job.model.eval()))
+        found = self.job.metric.of(self.job.validate(self.job.model.eval(), lambda: False))
         self.job.model.train()
         self.arm.validation.append((self.arm.spent, found))
         sys.stderr.write(

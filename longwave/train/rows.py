@@ -11,6 +11,7 @@ import torch
 
 from longwave.data import dna, markov
 from longwave.data.codes import UNKNOWN, Codes
+from longwave.data.examples import EVERY
 from longwave.data.indexed import IndexedFasta
 from longwave.data.packed import PackedRecords, PackedRow
 from longwave.errors import DataError
@@ -44,9 +45,9 @@ def packed_task(path: str, setting: Setting) -> Task:
     test = _spread(range(borders[1] + 1, count), TESTED_BASES // context)
     shown = {"source": path, "records": len(fasta.records), "bases": bases, "rows": count, "probed": _probed(fasta, path)}
 
-    def batches(step: int) -> Batch:
+    def batches(step: int, rows: slice = EVERY) -> Batch:
         first = step * setting.batch
-        return _batch([_asking(train, first + i) for i in range(setting.batch)])
+        return _batch([_asking(train, place) for place in range(first, first + setting.batch)[rows]])
 
     def held_out_batches(rows: Sequence[int]) -> Iterator[Batch]:
         numbers = iter(rows)

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from longwave.data.baselines import Baseline
-from longwave.data.examples import Examples, HeldOut, Split
+from longwave.data.examples import EVERY, Examples, HeldOut, Split
 from longwave.errors import DataError
 from longwave.train.score import POSITIONS_AT_A_TIME
 from longwave.train.task import Batch, Classes, Reads, Reference, Setting, Task
@@ -40,8 +40,8 @@ def as_task(
     if given := [file for file in files if file]:
         about["sha256"] = _digest(given)
 
-    def batches(step: int) -> Batch:
-        return _batch(split.train.batch(step, setting.batch, setting.seed))
+    def batches(step: int, rows: slice = EVERY) -> Batch:
+        return _batch(split.train.batch(step, setting.batch, setting.seed, rows=rows))
 
     positions = setting.context * (classes.places if classes else 1)
 

@@ -19,7 +19,10 @@ import torch.distributed as dist
 import torch.distributed.checkpoint as dcp
 from torch import Tensor
 from torch.distributed.checkpoint.api import CheckpointException
+from torch.distributed.checkpoint.planner import SavePlan, SavePlanner
 from torch.distributed.checkpoint.state_dict import get_state_dict, set_state_dict
+from torch.distributed.checkpoint.storage import WriteResult
+from torch.futures import Future as Written
 
 from longwave.distributed.agreement import everywhere
 from longwave.errors import DataError
@@ -33,6 +36,22 @@ from longwave.train.world import World
 def state_path(folder: Path, step: int) -> Path:
     """Where the state of `step` stands: a folder."""
     return folder / f"state-{step:08d}"
+
+
+class _Writer(dcp.FileSystemWriter):
+    """Has every process wait until all have written: the disk of one may take longer than a collective waits."""
+
+    def __init__(self, path: Path, world: World) -> None:
+        super().__init__(path)
+        self.world = world
+
+    def write_data(self, plan: SavePlan, planner: SavePlanner) -> Written[list[WriteResult]]:
+        try:
+            written = super().write_data(plan, planner)
+            written.wait()
+            return written
+        finally:
+            self.world.together("written")
 
 
 class Saver:
@@ -53,11 +72,12 @@ class Saver:
             DataError: the file system refused the one before; an older pair is still there.
         """
         self.finish()
+        self.world.together()  # the first process may still be at the weights
         path = state_path(self.folder, description.step)
         tensors, moments = _state(model, optimizer)
         like = {name: torch.empty(tensor.shape, dtype=tensor.dtype) for name, tensor in tensors.items()}
         whole = {"model": tensors, "optimizer": moments}
-        written = dcp.async_save(whole, checkpoint_id=path, process_group=self._group)
+        written = dcp.async_save(whole, storage_writer=_Writer(path, self.world), process_group=self._group)
         self._pending = self._thread.submit(self._complete, written, description, like)
 
     def check(self) -> None:
@@ -130,6 +150,7 @@ def restore(
             if world.leads:
                 for newer in (other for other in checkpoint.steps_in(folder) if other > step):
                     remove(folder, newer)  # it is written again, and not over what is left of it
+            world.together()
             return step, passed_over
     reasons = f" ({'; '.join(passed_over)})" if passed_over else ""
     with everywhere():

@@ -2,24 +2,22 @@
 
 from __future__ import annotations
 
-import os
 import statistics
-import tempfile
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass
-from pathlib import Path
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
 import torch.distributed as dist
-import torch.multiprocessing
 
-from longwave.bench.memory import peak_extra_bytes
+from longwave.bench.memory import give_large_blocks_back, peak_extra_bytes
+from longwave.distributed.processes import run_processes
 from longwave.errors import DataError
 from longwave.train import job, loop, options
 from longwave.train.optim import make_optimizer
 from longwave.train.options import Options
+from longwave.train.pulse import Pulse
 from longwave.train.world import Sizes, World
 
 SCHEMA = "longwave-step-ranks/1"
@@ -64,37 +62,23 @@ def measure(chosen: Options, rounds: int) -> Iterator[RankSteps]:
 
     Raises DataError where a first loss is not that of one process, or a process ended early: nothing wrong is timed.
     """
-    context = torch.multiprocessing.get_context("spawn")
     truth: float | None = None
     for count, meshes in MESHES.items():
         fitting = [sizes for sizes in meshes if chosen.batch % (sizes.dp * sizes.fsdp) == 0]
-        with tempfile.TemporaryDirectory() as folder:
-            given = (count, folder, chosen, fitting, rounds)
-            processes = [context.Process(target=_work, args=(rank, *given)) for rank in range(count)]
-            for process in processes:
-                process.start()
-            for process in processes:
-                process.join()
-            result = Path(folder) / "result"
-            if not result.exists() or any(process.exitcode for process in processes):
-                raise DataError(f"a measurement on {count} processes ended early; see what they said")
-            rows: list[RankSteps] = torch.load(result, weights_only=False)
-        for row in rows:
+        timed, held = (run_processes(count, _every, chosen, fitting, *given) for given in ((rounds, False), (1, True)))
+        for row, other in zip(timed, held, strict=True):
             truth = row.bits if truth is None else truth
             if abs(row.bits - truth) > WITHIN * truth:
                 raise DataError(f"the first loss on {row.dp} x {row.fsdp} x {row.cp} ranks is {row.bits}, and of one {truth}")
-            yield row
+            yield replace(row, step_bytes=other.step_bytes)
 
 
-def _work(rank: int, count: int, folder: str, chosen: Options, meshes: list[Sizes], rounds: int) -> None:
-    torch.set_num_threads(1)
-    store = dist.FileStore(os.path.join(folder, "meeting"), count)
-    dist.init_process_group("gloo", store=store, rank=rank, world_size=count)
-    found = [_measured(World(sizes, rank), chosen, rounds) for sizes in meshes]
-    if rank == 0:
-        torch.save(found, Path(folder) / "result")
-    dist.barrier()
-    dist.destroy_process_group()
+def _every(rank: int, store: dist.Store, chosen: Options, meshes: list[Sizes], rounds: int, memory: bool) -> list[RankSteps]:
+    """Every mesh, in processes that are timed, or in such whose memory counts."""
+    if memory:
+        give_large_blocks_back()
+    pulse = Pulse(store, rank, dist.get_world_size())
+    return [_measured(World(sizes, rank, pulse), chosen, rounds) for sizes in meshes]
 
 
 def _measured(world: World, chosen: Options, rounds: int) -> RankSteps:
@@ -107,7 +91,9 @@ def _measured(world: World, chosen: Options, rounds: int) -> RankSteps:
     times = []
 
     def step(number: int) -> dict[str, float]:
-        return loop.update(made, optimizer, 1e-5, chosen.clip, number, world.share(made.batches(number)))
+        return loop.update(
+            made, optimizer, 1e-5, chosen.clip, number, world.span(made.batches(number, world.rows(chosen.batch)))
+        )
 
     for number in range(rounds + 1):
         dist.barrier()

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 from torch import Tensor
 
@@ -28,6 +28,14 @@ class Batch(NamedTuple):
     inputs: Tensor
     targets: Tensor
     cu_seqlens: Tensor | None = None
+
+
+class Batches(Protocol):
+    """What a run trains on."""
+
+    def __call__(self, step: int, rows: slice = ..., /) -> Batch:
+        """The batch of a step (0 is the first), or those rows of it, with the boundaries of documents that are in them."""
+        ...
 
 
 @dataclass(frozen=True)
@@ -184,7 +192,7 @@ class Task:
         reads: what a model must be.
         classes: the head, or None for the model's own `head_weight()`.
         about: where the data come from (`source`) and how much they are, in JSON's types; a resumed run must find it unchanged.
-        batches: a step (0 is the first) to the whole batch, the same for the same seed and step.
+        batches: as the protocol says, the same for the same seed and step.
         validation, test: what is scored, the same in every call; they share nothing with each other and with `batches`.
         references: what to compare with; the last is the baseline to beat.
     """
@@ -192,7 +200,7 @@ class Task:
     reads: Reads
     classes: Classes | None
     about: dict[str, Any]
-    batches: Callable[[int], Batch]
+    batches: Batches
     validation: Callable[[], Iterable[Batch]]
     test: Callable[[], Iterable[Batch]]
     references: Callable[[], list[Reference]]

@@ -9,9 +9,9 @@ from __future__ import annotations
 import dataclasses
 import datetime
 import itertools
-import time
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, NamedTuple, TypeVar, cast
 
 import torch
@@ -24,15 +24,15 @@ from longwave.distributed import operators
 from longwave.distributed.agreement import Statement, agree
 from longwave.distributed.mesh import Ranks, laid_out
 from longwave.distributed.spans import shares
-from longwave.errors import ArgumentError, RankError, UnsupportedError
+from longwave.distributed.sums import summed
+from longwave.errors import ArgumentError, UnsupportedError
 from longwave.models import SequenceModel, available
 from longwave.train.heads import Trained, body_of
-from longwave.train.task import IGNORE, Batch, Score, Task
+from longwave.train.pulse import Pulse
+from longwave.train.task import IGNORE, Batch, Score
 
 T = TypeVar("T")
 
-# Keys of the store by which processes find each other.
-MADE, FAILED = "longwave/made", "longwave/failed"
 # What blocks are called by beside `forward`.
 FORWARDS = ("checkpointed", "staged")
 
@@ -55,16 +55,18 @@ class World:
     Attributes:
         sizes: of the dimensions; `cp` is the innermost one.
         rank: of this process among all.
-        store: by which the processes found each other.
-        timeout: after which whatever waits for another process gives up; PyTorch's own without it.
+        pulse: of the processes, where they wait for each other outside of collectives.
+        timeout: after which a collective gives up; PyTorch's own without it.
+        launcher: the store of the launcher, which outlives a restart of the processes; None without one.
         cp: the mesh of those that share this one's sequences, made by `meet`.
         shards: mesh (dp, fsdp · cp): the parameters are copies over its first dimension and shards over its second.
     """
 
     sizes: Sizes = ONE
     rank: int = 0
-    store: dist.Store | None = None
+    pulse: Pulse | None = None
     timeout: datetime.timedelta | None = None
+    launcher: dist.Store | None = None
     cp: DeviceMesh | None = None
     shards: DeviceMesh | None = None
 
@@ -94,9 +96,16 @@ class World:
         if self.size == 1:
             return act()
         found: list[T] = []
+        failure: list[Exception] = []
+        try:
+            found.append(act())
+        except Exception as error:  # whatever it is: the other processes are to hear of it
+            failure.append(error)
+        self.together()
 
         def state() -> Statement:
-            found.append(act())
+            if failure:
+                raise failure[0]
             return Statement({}, said(found[0]))
 
         agree(
@@ -105,6 +114,13 @@ class World:
             state,
         )
         return found[0]
+
+    def together(self, what: str = "") -> None:
+        """Wait for the other processes as long as they live, and not in a collective: behind what one alone does, or each for a
+        time of its own. `what` tells threads apart. Raises RankError where one has failed.
+        """
+        if self.size > 1:
+            cast(Pulse, self.pulse).together(what)
 
     def meet(self, device: torch.device) -> World:
         """The same with meshes on the type of `device`; all processes call it."""
@@ -115,11 +131,11 @@ class World:
         shards = laid_out(device.type, kept, ("dp", "shard"), self.timeout)
         return dataclasses.replace(self, cp=split["cp"], shards=shards)
 
-    def check(self, batch: int, model: str, task: Task) -> None:
-        """Refuse what cannot be split so.
+    def check(self, batch: int, model: str, *, short_filters: bool = False) -> None:
+        """Refuse what cannot be split so; `short_filters`: whether the filters have fewer taps than a sequence has positions.
 
         Raises:
-            ArgumentError: the sequences of a batch cannot be dealt out evenly, or one answer is asked for a whole sequence.
+            ArgumentError: the sequences of a batch cannot be dealt out evenly, or filters would be others.
             UnsupportedError: the model does not read spans of sequences.
         """
         if batch % self.readers:
@@ -135,14 +151,21 @@ class World:
                 f"--cp {self.sizes.cp} splits sequences, and the model {model} does not read spans of them; choose one of "
                 f"{able}, or --dp and --fsdp"
             )
-        if task.classes is not None and task.classes.pool != "positions":
+        if short_filters and _model(model).follows:
             raise ArgumentError(
-                f"--cp {self.sizes.cp} splits sequences, and this task asks for one answer of a whole one; use --dp and --fsdp"
+                f"--cp {self.sizes.cp} gives the model {model} filters of --filter-length, and its own are as long as the "
+                "context; leave --filter-length out"
             )
 
     def operators(self) -> dict[str, Any]:
         """The arguments of a model that reads this process's spans."""
         return operators(self.cp) if self.cp is not None and self.sizes.cp > 1 else {}
+
+    def pooling(self) -> dict[str, Any]:
+        """The arguments of a head that answers once a sequence, of which this process reads a span."""
+        if self.cp is None or self.sizes.cp == 1:
+            return {}
+        return {"total": partial(summed, mesh=self.cp), "ends": self.rank % self.sizes.cp == self.sizes.cp - 1}
 
     def sharded(self, model: Trained) -> Trained:
         """The model with its parameters spread over the processes (in place); gradients are sums over all of them.
@@ -184,18 +207,9 @@ class World:
 
     def told_late(self, make: Callable[[], T]) -> T:
         """What the first process makes; the others wait for it as long as it takes, and not in a collective."""
-        if self.size == 1:
-            return make()
-        store = cast(dist.Store, self.store)
-        if self.leads:
-            value = make()
-            store.set(MADE, "")
-            return self.told(value)
-        while not store.check([MADE]):
-            if store.check([FAILED]):
-                raise RankError("another rank has ended; start all of them again")
-            time.sleep(0.05)
-        return self.told(cast(T, None))
+        value = make() if self.leads else None
+        self.together()
+        return self.told(cast(T, value))
 
     def total(self, part: Score) -> Score:
         """Of all that the processes have scored."""
@@ -204,15 +218,10 @@ class World:
         targets, bits, right = self.sum(torch.tensor([part.targets, part.bits, part.right], dtype=torch.float64)).tolist()
         return Score(int(targets), bits, int(right))
 
-    def share(self, batch: Batch) -> Batch:
-        """What this process reads of a batch: its sequences, and of those its span."""
-        rows, length = len(batch.inputs) // self.readers, batch.inputs.shape[1]
-        first = self.reader * rows
-        bounds = batch.cu_seqlens
-        if bounds is not None and self.readers > 1:
-            own = (bounds >= first * length) & (bounds <= (first + rows) * length)
-            bounds = bounds[own] - first * length
-        return self._span(Batch(batch.inputs[first : first + rows], batch.targets[first : first + rows], bounds))
+    def rows(self, batch: int) -> slice:
+        """Of a batch of so many sequences, those of this process's reader."""
+        own = batch // self.readers
+        return slice(self.reader * own, (self.reader + 1) * own)
 
     def rounds(self, batches: Iterable[Batch]) -> Iterator[Batch]:
         """What this process scores of many batches: every reader another one, all of them as many. Where they do not go round,
@@ -223,9 +232,10 @@ class World:
             mine = turn[self.reader] if self.reader < len(turn) else turn[0]
             if self.reader >= len(turn):
                 mine = mine._replace(targets=torch.full_like(mine.targets, IGNORE))
-            yield self._span(mine)
+            yield self.span(mine)
 
-    def _span(self, batch: Batch) -> Batch:
+    def span(self, batch: Batch) -> Batch:
+        """What this process reads of the sequences of its reader."""
         if self.sizes.cp == 1:
             return batch
         inputs, targets = batch.inputs, batch.targets
@@ -234,6 +244,8 @@ class World:
         lengths = shares(inputs.shape[1], self.sizes.cp)
         place = self.rank % self.sizes.cp
         span = slice(sum(lengths[:place]), sum(lengths[: place + 1]))
+        if targets.dim() == 1:  # one answer a sequence, which one process is asked for
+            return Batch(inputs[:, span], targets if place == 0 else torch.full_like(targets, IGNORE))
         return Batch(inputs[:, span], targets[:, span], batch.cu_seqlens)
 
 

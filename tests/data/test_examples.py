@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from longwave.data import draws
-from longwave.data.examples import Examples
+from longwave.data.examples import EVERY, Examples
 from longwave.data.generated import CHUNK, generated
 from longwave.errors import ArgumentError, DataError
 
@@ -89,8 +89,8 @@ def test_refusals() -> None:
         generated(_draw, 0, classes=2, vocabulary=0, source="x")
 
 
-def _draw(size: int, seed: int, step: int, rank: int = 0, part: str = "train") -> Examples:
-    words = draws.words(size, seed, step, rank, part).astype(np.int64)
+def _draw(size: int, seed: int, step: int, rank: int = 0, part: str = "train", rows: slice = EVERY) -> Examples:
+    words = draws.words(size, seed, step, rank, part)[rows].astype(np.int64)
     return Examples(torch.from_numpy(words)[:, None], torch.from_numpy(words))
 
 

@@ -71,6 +71,26 @@ def test_the_index_is_that_of_samtools(tmp_path: Path) -> None:
     assert (tmp_path / "g.fa.fai").read_text() == "one\t66\t5\t30\t31\ntwo\t28\t98\t14\t15\n"
 
 
+def test_an_index_that_was_left_is_not_made_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = _write(tmp_path / "g.fa", ["ACGT" * 30, "TTA"], 50)
+    indexed.leave_index(path)
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["g.fa", "g.fa.fai"]
+    monkeypatch.setattr(indexed, "_Scan", None)
+    indexed.leave_index(path)
+    assert [record.bases for record in IndexedFasta(path).records] == [120, 3]
+
+
+def test_an_index_that_cannot_be_left_is_refused_where_several_need_it(tmp_path: Path) -> None:
+    path = _write(tmp_path / "g.fa", ["ACGT" * 30], 50)
+    (tmp_path / "g.fa.fai").mkdir()  # rights would not keep root away
+    with pytest.raises(DataError, match=r"the index .*g\.fa\.fai cannot be written.*link the file.*samtools faidx"):
+        indexed.leave_index(path)
+    assert IndexedFasta(path).records[0].bases == 120  # one process makes its own
+    assert not list(tmp_path.glob(".g.fa*"))
+    with pytest.raises(DataError, match=r"cannot read .*give the path of a plain FASTA file"):
+        indexed.leave_index(tmp_path / "none.fa")
+
+
 def test_an_older_index_is_made_again(tmp_path: Path) -> None:
     path = _write(tmp_path / "g.fa", ["ACGT"], 4)
     IndexedFasta(path)

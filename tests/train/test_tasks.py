@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import dataclasses
 import functools
 import json
@@ -14,7 +15,7 @@ from made_data import FILES
 from safetensors.torch import load_file
 from terminal import typed
 
-from longwave.cli import main
+from longwave.cli import build_parser, main
 from longwave.data import baselines, examples
 from longwave.train import checkpoint, evaluate, job, options, recipe, state, tasks
 from longwave.train.job import opened
@@ -48,6 +49,26 @@ def command(task: str, micro: str, tmp_path: Path) -> list[str]:
 def test_every_task_has_small_data() -> None:
     assert sorted(FILES) == sorted(tasks.available())
     assert IGNORE == examples.IGNORE
+
+
+def test_rows_of_a_batch_are_made_alone(task: str, command: list[str]) -> None:
+    """As processes do that read other rows: the same numbers, and the documents that are in them."""
+    parsed = vars(build_parser().parse_args(command))
+    chosen = options.resolve(task, options.given(task, argparse.Namespace(**parsed)))
+    batches = opened(chosen).batches
+    for step in range(3):
+        whole = batches(step)
+        assert len(whole.inputs) == 8
+        assert not torch.equal(whole.inputs, batches(step + 1).inputs)
+        for rows in (slice(0, 2), slice(2, 4), slice(4, 8)):
+            alone = batches(step, rows)
+            assert torch.equal(alone.inputs, whole.inputs[rows])
+            assert torch.equal(alone.targets, whole.targets[rows])
+            if whole.cu_seqlens is not None:
+                first, last = rows.start * whole.inputs.shape[1], rows.stop * whole.inputs.shape[1]
+                own = whole.cu_seqlens[(whole.cu_seqlens >= first) & (whole.cu_seqlens <= last)] - first
+                every = len(own) == rows.stop - rows.start + 1
+                assert every if alone.cu_seqlens is None else torch.equal(alone.cu_seqlens, own)
 
 
 def test_a_task_learns_resumes_and_is_scored(

@@ -7,7 +7,7 @@ import shlex
 import signal
 import time
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import wait
 from pathlib import Path
 from typing import Any
@@ -20,6 +20,8 @@ from torch.distributed.checkpoint.metadata import TensorStorageMetadata
 
 from longwave import cli
 from longwave.train import checkpoint, folder, options, state
+from longwave.train.task import Batch
+from longwave.train.world import World
 
 OPTIONS = ("--steps", "8", "--eval-every", "4", "--checkpoint-every", "4", "--eval-bases", "1500")
 
@@ -90,6 +92,43 @@ def test_resumed_run_equals_a_straight_one_bit_for_bit(
     assert _same(*moments)
     assert any(name.endswith("exp_avg") for name in moments[0])
     assert any(name.endswith("step") for name in moments[0])
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize(("during", "sentence"), [(2, "stopped after step 8 and saved"), (3, "stopped before the final test")])
+def test_a_score_that_is_cut_short_is_made_when_the_run_goes_on(
+    tmp_path: Path,
+    train: Callable[..., int],
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    during: int,
+    sentence: str,
+    number: signal.Signals,
+) -> None:
+    """The validation after the last step, and the test."""
+    assert train(tmp_path / "straight", *OPTIONS) == 0
+    capsys.readouterr()
+    scores = 0
+
+    def rounds(world: World, batches: Iterable[Batch]) -> Iterator[Batch]:
+        nonlocal scores
+        scores += 1
+        for place, batch in enumerate(batches):
+            if place == 1 and scores == during:
+                signal.raise_signal(number)
+            yield batch
+
+    with monkeypatch.context() as patch:
+        patch.setattr(World, "rounds", rounds)
+        assert train(tmp_path / "run", *OPTIONS) == 130
+    assert scores == during
+    said = capsys.readouterr().err.splitlines()
+    assert [line for line in said if "--resume" in line] == [line for line in said if line.startswith(sentence)] != []
+    assert checkpoint.steps_in(tmp_path / "run") == [8]
+    assert not (tmp_path / "run" / "result.json").exists()
+    assert train(tmp_path / "run", resume=True) == 0
+    assert _losses(tmp_path / "run") == _losses(tmp_path / "straight")
+    assert (tmp_path / "run" / "result.json").exists()
 
 
 def test_other_seed_gives_another_run(tmp_path: Path, train: Callable[..., int]) -> None:

@@ -6,6 +6,7 @@ import json
 import os
 import re
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -29,7 +30,8 @@ def launch(genome_file: Path) -> Iterator[Launch]:
     started: list[subprocess.Popen[str]] = []
 
     def start(out: Path, *options: str, processes: int = 2, torchrun: tuple[str, ...] = ()) -> subprocess.Popen[str]:
-        program = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", str(processes), "--standalone", *torchrun]
+        where = () if "--nnodes" in torchrun else ("--standalone",)
+        program = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", str(processes), *where, *torchrun]
         asked = ["-m", "longwave", "train", "dna", "--fasta", str(genome_file), "--out", str(out), *QUICK, *options]
         environment = {**os.environ, "OMP_NUM_THREADS": "1"}
         process = subprocess.Popen(
@@ -42,7 +44,10 @@ def launch(genome_file: Path) -> Iterator[Launch]:
     for process in started:
         if process.poll() is None:
             process.terminate()
-            process.communicate(timeout=120)
+            process.wait(timeout=120)
+        for stream in (process.stdout, process.stderr):
+            if stream is not None:
+                stream.close()
 
 
 def _ended(process: subprocess.Popen[str], seconds: float = 240) -> tuple[int, list[str]]:
@@ -92,6 +97,31 @@ def test_a_killed_rank_ends_the_job_with_one_sentence(tmp_path: Path, launch: La
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("machine", [0, 1])
+def test_a_machine_that_is_gone_ends_the_others(tmp_path: Path, launch: Launch, machine: int) -> None:
+    """Everything on one of two is stopped, its launcher too, and with the first one the store: no connection is closed."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        where = ("--nnodes", "2", "--master-addr", "127.0.0.1", "--master-port", str(free.getsockname()[1]))
+    asked = ("--batch", "2", "--steps", "100000", "--cp", "2")
+    machines = [
+        launch(tmp_path / "run", *asked, processes=1, torchrun=(*where, "--node-rank", str(number))) for number in range(2)
+    ]
+    _wait(machines[0], lambda: len(_steps(tmp_path / "run")) > 2)
+    gone = [machines[machine].pid, *_workers(machines[machine]).values()]
+    for process in gone:
+        os.kill(process, signal.SIGSTOP)
+    try:
+        status, said = _ended(machines[1 - machine], 60)
+    finally:
+        for process in gone:
+            os.kill(process, signal.SIGKILL)
+    assert status
+    (sentence,) = said
+    assert "has not answered for 20 seconds: it was stopped, or its machine is gone" in sentence
+
+
+@pytest.mark.slow
 def test_the_launcher_starts_again_from_the_last_checkpoint(tmp_path: Path, launch: Launch) -> None:
     """The first rank is killed, and nothing but the steps since the checkpoint is done twice."""
     options = ("--batch", "2", "--steps", "12", "--checkpoint-every", "4", "--lr", "1e-3", "--fsdp", "2")
@@ -107,6 +137,22 @@ def test_the_launcher_starts_again_from_the_last_checkpoint(tmp_path: Path, laun
     assert re.search(r"step (5|9)/12", error)
     assert _steps(tmp_path / "run") == list(range(1, 13))
     assert _scores(tmp_path / "run") == pytest.approx(_scores(tmp_path / "straight"), rel=1e-6)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("processes", [1, 2])
+def test_a_folder_that_was_refused_is_refused_after_a_restart_too(tmp_path: Path, launch: Launch, processes: int) -> None:
+    """The run in it has the same options, and is another job's."""
+    options = ("--batch", "2", "--steps", "2")
+    first = launch(tmp_path / "run", *options, processes=processes)
+    assert first.wait(240) == 0, first.communicate()
+    before = {path.name: path.stat().st_mtime_ns for path in (tmp_path / "run").iterdir()}
+    again = launch(tmp_path / "run", *options, processes=processes, torchrun=("--max-restarts", "1"))
+    status, said = _ended(again)
+    assert status
+    assert len(said) == 2
+    assert all("is not empty; add --resume to continue its run" in sentence for sentence in said)
+    assert before == {path.name: path.stat().st_mtime_ns for path in (tmp_path / "run").iterdir()}
 
 
 @pytest.mark.slow
@@ -130,14 +176,18 @@ def test_interrupted_processes_save_and_say_how_to_go_on(tmp_path: Path, launch:
     [
         (("--cp", "2", "--dp", "2"), "does not fit the number of processes: 2 processes were started; start 4"),
         (("--batch", "3"), "training on rank 0 of 2: --batch 3 cannot be dealt out"),
-        (("--preset", "h3-tiny", "--cp", "2"), "the model h3 does not read spans"),
+        (("--preset", "s5-tiny", "--cp", "2"), "the model s5 does not read spans"),
         (("--steps", "$RANK"), "--steps must be at least 1"),
+        (("--device", "cuda:0"), "--device cuda:0 names one GPU for 2 processes"),
+        (("--packed", "on"), "genome.fa.fai cannot be written"),
         (("--seed", "$RANK"), "training was called with --seed 0 on rank 0 and 1 on rank 1 of 2"),
         (("--nonsense",), "unrecognized arguments: --nonsense"),
     ],
 )  # fmt: skip
 def test_what_is_wrong_is_said_once(tmp_path: Path, genome_file: Path, options: tuple[str, ...], sentence: str) -> None:
     asked = ["train", "dna", "--fasta", str(genome_file), "--out", str(tmp_path / "run"), *QUICK]
+    if "--packed" in options:  # rights would not keep root away
+        (tmp_path / "genome.fa.fai").mkdir()
     script = tmp_path / "start.sh"
     script.write_text(f"exec {sys.executable} -m longwave {' '.join(asked)} --batch 2 {' '.join(options)}\n")
     program = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2", "--standalone", "--no-python", "sh"]

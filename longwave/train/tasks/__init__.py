@@ -11,6 +11,7 @@ A task is a module with
 
 and, where they make sense,
 
+- `prepare(own)`: what one process leaves on the disk before several open the data;
 - `held_out(setting, fasta=None, overlap=None)`: names and batches, what `longwave eval` scores in the place of the test data;
 - `codec(setting) -> Codec`, for `longwave generate`: text to tokens and back.
 

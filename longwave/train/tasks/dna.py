@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from longwave.train.task import Batch, Option, Reads, Reference, Setting, Task, bits_per
@@ -42,10 +42,19 @@ OPTIONS = (
 )
 
 
+def prepare(own: Mapping[str, Any]) -> None:
+    """Raises DataError where the index of a file in rows cannot be made."""
+    from longwave.data.indexed import leave_index
+
+    if own["packed"] == "on" and own["fasta"]:
+        leave_index(own["fasta"])
+
+
 def make(setting: Setting) -> Task:
     """Raises DataError where the file cannot be used or holds too little, ArgumentError where a number is out of range."""
     from longwave.data import dna, fasta, genome, markov
     from longwave.data.codes import UNKNOWN
+    from longwave.data.examples import EVERY
     from longwave.errors import ArgumentError
     from longwave.train.rows import packed_task
     from longwave.train.stretches import shifted
@@ -61,8 +70,8 @@ def make(setting: Setting) -> Task:
 
     windows = dna.Windows(data.train, context, setting.batch, setting.seed, records=data.train_records)
 
-    def batches(step: int) -> Batch:
-        return shifted(windows.batch(step), windows.documents(step), unknown=UNKNOWN)
+    def batches(step: int, rows: slice = EVERY) -> Batch:
+        return shifted(windows.batch(step, rows), windows.documents(step, rows), unknown=UNKNOWN)
 
     def references() -> list[Reference]:
         best = markov.fit_best(data.train, data.validation)

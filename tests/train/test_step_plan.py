@@ -1,0 +1,90 @@
+"""A planned training step beside one that is taken: what it holds, as PyTorch's allocator gives it out."""
+
+from __future__ import annotations
+
+import dataclasses
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from allocated import peak_bytes
+from processes import run, world_of
+
+from longwave.cli import main
+from longwave.errors import ArgumentError
+from longwave.train import job, loop, step_plan, step_ranks
+from longwave.train.optim import make_optimizer
+from longwave.train.world import ALONE, Sizes, World
+
+PRESET, CONTEXT, BATCH = "tiny", 2048, 4
+# Small things that no plan counts, and what the process group's threads hold a moment longer.
+WITHIN = 0.1
+
+
+def _held_to_the_plan(world: World, more: dict[str, Any]) -> None:
+    chosen = dataclasses.replace(step_ranks.asked(PRESET, CONTEXT, BATCH), **more)
+    device, world = torch.device("cpu"), world.meet(torch.device("cpu"))
+    made = job.make_job(chosen, job.opened(chosen), device, world)
+    model = world.sharded(made.model)
+    optimizer = make_optimizer(model, lr=chosen.lr, weight_decay=chosen.weight_decay)
+
+    def step(number: int) -> None:
+        loop.update(made, optimizer, 1e-5, chosen.clip, number, world.span(made.batches(number, world.rows(BATCH))))
+
+    step(0)
+    held = min(peak_bytes(lambda number=number: step(number)) for number in range(1, 4))  # type: ignore[misc]
+    checkpointing = more.get("activation_checkpointing") == "on"
+    planned = step_plan.plan(PRESET, CONTEXT, BATCH, world.sizes, checkpointing=checkpointing)
+    assert planned.step_bytes == pytest.approx(held, rel=WITHIN)
+
+
+MODES: list[dict[str, Any]] = [{"activation_checkpointing": "off"}, {"activation_checkpointing": "on"}]
+
+
+@pytest.mark.parametrize("more", MODES)
+def test_a_step_holds_what_is_planned(more: dict[str, Any]) -> None:
+    _held_to_the_plan(ALONE, more)
+
+
+def _on_ranks(rank: int, folder: Path, every: list[Sizes]) -> None:
+    for sizes in every:
+        for more in MODES:
+            _held_to_the_plan(world_of(rank, *sizes), more)
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(sys.platform != "linux", reason="gloo is tested on Linux")
+def test_a_step_on_ranks_holds_what_is_planned(tmp_path: Path) -> None:
+    run(2, tmp_path, _on_ranks, [Sizes(2, 1, 1), Sizes(1, 2, 1), Sizes(1, 1, 2)])
+
+
+def test_bytes_on_the_way_are_counted_by_hand() -> None:
+    alone, copies, shards, spans = (
+        step_plan.plan("tiny", 4096, 4, Sizes(*s)) for s in ((1, 1, 1), (2, 1, 1), (1, 2, 1), (1, 1, 2))
+    )
+    assert alone.shard_bytes == alone.span_bytes == copies.span_bytes == shards.span_bytes == 0
+    assert copies.shard_bytes == alone.parameters * 4  # a ring brings half of a sum, and half of its result
+    blocks = alone.parameters - 5 * 64 - 2 * 64  # but embedding and last norm
+    assert shards.shard_bytes == 4 * (2 * alone.parameters + blocks) // 2 == spans.shard_bytes
+    # Two blocks; gated samples there, results back, and as much in backward; a rank's half of them.
+    assert spans.span_bytes == 2 * 2 * 2 * (4 * 64 * 4096 * 4 // 4)
+    assert shards.kept_bytes * 2 == copies.kept_bytes == alone.kept_bytes == 3 * 4 * alone.parameters
+
+
+def test_the_command_says_it(capsys: pytest.CaptureFixture[str]) -> None:
+    options = ["--preset", "hyenadna-large-1m", "--length", "1000000", "--batch", "2", "--activation-checkpointing"]
+    assert main(["plan", "--ranks", "16", "--fsdp", "2", *options]) == 0
+    said = capsys.readouterr().out
+    assert "--dp 1 x --fsdp 2 x --cp 8 ranks, blocks computed twice" in said
+    assert "ms on the way at 50 GB/s" in said
+    assert main(["plan", "--ranks", "3", "--fsdp", "2", *options]) == 2
+    assert "--fsdp 2 does not divide --ranks 3" in capsys.readouterr().err
+
+
+def test_refusals() -> None:
+    with pytest.raises(ArgumentError, match="steps of Hyena alone are planned, and h3-tiny is a preset of h3"):
+        step_plan.plan("h3-tiny", 1024, 2, Sizes())
+    with pytest.raises(ArgumentError, match="3 sequences of 1,024 cannot be dealt out to --dp 2 x --fsdp 1 ranks"):
+        step_plan.plan("tiny", 1024, 3, Sizes(2, 1, 1))
