@@ -37,9 +37,7 @@ def run(args: argparse.Namespace) -> int:
 
     need("numpy")
     from longwave.train import evaluate
-    from longwave.train.heap import keep_freed_memory
 
-    keep_freed_memory()
     for line in evaluate.lines(
         args.checkpoint,
         fasta=args.fasta,

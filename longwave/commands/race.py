@@ -41,7 +41,7 @@ def run(args: argparse.Namespace) -> int:
     record.check_writable(out)
     stamp = make_stamp(str(options.choose_device(chosen.device)))
     print("\n".join(stamp.lines), flush=True)
-    keep_freed_memory()
+    keep_freed_memory(chosen.context)
     run = race.run(chosen, args.seconds)
     print(run)
     race.draw(run, stamp, out)

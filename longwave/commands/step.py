@@ -40,7 +40,7 @@ def run(args: argparse.Namespace) -> int:
     names = args.backend or [name for name, reason in backends.available().items() if reason is None]
     for name in names:
         backends.load(name)  # refuses a name that is none
-    keep_freed_memory()
+    keep_freed_memory(args.context)
     stamp = make_stamp()
     print("\n".join(stamp.lines), flush=True)
     steps = step_time.measure(

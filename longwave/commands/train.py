@@ -52,7 +52,5 @@ def run(args: argparse.Namespace) -> int:
         LongwaveError: an option or the data cannot be used; nothing has been written.
     """
     from longwave.train import job
-    from longwave.train.heap import keep_freed_memory
 
-    keep_freed_memory()
     return job.run(args)

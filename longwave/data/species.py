@@ -79,7 +79,7 @@ def load(length: int, folder: str | os.PathLike[str] | None = None) -> Split:
 
 
 class LocusWindows:
-    """Random windows of known bases, every locus equally likely and every window of it: a `Source`."""
+    """Random windows of known bases, the loci in turns, every window of one equally likely: a `Source`."""
 
     def __init__(self, loci: Sequence[Codes], length: int) -> None:
         """
@@ -105,10 +105,9 @@ class LocusWindows:
     def batch(self, step: int, size: int, seed: int = 0, rank: int = 0, rows: slice = EVERY) -> Examples:
         """`size` windows, or `rows` of them; Raises ArgumentError for a number out of range."""
         check_batch(step, size)
-        drawn = draws.words(2 * size, seed, step, rank).reshape(2, size)[:, rows]
-        loci = draws.below(len(self.loci), drawn[0])
+        loci = np.arange(step * size, (step + 1) * size)[rows] % len(self.loci)
         limits = np.array([len(starts) for starts in self.starts], dtype=np.int64)[loci]
-        return self._windows(loci, (draws.unit(drawn[1]) * limits).astype(np.int64))
+        return self._windows(loci, (draws.unit(draws.words(size, seed, step, rank)[rows]) * limits).astype(np.int64))
 
     def spread(self, count: int) -> Examples:
         """`count` windows of every locus, evenly spread over it, the loci in turn."""

@@ -8,6 +8,7 @@ from pathlib import Path
 from longwave import models
 from longwave.train import checkpoint, tasks
 from longwave.train.checkpoint import Description
+from longwave.train.heap import keep_freed_memory
 from longwave.train.options import choose_autocast, choose_device
 from longwave.train.score import score
 from longwave.train.task import Batch, Metric, Score, Setting
@@ -29,6 +30,7 @@ def lines(path: Path, *, fasta: str | None, overlap: int | None, backend: str, d
     where = choose_device(device)
     half = choose_autocast(autocast, where)
     model, description = checkpoint.load_model(path, backend=backend, device=where)
+    keep_freed_memory(description.context)
     metric = tasks.find(description.task).METRIC
     total = Score(0, 0.0)
     for number, (name, batches) in enumerate(held_out(description, fasta=fasta, overlap=overlap)):

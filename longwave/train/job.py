@@ -28,6 +28,7 @@ from longwave.train import checkpoint, folder, launch, loop, options, tasks
 from longwave.train.determinism import same_bits
 from longwave.train.files import write_text
 from longwave.train.heads import Trained, with_head
+from longwave.train.heap import keep_freed_memory
 from longwave.train.interrupt import InterruptGuard, StoppedError, unless
 from longwave.train.optional import TRAIN_MODULES, need
 from longwave.train.options import Options
@@ -73,6 +74,7 @@ def _run(args: argparse.Namespace, world: World, stack: ExitStack) -> int:
     """`stack`: what is held until the end."""
     asked = world.agreed(lambda: _asked(args, world), _in_common)
     chosen, out, device = asked.chosen, asked.out, asked.device
+    keep_freed_memory(chosen.context)
     if world.size > 1:
         world.agreed(lambda: _prepare(chosen) if world.leads else None)
     task = world.agreed(lambda: _task(asked, world), _data_in_common)

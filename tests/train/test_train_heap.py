@@ -11,8 +11,7 @@ import pytest
 COUNT = """
 import resource, sys, torch
 from longwave.train.heap import keep_freed_memory
-if sys.argv[1] == "kept":
-    keep_freed_memory()
+keep_freed_memory({"kept": 1_024, "given back": 2**20}[sys.argv[1]])
 def step():
     for _ in range(5):
         torch.zeros(2**24)  # 64 MB
