@@ -89,7 +89,8 @@ class Stage(NamedTuple):
 
 class Transform(NamedTuple):
     """A row: DFTs through memory, the sides of the matrices that are multiplied in a multiprocessor, how many windows it is
-    taken in, each a transform of its own, and whether what goes in, what comes out and the filter use both planes of the ring."""
+    taken in, each a transform of its own, and whether what goes in, what comes out and the filter use both planes of the
+    ring."""
 
     outer: tuple[int, ...]
     inner: tuple[int, ...]
@@ -127,14 +128,14 @@ def stages(p: Problem, t: Transform | None = None) -> list[Stage]:
     if t is None:
         sums = Stage("sums", p.taps, 2.0 * rows * p.out_len * p.taps, "float32", shared=float(rows * item * p.out_len * p.taps))
         return [moved[0], sums, moved[1]]
-    wide = p.dtype == "float32" or p.precision == "high"
-    unit, times, operand = ("tf32", TF32_PRODUCTS, 4) if wide else ("tensor16", 1, 2)
-    N, z = t.length, 2 * operand  # z: bytes of a complex point
+    wide, N = p.dtype == "float32" or p.precision == "high", t.length
+    z = 8 if wide else 4  # bytes of a complex point
 
-    def products(of: int, *upper: bool) -> list[Stage]:
-        """The transform of `of` rows, as many ways as `upper` says: a matrix product with complex operands is 8 flop a point and
-        side; the first sees real samples, which is half, but where they are in both planes."""
+    def products(of: int, wide: bool, *upper: bool) -> list[Stage]:
+        """The transform of `of` rows, as many ways as `upper` says: a matrix product with complex operands is 8 flop a point
+        and side; the first sees real samples, which is half, but where they are in both planes."""
         found, ways = [], len(upper)
+        unit, times, z = ("tf32", TF32_PRODUCTS, 8) if wide else ("tensor16", 1, 4)
         for i, side in enumerate((*t.outer, *t.inner)):
             flop = (4 * (ways + sum(upper)) if i == 0 else 8 * ways) * times * _side(side) * of * N
             through = {"memory": 2.0 * ways * z * of * N} if i < len(t.outer) else {"shared": 2.0 * ways * z * of * N}
@@ -144,12 +145,13 @@ def stages(p: Problem, t: Transform | None = None) -> list[Stage]:
 
     *both, of_filter = t.upper
     transforms = rows * t.windows
-    spectra = [s._replace(name=f"filters: {s.name}") for s in products(filters, of_filter)]
-    # Written and read once; every row reads that of its filter, out of the second-level cache.
+    spectra = [s._replace(name=f"filters: {s.name}") for s in products(filters, True, of_filter)]
+    # Written and read in float32, and once more rounded; every row reads that of its filter out of the second-level cache.
     kept = Stage(
-        "filters: spectra", 0, 6.0 * transforms * N, "float32", memory=2.0 * z * filters * N, l2=float(z * transforms * N)
-    )
-    return [moved[0], *spectra, kept, *products(transforms, *both), moved[1]]
+        "filters: spectra", 0, 6.0 * transforms * N, "float32",
+        memory=2.0 * (8 if wide else 8 + z) * filters * N, l2=float(z * transforms * N),
+    )  # fmt: skip
+    return [moved[0], *spectra, kept, *products(transforms, wide, *both), moved[1]]
 
 
 def transform_of(p: Problem) -> Transform | None:

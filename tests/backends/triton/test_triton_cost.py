@@ -43,10 +43,12 @@ def test_work_and_traffic_of_4096_samples_by_hand() -> None:
     assert p.predicted_ms > 1e3 * sum(moved) / 4.8e12
 
 
-def test_spectra_are_written_once_and_read_by_every_row() -> None:
+def test_filters_are_transformed_in_float32_and_read_by_every_row() -> None:
     p = _plan(4096)
+    found = {s.name: s for s in cost.stages(p.problem, Transform((), (16, 32)))}
+    assert found["filters: DFT"].unit == "tf32"
     (kept,) = (s for s in cost.stages(p.problem, Transform((), (16, 16, 16))) if s.name == "filters: spectra")
-    assert kept.memory == 2 * 768 * 4096 * 2 * 2
+    assert kept.memory == 2 * 768 * 4096 * 2 * (4 + 2)
     assert kept.l2 == 64 * 768 * 4096 * 2 * 2
 
 
@@ -65,7 +67,8 @@ def test_spectra_are_written_once_and_read_by_every_row() -> None:
 def test_a_plan_states_the_work_that_its_model_counts(L: int, K: int, options: dict[str, object]) -> None:
     """Of which more where samples stand in both planes of the ring."""
     p = _plan(L, K, **options)  # type: ignore[arg-type]
-    dots = [s.flop for s in cost.stages(p.problem, cost.transform_of(p.problem)) if s.unit == "tensor16"]
+    products = {"tensor16": 1, "tf32": 1 / cost.TF32_PRODUCTS, "float32": 0}
+    dots = [products[s.unit] * s.flop for s in cost.stages(p.problem, cost.transform_of(p.problem))]
     assert sum(dots) == pytest.approx(p.flop, rel=1e-12)
     if "history" in options:
         assert p.flop > 1.03 * _plan(L, K, **(options | {"history": 0})).flop  # type: ignore[arg-type]
