@@ -29,8 +29,8 @@ test: env        ## all tests but the slow ones and those that need a GPU
 test-slow: env   ## the tests that take minutes each
 	$(PYTEST) -m slow
 
-test-gpu: env    ## the GPU kernels and the values of every operator on a CUDA device, and under compute-sanitizer where installed
-	$(BIN)/longwave gpu --minutes 120 --only kernels values sanitizer
+test-gpu: env    ## every test of the kernels and of the operators on a CUDA device, and under compute-sanitizer where installed
+	$(BIN)/longwave gpu --minutes 120 --only kernels device values sanitizer random
 
 gpu: env         ## on a CUDA device, in half an hour: the tests there, then bench and tune; logs and results in runs/gpu
 	$(BIN)/longwave gpu

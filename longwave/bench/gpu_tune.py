@@ -20,6 +20,8 @@ from longwave.ops.long_conv import long_conv
 # About so many samples a call: several times what a second-level cache holds.
 SAMPLES = 2**27
 WARPS = (4, 8)
+# What a row of `configurations.LAUNCHES` distinguishes. A history as long as the signal takes the ring's second plane.
+KINDS = ("one", "gated", "both")
 TAPS = (8, 16, 24, 32, 48, 64, 96, 128)
 LENGTHS = (1_024, 4_096, 16_384, 262_144)
 DTYPES = (torch.bfloat16, torch.float32)
@@ -38,13 +40,16 @@ class Row(NamedTuple):
 
 
 def measure(timer: Timer, device: str = "cuda", samples: int = SAMPLES) -> Iterator[Row]:
-    """Every transform in registers with 4 and 8 warps, then direct sums beside transforms from few taps to many."""
+    """Every transform in registers with 4 and 8 warps, of one plane of the ring, with gates and of both planes; then direct
+    sums beside transforms from few taps to many."""
     for dtype in DTYPES:
         name = str(dtype).removeprefix("torch.")
         wide = dtype == torch.float32
         for shape in (s for s in shapes.FUSED[wide] if shapes.fused_shape(s.N, wide) == s):
-            call = _call(shape.N, shape.N, dtype, device, samples)
-            yield Row(f"fused {shape}", name, _times({f"{w} warps": _with_warps(w, call) for w in WARPS}, timer))
+            for kind in KINDS:
+                call = _call(shape.N, shape.N, dtype, device, samples, kind)
+                times = _times({f"{w} warps": _with_warps(w, call) for w in WARPS}, timer)
+                yield Row(f"fused {shape} {kind}", name, times)
         for L in LENGTHS:
             for K in TAPS:
                 call = _call(L, K, dtype, device, samples)
@@ -53,15 +58,19 @@ def measure(timer: Timer, device: str = "cuda", samples: int = SAMPLES) -> Itera
 
 
 def launches(rows: list[Row], stamp: Stamp) -> list[str]:
-    """Lines for `configurations.LAUNCHES`: the faster number of warps of every 16-bit transform in registers."""
-    found = []
+    """Lines for `configurations.LAUNCHES`: the faster number of warps of every 16-bit transform in registers of which all kinds
+    were measured."""
+    fastest: dict[str, dict[str, str]] = {}
     for row in rows:
         if row.what.startswith("fused ") and row.dtype != "float32":
-            warps = min(row.ms, key=row.ms.__getitem__).split()[0]
-            sides = row.what.removeprefix("fused ").replace("·", ", ")
-            source = f"{stamp.device!r}, {stamp.date_utc[:10]!r}, {'longwave tune --device cuda'!r}"
-            found.append(f"Shape({sides}): Row({', '.join([warps] * 3)}, {source}),")
-    return found
+            _, sides, kind = row.what.split()
+            fastest.setdefault(sides, {})[kind] = min(row.ms, key=row.ms.__getitem__).split()[0]
+    source = f"{stamp.device!r}, {stamp.date_utc[:10]!r}, {'longwave tune --device cuda'!r}"
+    return [
+        f"Shape({sides.replace('·', ', ')}): Row({', '.join(warps[kind] for kind in KINDS)}, {source}),"
+        for sides, warps in fastest.items()
+        if len(warps) == len(KINDS)
+    ]
 
 
 def most_taps(rows: list[Row], dtype: str) -> int:
@@ -71,14 +80,15 @@ def most_taps(rows: list[Row], dtype: str) -> int:
     return max((taps for taps, _ in pairs if not slower or taps < min(slower)), default=0)
 
 
-def _call(L: int, K: int, dtype: torch.dtype, device: str, samples: int) -> Callable[[], object]:
+def _call(L: int, K: int, dtype: torch.dtype, device: str, samples: int, kind: str = "one") -> Callable[[], object]:
     rows = max(1, samples // L)
     B = min(16, rows)
     H = max(1, rows // B)
     u, dy = (torch.randn(B, H, L, device=device).to(dtype) for _ in range(2))
     k = torch.randn(H, K, device=device, requires_grad=True)
     u.requires_grad_()
-    return lambda: torch.autograd.grad(long_conv(u, k, backend="triton"), (u, k), dy)
+    around: dict[str, Any] = {"one": {}, "gated": {"pregate": dy, "postgate": dy}, "both": {"history": dy}}[kind]
+    return lambda: torch.autograd.grad(long_conv(u, k, backend="triton", **around), (u, k), dy)
 
 
 def _times(calls: dict[str, Callable[[], object]], timer: Timer) -> dict[str, float]:

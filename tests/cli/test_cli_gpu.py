@@ -92,3 +92,8 @@ def test_it_needs_a_checkout(monkeypatch: pytest.MonkeyPatch, capsys: pytest.Cap
     status, _, err = typed(capsys, "gpu")
     assert status == 2
     assert "run longwave gpu in a checkout" in err
+
+
+def test_make_runs_every_test_there() -> None:
+    (target,) = (line for line in (Path(__file__).parents[2] / "Makefile").read_text().splitlines() if "--only" in line)
+    assert target.split("--only ")[1].split() == [stage.name for stage in STAGES if "pytest" in stage.arguments]

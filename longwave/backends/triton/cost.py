@@ -20,7 +20,7 @@ from longwave import dtypes
 from longwave.backends.triton import plans
 from longwave.backends.triton.fir_plan import takes
 from longwave.backends.triton.layouts import layout
-from longwave.errors import UnsupportedError
+from longwave.errors import ArgumentError, UnsupportedError
 from longwave.planner import Plan
 from longwave.problem import Problem
 
@@ -88,12 +88,14 @@ class Stage(NamedTuple):
 
 
 class Transform(NamedTuple):
-    """A row: DFTs through memory, the sides of the matrices that are multiplied in a multiprocessor, and how many windows it is
-    taken in, each a transform of its own."""
+    """A row: DFTs through memory, the sides of the matrices that are multiplied in a multiprocessor, how many windows it is
+    taken in, each a transform of its own, and whether what goes in, what comes out and the filter use both planes of the
+    ring."""
 
     outer: tuple[int, ...]
     inner: tuple[int, ...]
     windows: int = 1
+    upper: tuple[bool, bool, bool] = (False, False, False)
 
     @property
     def length(self) -> int:
@@ -126,25 +128,30 @@ def stages(p: Problem, t: Transform | None = None) -> list[Stage]:
     if t is None:
         sums = Stage("sums", p.taps, 2.0 * rows * p.out_len * p.taps, "float32", shared=float(rows * item * p.out_len * p.taps))
         return [moved[0], sums, moved[1]]
-    wide = p.dtype == "float32" or p.precision == "high"
-    unit, times, operand = ("tf32", TF32_PRODUCTS, 4) if wide else ("tensor16", 1, 2)
-    N, z = t.length, 2 * operand  # z: bytes of a complex point
+    wide, N = p.dtype == "float32" or p.precision == "high", t.length
+    z = 8 if wide else 4  # bytes of a complex point
 
-    def products(of: int, ways: int, windows: int) -> list[Stage]:
-        """`ways` of the transform of `of` rows: a matrix product with complex operands is 8 flop a point and side; the first
-        sees samples of one real plane, which is half, but in windows, which fill both."""
-        found = []
-        planes = 2 if windows > 1 else 1
+    def products(of: int, wide: bool, *upper: bool) -> list[Stage]:
+        """The transform of `of` rows, as many ways as `upper` says: a matrix product with complex operands is 8 flop a point
+        and side; the first sees real samples, which is half, but where they are in both planes."""
+        found, ways = [], len(upper)
+        unit, times, z = ("tf32", TF32_PRODUCTS, 8) if wide else ("tensor16", 1, 4)
         for i, side in enumerate((*t.outer, *t.inner)):
-            flop = (4 * planes if i == 0 else 8) * ways * times * _side(side) * of * N
+            flop = (4 * (ways + sum(upper)) if i == 0 else 8 * ways) * times * _side(side) * of * N
             through = {"memory": 2.0 * ways * z * of * N} if i < len(t.outer) else {"shared": 2.0 * ways * z * of * N}
             found.append(Stage("DFT through memory" if i < len(t.outer) else "DFT", side, flop, unit, **through))
         weights = len(t.outer) + len(t.inner) - 1
         return [*found, Stage("weights", 0, 6.0 * ways * weights * of * N, "float32")]
 
-    spectra = [s._replace(name=f"filters: {s.name}") for s in products(filters, 1, 1)]
-    kept = Stage("filters: spectra", 0, 6.0 * rows * t.windows * N, "float32", memory=2.0 * z * filters * N)
-    return [moved[0], *spectra, kept, *products(rows * t.windows, 2, t.windows), moved[1]]
+    *both, of_filter = t.upper
+    transforms = rows * t.windows
+    spectra = [s._replace(name=f"filters: {s.name}") for s in products(filters, True, of_filter)]
+    # Written and read in float32, and once more rounded; every row reads that of its filter out of the second-level cache.
+    kept = Stage(
+        "filters: spectra", 0, 6.0 * transforms * N, "float32",
+        memory=2.0 * (8 if wide else 8 + z) * filters * N, l2=float(z * transforms * N),
+    )  # fmt: skip
+    return [moved[0], *spectra, kept, *products(transforms, wide, *both), moved[1]]
 
 
 def transform_of(p: Problem) -> Transform | None:
@@ -152,13 +159,14 @@ def transform_of(p: Problem) -> Transform | None:
     if takes(p):
         return None
     at = layout(p)
-    return Transform(at.outer, tuple(n for n in (at.shape.N1, at.shape.N2, at.shape.N3) if n > 1), at.windows or 1)
+    upper = at.source_upper, at.target_upper, at.filter_upper
+    return Transform(at.outer, tuple(n for n in (at.shape.N1, at.shape.N2, at.shape.N3) if n > 1), at.windows or 1, upper)
 
 
 def plan(p: Problem, name: str) -> Plan:
     """The backend's own plan with the time that the model predicts for a part, stage by stage.
 
-    Raises UnsupportedError for a dtype that the backend leaves to others.
+    Raises UnsupportedError for a dtype, and a length, that the backend leaves to others.
     """
     part = PARTS[name]
     if p.dtype not in SIGNALS or p.filter_dtype not in SIGNALS:
@@ -166,7 +174,12 @@ def plan(p: Problem, name: str) -> Plan:
             f"there is no cost model of {p.dtype} with filters of {p.filter_dtype} on device={name!r}; use "
             f"{', '.join(SIGNALS)}, or device='cuda' with backend='plain'"
         )
-    found = together(stage for one in plans.parts(p) for stage in stages(one, transform_of(one)))
+    try:
+        found = together(stage for one in plans.parts(p) for stage in stages(one, transform_of(one)))
+    except ArgumentError as error:
+        raise UnsupportedError(
+            f"backend='triton', of which device={name!r} is a model, cannot run this call: {error}"
+        ) from None
     return replace(
         plans.plan(p),
         predicted_ms=1e3 * seconds(found, part),

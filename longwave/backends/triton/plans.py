@@ -12,7 +12,7 @@ from longwave.backends.triton import fir_plan
 from longwave.backends.triton.blocks import Block, blocks, channel_blocks, group_blocks, in_flight, item_bytes
 from longwave.backends.triton.configurations import CHAIN, L2_PROGRAMS, SPAN
 from longwave.backends.triton.layouts import Layout, is_wide, layout
-from longwave.backends.triton.shapes import split_flop
+from longwave.backends.triton.shapes import first_side, split_flop
 from longwave.documents import documents
 from longwave.planner import Plan
 from longwave.problem import Problem
@@ -48,7 +48,9 @@ def plan(problem: Problem) -> Plan:
     multiplied = "TF32 three times" if is_wide(p) else p.dtype
     rows = p.batch * p.channels * max(1, at.windows)
     filters = p.groups * (p.batch if p.per_sample else 1)
-    flop = split_flop(at.outer, at.shape, passes=False) if at.outer else at.shape.flop(1 + at.source_upper)
+    flop = split_flop(at.outer, at.shape, passes=False) if at.outer else at.shape.flop()
+    # A way with samples in both planes of the ring multiplies them by the first matrix once more.
+    more = rows * (at.source_upper + at.target_upper) + filters * at.filter_upper
     block = next(blocks(p, in_flight(p, at))) if at.outer else Block(0, p.channels, 0, p.batch)
     return Plan(
         backend="triton",
@@ -59,7 +61,7 @@ def plan(problem: Problem) -> Plan:
         scratch_bytes=_forward_bytes(p, at),
         result_bytes=p.batch * p.channels * p.out_len * dtypes.named(p.dtype).itemsize,
         backward_bytes=_gradient_bytes(p) + _backward_bytes(p, at),
-        flop=float(at.N * (rows + filters / 2) * flop),
+        flop=float(at.N * ((rows + filters / 2) * flop + 4 * first_side(at.outer, at.shape) * more)),
         predicted_ms=None,
         predicted_for="",
         problem=p,

@@ -94,8 +94,18 @@ def split_shape(n: int, wide: bool) -> tuple[tuple[int, ...], Shape]:
 def split_flop(outer: tuple[int, ...], inner: Shape, passes: bool = True) -> int:
     """Work a point: products of whole blocks, and, with `passes`, those through memory: one for each outer DFT and one for
     the rows."""
-    first, *later = ((BLOCK * -(-length // BLOCK)) ** 2 // length for length in outer)
+    first, *later = map(_side, outer)
     return 8 * first + 16 * sum(later) + inner.flop(2) + passes * PASS_FLOP * (len(outer) + 1)
+
+
+def _side(length: int) -> int:
+    """Products a point of a DFT whose matrix has whole blocks."""
+    return (BLOCK * -(-length // BLOCK)) ** 2 // length
+
+
+def first_side(outer: tuple[int, ...], inner: Shape) -> int:
+    """Products a point of the DFT that sees samples."""
+    return _side(outer[0]) if outer else inner.N1
 
 
 def factored(N: int, wide: bool) -> tuple[tuple[int, ...], Shape]:

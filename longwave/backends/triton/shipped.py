@@ -91,6 +91,9 @@ def shipped() -> Iterator[Configuration]:
             yield _correlate(f"filter gradient {shape} {name}", kind, shape, False)
         for shape in WINDOWS[wide]:
             yield _convolve(f"windows {shape} {name}", kind, shape, upper=True)
+        for shape in _used(wide):  # `full`, and a history
+            if shape not in WINDOWS[wide]:
+                yield _convolve(f"fused {shape} {name} of both planes", kind, shape, upper=True)
         for shape in INNER[wide]:
             yield _convolve(f"split rows {shape} {name}", kind, shape, split_rows=True)
             yield _correlate(f"filter gradient of split rows {shape} {name}", kind, shape, True)

@@ -43,6 +43,38 @@ def test_work_and_traffic_of_4096_samples_by_hand() -> None:
     assert p.predicted_ms > 1e3 * sum(moved) / 4.8e12
 
 
+def test_filters_are_transformed_in_float32_and_read_by_every_row() -> None:
+    p = _plan(4096)
+    found = {s.name: s for s in cost.stages(p.problem, Transform((), (16, 32)))}
+    assert found["filters: DFT"].unit == "tf32"
+    (kept,) = (s for s in cost.stages(p.problem, Transform((), (16, 16, 16))) if s.name == "filters: spectra")
+    assert kept.memory == 2 * 768 * 4096 * 2 * (4 + 2)
+    assert kept.l2 == 64 * 768 * 4096 * 2 * 2
+
+
+@pytest.mark.parametrize(
+    ("L", "K", "options"),
+    [
+        (4096, 4096, {}),
+        (4096, 4096, {"mode": "full"}),
+        (4096, 4096, {"history": 4096}),
+        (4096, 4096, {"mode": "circular"}),
+        (16_384, 16_384, {"mode": "full"}),
+        (2**20, 1000, {"B": 1}),
+        (2**20, 2**20, {"B": 1, "history": 2**20}),
+    ],
+)
+def test_a_plan_states_the_work_that_its_model_counts(L: int, K: int, options: dict[str, object]) -> None:
+    """Of which more where samples stand in both planes of the ring."""
+    p = _plan(L, K, **options)  # type: ignore[arg-type]
+    products = {"tensor16": 1, "tf32": 1 / cost.TF32_PRODUCTS, "float32": 0}
+    dots = [products[s.unit] * s.flop for s in cost.stages(p.problem, cost.transform_of(p.problem))]
+    assert sum(dots) == pytest.approx(p.flop, rel=1e-12)
+    if "history" in options:
+        assert p.flop > 1.03 * _plan(L, K, **(options | {"history": 0})).flop  # type: ignore[arg-type]
+        assert (p.predicted_ms or 0) > (_plan(L, K, **(options | {"history": 0})).predicted_ms or 0)  # type: ignore[arg-type]
+
+
 def test_plans_of_many_kinds() -> None:
     assert _plan(4096).algorithm.startswith("fused")
     assert _plan(2**20, B=1).algorithm.startswith("split")
@@ -74,6 +106,8 @@ def test_what_has_no_model_is_refused() -> None:
         _plan(4096, dtype=torch.float64, filter_dtype=torch.float64)
     with pytest.raises(ArgumentError, match="is a model of backend='triton', not of 'cpu'"):
         _plan(4096, backend="cpu")
+    with pytest.raises(UnsupportedError, match="of which device='h200' is a model, cannot run this call: it transforms up to"):
+        _plan(2**31, B=1, H=1)
     with pytest.raises(ArgumentError, match="device='v100' is unknown; choose one of 'cpu', 'cuda', 'h200'"):
         _plan(4096, device="v100")
 

@@ -9,7 +9,7 @@ import pytest
 import torch
 from arguments import Case, compare
 
-from longwave.backends.triton import configurations, launches, shapes
+from longwave.backends.triton import blocks, configurations, launches, shapes
 from longwave.masks import FrequencyMask
 
 HALF = FrequencyMask.lowpass(0.5, leaks_future=True)
@@ -71,6 +71,16 @@ def test_value_and_gradients_of_split_rows(case: Case, device: str) -> None:
     compare(case, "triton", device)
 
 
+@pytest.mark.parametrize(("filters", "B", "H"), [("sample", 2, 1), ("group", 1, 4)])
+@pytest.mark.usefixtures("short_shapes")
+def test_value_and_gradients_of_split_rows_one_at_a_time(
+    filters: str, B: int, H: int, device: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Every row in a block of its own: filters are found, and their gradients added up, wherever a block begins."""
+    monkeypatch.setattr(blocks, "SCRATCH_BYTES", 1)
+    compare(Case(H=H, B=B, L=270, K=260, filters=filters, dtype=F32), "triton", device)
+
+
 WINDOWS = [
     Case(H=2, B=1, L=1500, K=20, dtype=F32),
     Case(H=1, B=2, L=1300, K=60, P=30, dtype=F16, **ALL),
@@ -84,6 +94,14 @@ WINDOWS = [
 @pytest.mark.usefixtures("in_windows")
 def test_value_and_gradients_in_windows(case: Case, device: str) -> None:
     compare(case, "triton", device)
+
+
+@pytest.mark.usefixtures("in_windows")
+def test_filters_gradients_of_samples_wait_in_parts(device: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The products of one channel at a time are added to the sums of two."""
+    L, K, N, B = 16_500, 20, 256, 2
+    monkeypatch.setattr(blocks, "SCRATCH_BYTES", 2 * 16 * N * B)
+    compare(Case(H=2, B=B, L=L, K=K, filters="sample", dtype=F32, frozen=("u",)), "triton", device)
 
 
 @pytest.mark.usefixtures("short_shapes")
