@@ -45,6 +45,13 @@ def test_documents_and_spans_bound_what_is_fetched() -> None:
     assert p.choice.received["halo"] == (0, 0, 2 * 4 * 5)
 
 
+@pytest.mark.parametrize("taps", [1, 2])
+def test_documents_keep_lags_on_both_sides_from_halos(taps: int) -> None:
+    p = distributed.plan((1, 2, 100), (2, 3), ranks=4, cu_seqlens=[0, 35, 100], k_rev_shape=(2, taps))
+    assert p.choice.method == "all_to_all"
+    assert "would cross from document to document" in p.choice.why
+
+
 def test_long_transfers_go_in_chunks() -> None:
     assert distributed.plan((1, 256, 2**16), (256, 2**16), ranks=2).choice.chunks == 4
     assert distributed.plan((1, 8, 4096), (8, 4096), ranks=2).choice.chunks == 1
