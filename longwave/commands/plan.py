@@ -9,6 +9,12 @@ from longwave.errors import ArgumentError
 from longwave.lowering import MODES, PRECISIONS
 
 HELP = "explain what long_conv would do (backend, algorithm, memory, predicted time), or a training step of a preset"
+# Options that a training step has no use for, and those that a convolution has none for.
+OF_CONVOLUTIONS = (
+    "channels", "taps", "filters", "per_sample", "reverse_taps", "history", "keep", "documents", "mode", "layout", "dtype",
+    "precision", "skip", "pregate", "postgate", "device", "backend", "method",
+)  # fmt: skip
+OF_STEPS = ("dp", "fsdp", "activation_checkpointing")
 DTYPES = ("float64", "float32", "bfloat16", "float16", "complex64", "complex128")
 
 
@@ -39,6 +45,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--fsdp", type=int, default=1, metavar="RANKS", help="of --ranks and --preset: shards of the model")
     parser.add_argument("--activation-checkpointing", action="store_true", help="with --preset: blocks are computed twice")
     parser.add_argument("--method", default="auto", help="of --ranks: auto, all_to_all or halo")
+    parser.set_defaults(usual={name: parser.get_default(name) for name in (*OF_CONVOLUTIONS, *OF_STEPS)})
 
 
 def run(args: argparse.Namespace) -> int:
@@ -46,6 +53,12 @@ def run(args: argparse.Namespace) -> int:
 
     import longwave
 
+    idle = OF_STEPS if args.preset is None else OF_CONVOLUTIONS
+    if given := [f"--{name.replace('_', '-')}" for name in idle if getattr(args, name) != args.usual[name]]:
+        planned, advice = (
+            ("a convolution", "add --preset") if args.preset is None else ("a training step", "leave --preset out")
+        )
+        raise ArgumentError(f"{' '.join(given)} was given, and {planned} is planned without it; leave it out, or {advice}")
     if args.preset is not None:
         return _step(args)
     if args.dtype not in DTYPES:

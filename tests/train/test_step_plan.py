@@ -83,8 +83,36 @@ def test_the_command_says_it(capsys: pytest.CaptureFixture[str]) -> None:
     assert "--fsdp 2 does not divide --ranks 3" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize(
+    ("options", "sentence"),
+    [
+        (
+            ("--preset", "tiny", "--device", "h200", "--skip"),
+            "--skip --device was given, and a training step is planned without",
+        ),
+        (("--dp", "2"), "--dp was given, and a convolution is planned without it; leave it out, or add --preset"),
+        (("--activation-checkpointing",), "--activation-checkpointing was given"),
+        (("--preset", "tiny", "--interconnect", "0"), "give GB/s, above 0"),
+    ],
+)
+def test_the_command_refuses_what_it_would_not_use(
+    options: tuple[str, ...], sentence: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["plan", "--length", "64", *options]) == 2
+    said = capsys.readouterr()
+    assert sentence in said.err
+    assert not said.out
+
+
+def test_steps_on_ranks_refuse_what_they_would_not_measure(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["step", "--ranks", "--preset", "tiny", "--activation-checkpointing", "--layers", "1"]) == 2
+    assert "not with --layers --activation-checkpointing" in capsys.readouterr().err
+
+
 def test_refusals() -> None:
     with pytest.raises(ArgumentError, match="steps of Hyena alone are planned, and h3-tiny is a preset of h3"):
         step_plan.plan("h3-tiny", 1024, 2, Sizes())
+    with pytest.raises(ArgumentError, match="interconnect_gb_s is -3"):
+        step_plan.plan("tiny", 1024, 2, Sizes(2, 1, 1), interconnect_gb_s=-3)
     with pytest.raises(ArgumentError, match="3 sequences of 1,024 cannot be dealt out to --dp 2 x --fsdp 1 ranks"):
         step_plan.plan("tiny", 1024, 3, Sizes(2, 1, 1))
