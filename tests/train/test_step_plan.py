@@ -70,6 +70,9 @@ def test_bytes_on_the_way_are_counted_by_hand() -> None:
     assert shards.shard_bytes == 4 * (2 * alone.parameters + blocks) // 2 == spans.shard_bytes
     # Two blocks; gated samples there, results back, and as much in backward; a rank's half of them.
     assert spans.span_bytes == 2 * 2 * 2 * (4 * 64 * 4096 * 4 // 4)
+    again = step_plan.plan("tiny", 4096, 4, Sizes(1, 1, 2), checkpointing=True, interconnect_gb_s=100)
+    assert again.span_bytes * 2 == spans.span_bytes * 3  # a forward more
+    assert again.communication_ms == pytest.approx(1e3 * (again.shard_bytes + again.span_bytes) / 100e9)
     assert shards.kept_bytes * 2 == copies.kept_bytes == alone.kept_bytes == 3 * 4 * alone.parameters
 
 
