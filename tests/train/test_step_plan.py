@@ -86,6 +86,17 @@ def test_the_command_says_it(capsys: pytest.CaptureFixture[str]) -> None:
     assert "--fsdp 2 does not divide --ranks 3" in capsys.readouterr().err
 
 
+def test_the_command_computes_large_steps_twice_as_training_does(capsys: pytest.CaptureFixture[str]) -> None:
+    options = ["plan", "--preset", "small", "--length", "1048576"]
+    assert main(options) == 0
+    large = capsys.readouterr().out
+    assert "blocks computed twice" in large
+    assert main([*options, "--activation-checkpointing"]) == 0
+    assert capsys.readouterr().out == large
+    assert main(["plan", "--preset", "small", "--length", "4096"]) == 0
+    assert "blocks computed twice" not in capsys.readouterr().out
+
+
 @pytest.mark.parametrize(
     ("options", "sentence"),
     [
