@@ -38,13 +38,18 @@ def load(path: Path) -> dict[str, Any]:
         DataError: it cannot be read, or is none.
     """
     path = path / RESULT if path.is_dir() else path
+    content = _read(path)
+    if content.get("schema") != SCHEMA:
+        raise DataError(f"{path} is no result of `longwave train` of this version; train again")
+    return content
+
+
+def _read(path: Path) -> dict[str, Any]:
     try:
         content: Any = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
         raise DataError(f"{path} cannot be read ({error}); give the folder of a run that was tested") from error
-    if not isinstance(content, dict) or content.get("schema") != SCHEMA:
-        raise DataError(f"{path} is no result of `longwave train` of this version; train again")
-    return content
+    return content if isinstance(content, dict) else {}
 
 
 def kept_folder() -> Path:
@@ -60,10 +65,12 @@ def kept_path(name: str, stamp: Stamp) -> Path:
 
 
 def kept() -> list[dict[str, Any]]:
-    """The results of training that are kept. Raises DataError for a file that cannot be read."""
+    """The results of training that are kept, beside races and timed steps. Raises DataError for a file that cannot be read, or
+    is of another version."""
     folder = kept_folder()
     found = sorted(folder.glob("*.json")) if folder.is_dir() else []
-    return [load(path) for path in found if not path.name.startswith(("race-", "step-"))]
+    family = SCHEMA.partition("/")[0]
+    return [load(path) for path in found if str(_read(path).get("schema", family)).partition("/")[0] == family]
 
 
 def as_markdown(results: Iterable[dict[str, Any]]) -> str:

@@ -82,6 +82,13 @@ def test_the_page_has_what_ran_and_what_did_not(
     assert not any("micro" in line for line in missing)
 
 
+def test_the_page_in_the_documentation_is_that_of_what_is_kept() -> None:
+    found = results.kept()
+    assert len(found) > 20
+    page = Path(__file__).parents[2] / "docs" / "results.md"
+    assert results.as_markdown(found) == page.read_text(encoding="utf-8")
+
+
 def test_results_that_are_none_are_refused(tmp_path: Path, kept: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (tmp_path / "other.json").write_text("{}")
     for path, word in ((tmp_path, "cannot be read"), (tmp_path / "other.json", "is no result")):
