@@ -9,6 +9,12 @@ from longwave.errors import ArgumentError
 from longwave.lowering import MODES, PRECISIONS
 
 HELP = "explain what long_conv would do (backend, algorithm, memory, predicted time), or a training step of a preset"
+# Options that a training step has no use for, and those that a convolution has none for.
+OF_CONVOLUTIONS = (
+    "channels", "taps", "filters", "per_sample", "reverse_taps", "history", "keep", "documents", "mode", "layout", "dtype",
+    "precision", "skip", "pregate", "postgate", "device", "backend", "method",
+)  # fmt: skip
+OF_STEPS = ("dp", "fsdp", "activation_checkpointing")
 DTYPES = ("float64", "float32", "bfloat16", "float16", "complex64", "complex128")
 
 
@@ -37,8 +43,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--preset", help="plan a training step of this Hyena preset instead: --batch sequences of --length")
     parser.add_argument("--dp", type=int, default=1, metavar="RANKS", help="of --ranks and --preset: copies of the model")
     parser.add_argument("--fsdp", type=int, default=1, metavar="RANKS", help="of --ranks and --preset: shards of the model")
-    parser.add_argument("--activation-checkpointing", action="store_true", help="with --preset: blocks are computed twice")
+    parser.add_argument(
+        "--activation-checkpointing",
+        action="store_true",
+        help="with --preset: blocks are computed twice; large steps do by themselves",
+    )
     parser.add_argument("--method", default="auto", help="of --ranks: auto, all_to_all or halo")
+    parser.set_defaults(usual={name: parser.get_default(name) for name in (*OF_CONVOLUTIONS, *OF_STEPS)})
 
 
 def run(args: argparse.Namespace) -> int:
@@ -46,6 +57,12 @@ def run(args: argparse.Namespace) -> int:
 
     import longwave
 
+    idle = OF_STEPS if args.preset is None else OF_CONVOLUTIONS
+    if given := [f"--{name.replace('_', '-')}" for name in idle if getattr(args, name) != args.usual[name]]:
+        planned, advice = (
+            ("a convolution", "add --preset") if args.preset is None else ("a training step", "leave --preset out")
+        )
+        raise ArgumentError(f"{' '.join(given)} was given, and {planned} is planned without it; leave it out, or {advice}")
     if args.preset is not None:
         return _step(args)
     if args.dtype not in DTYPES:
@@ -82,7 +99,9 @@ def run(args: argparse.Namespace) -> int:
 
 def _step(args: argparse.Namespace) -> int:
     """What --dp and --fsdp leave of the ranks share sequences, as they share the length of a convolution."""
+    from longwave.models import find_preset
     from longwave.train import step_plan
+    from longwave.train.options import choose_checkpointing
     from longwave.train.world import Sizes
 
     cp = args.ranks // max(args.dp * args.fsdp, 1)
@@ -90,10 +109,13 @@ def _step(args: argparse.Namespace) -> int:
         raise ArgumentError(
             f"--dp {args.dp} x --fsdp {args.fsdp} does not divide --ranks {args.ranks}; give sizes whose product does"
         )
+    config = find_preset(args.preset)[1]
+    mode = "on" if args.activation_checkpointing else "auto"
+    checkpointing = choose_checkpointing(mode, args.batch * args.length // args.ranks, config.d_model, config.layers)
     print(
         step_plan.plan(
-            args.preset, args.length, args.batch, Sizes(args.dp, args.fsdp, cp),
-            checkpointing=args.activation_checkpointing, interconnect_gb_s=args.interconnect,
+            args.preset, args.length, args.batch, Sizes(args.dp, args.fsdp, cp), checkpointing=checkpointing,
+            interconnect_gb_s=args.interconnect,
         )
     )  # fmt: skip
     return 0

@@ -36,6 +36,12 @@ def run(args: argparse.Namespace) -> int:
         if getattr(args, name) is not None and getattr(args, name) < 1:
             raise ArgumentError(f"--{name} {getattr(args, name)} is too few; use at least 1")
     if args.ranks:
+        one = {"backend": args.backend, "layers": args.layers, "memory": args.memory}
+        one["activation-checkpointing"] = args.activation_checkpointing
+        if given := " ".join(f"--{name}" for name, value in one.items() if value):
+            raise ArgumentError(
+                f"--ranks measures steps as they are trained by default, not with {given}; leave one of them out"
+            )
         return _ranks(args)
     names = args.backend or [name for name, reason in backends.available().items() if reason is None]
     for name in names:

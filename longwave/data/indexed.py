@@ -23,6 +23,8 @@ from longwave.data.codes import AMBIGUOUS, CODE_OF_BYTE, NOT_DNA, Codes
 from longwave.errors import ArgumentError, DataError
 
 _CHUNK_BYTES = 1 << 24
+# Behind the last base stand line ends, or what an index does not know.
+_TAIL_BYTES = 1 << 12
 _LINE_END, _RETURN, _HEADER = ord("\n"), ord("\r"), ord(">")
 
 
@@ -110,9 +112,14 @@ def _kept(path: Path, status: os.stat_result) -> tuple[IndexedRecord, ...] | Non
         records = tuple(IndexedRecord(name, *map(int, numbers)) for name, *numbers in lines)
     except (OSError, ValueError, TypeError):
         return None
-    if not records or any(r.bases < 1 or not 1 <= r.line_bases < r.line_bytes for r in records):
+    if not records or any(r.bases < 1 or r.offset < 0 or not 1 <= r.line_bases < r.line_bytes for r in records):
         return None
-    return records if _byte(records[-1], records[-1].bases - 1) < status.st_size else None
+    end = _byte(records[-1], records[-1].bases - 1) + 1
+    if end > status.st_size:
+        return None
+    with path.open("rb", buffering=0) as file:  # a file may have grown and kept its time, as copies do
+        file.seek(end)
+        return None if file.read(_TAIL_BYTES).strip() else records
 
 
 def leave_index(path: str | os.PathLike[str]) -> None:

@@ -84,13 +84,21 @@ def digest(text: str) -> str:
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
-def stand_in(x: Any, layout: str, filters: bool = False) -> Any:
-    """What is checked in the place of x, without its samples: a span may be empty, and lags may be many."""
+def stand_in(x: Any, layout: str) -> Any:
+    """What is checked in the place of a signal, without its samples: a span may be empty."""
+    return _of_length(x, -2 if layout == "BLH" else -1, lambda length: max(length, 1))
+
+
+def few_taps(k: Any) -> Any:
+    """What is checked in the place of a filter, whose taps stand last in every layout and may be many."""
+    return _of_length(k, -1, lambda length: min(length, 1))
+
+
+def _of_length(x: Any, dimension: int, length: Callable[[int], int]) -> Any:
     if not isinstance(x, Tensor) or x.layout is not torch.strided or x.is_nested or x.dim() < 2:
         return x
-    time = -2 if layout == "BLH" else -1
     shape = list(x.shape)
-    shape[time] = min(shape[time], 1) if filters else max(shape[time], 1)
+    shape[dimension] = length(shape[dimension])
     return torch.empty((), dtype=x.dtype, device=x.device).expand(shape)
 
 

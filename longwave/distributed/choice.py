@@ -77,7 +77,7 @@ class Choice:
 
     @property
     def two_sided(self) -> bool:
-        return self.reach[1] > 0 or self.question.rev_taps is not None
+        return two_sided(self.question, self.reach)
 
     @property
     def gates_at_home(self) -> bool:
@@ -112,6 +112,11 @@ def reach_of(q: Question) -> tuple[int, int]:
     if q.rev_taps is not None:
         return q.taps[-1] - 1, q.rev_taps[-1] - 1
     return q.taps[-1] - 1 + first, -first
+
+
+def two_sided(q: Question, reach: tuple[int, int]) -> bool:
+    """Whether halos take the filters together for one that ends later: k_rev does even with lag 0 alone."""
+    return reach[1] > 0 or q.rev_taps is not None
 
 
 @lru_cache(maxsize=256)
@@ -161,8 +166,8 @@ def _no_halo(q: Question, reach: tuple[int, int]) -> str | None:
         return "a filter behind a frequency mask reaches the whole sequence"
     if q.segments is not None and MODES[q.mode].circular:
         return "every document has a period of its own"
-    if q.segments is not None and reach[1]:
-        return "filters that look ahead would cross from document to document"
+    if q.segments is not None and two_sided(q, reach):
+        return "filters with lags on both sides would cross from document to document"
     return None
 
 

@@ -124,8 +124,7 @@ def plan(
     """
     if method not in METHODS:
         raise ArgumentError(f"method={method!r} is unknown; choose one of {', '.join(map(repr, METHODS))}")
-    if not isinstance(interconnect_gb_s, int | float) or not 0 < interconnect_gb_s < math.inf:
-        raise ArgumentError(f"interconnect_gb_s is {interconnect_gb_s!r}; give GB/s, above 0")
+    check_interconnect(interconnect_gb_s)
     shared = {
         "dtype": dtype, "filter_dtype": filter_dtype, "layout": layout, "device": device, "history": history, "D": D,
         "k_rev_shape": k_rev_shape, "cu_seqlens": cu_seqlens, "frequency_mask": frequency_mask, **options,
@@ -143,6 +142,12 @@ def plan(
     local = _local(choice, shared)
     held, kept = memory(choice, local)
     return ParallelPlan(choice, local, float(interconnect_gb_s), choice.bytes, held, kept)
+
+
+def check_interconnect(gb_s: float) -> None:
+    """Raises ArgumentError where it brings nothing, or everything at once."""
+    if not isinstance(gb_s, int | float) or not 0 < gb_s < math.inf:
+        raise ArgumentError(f"interconnect_gb_s is {gb_s!r}; give GB/s, above 0")
 
 
 def _lengths(ranks: int | Sequence[int], total: int) -> tuple[int, ...]:

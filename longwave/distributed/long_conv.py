@@ -10,7 +10,7 @@ from torch.distributed.device_mesh import DeviceMesh
 
 from longwave import dtypes
 from longwave.checks import segments_of
-from longwave.distributed.agreement import Statement, agree, described, digest, documents, everywhere, stand_in
+from longwave.distributed.agreement import Statement, agree, described, digest, documents, everywhere, few_taps, stand_in
 from longwave.distributed.choice import ALL_TO_ALL, METHODS, Question, choose
 from longwave.distributed.halo import with_halo
 from longwave.distributed.mesh import Ranks
@@ -128,9 +128,9 @@ def _statement(ranks: Ranks, u: Tensor, k: Any, D: Tensor | None, **options: Any
         raise ArgumentError(f"method={method!r} is unknown; choose one of {', '.join(map(repr, METHODS))}")
     if history is not None and ranks.rank:
         raise ArgumentError("history was given, and the samples before all others belong to rank 0; give it there alone")
-    shaped = ("pregate", "postgate", "history", "k_rev")
-    stand_ins = {name: stand_in(options[name], options["layout"], name == "k_rev") for name in shaped}
-    lower(stand_in(u, options["layout"]), stand_in(k, "", True), D, **{**options, **stand_ins})
+    stand_ins = {name: stand_in(options[name], options["layout"]) for name in ("pregate", "postgate", "history")}
+    stand_ins["k_rev"] = few_taps(options["k_rev"])
+    lower(stand_in(u, options["layout"]), few_taps(k), D, **{**options, **stand_ins})
     time = -2 if options["layout"] == "BLH" else -1
     for name in ("pregate", "postgate"):
         if options[name] is not None and options[name].shape != u.shape:

@@ -11,6 +11,7 @@ from typing import Any
 import torch
 import torch.distributed as dist
 import torch.multiprocessing
+from torch.multiprocessing import ProcessExitedException, ProcessRaisedException
 
 from longwave.errors import DataError
 
@@ -26,17 +27,15 @@ def run_processes(count: int, work: Callable[..., Any], *given: Any) -> Any:
     Raises:
         DataError: a process ended early.
     """
-    context = torch.multiprocessing.get_context("spawn")
     with tempfile.TemporaryDirectory() as folder:
-        processes = [context.Process(target=_work, args=(rank, count, folder, work, given)) for rank in range(count)]
-        for process in processes:
-            process.start()
-        for process in processes:
-            process.join()
-        result = Path(folder) / "result"
-        if not result.exists() or any(process.exitcode for process in processes):
-            raise DataError(f"a measurement on {count} processes ended early; see what they said")
-        return torch.load(result, weights_only=False)
+        try:  # which ends the others with the first that fails: they would wait for it
+            torch.multiprocessing.spawn(_work, (count, folder, work, given), count)
+        except (ProcessRaisedException, ProcessExitedException) as error:
+            reason = str(error).strip().splitlines()[-1]
+            raise DataError(
+                f"a measurement on {count} processes ended early ({reason}); mend that and measure again"
+            ) from error
+        return torch.load(Path(folder) / "result", weights_only=False)
 
 
 def _work(rank: int, count: int, folder: str, work: Callable[..., Any], given: tuple[Any, ...]) -> None:

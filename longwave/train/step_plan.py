@@ -12,6 +12,7 @@ from dataclasses import dataclass
 import torch
 
 from longwave import distributed, models
+from longwave.distributed.explain import check_interconnect
 from longwave.errors import ArgumentError
 from longwave.models.hyena import HyenaConfig, HyenaLM
 from longwave.nn.decode import PART
@@ -87,6 +88,7 @@ def plan(
     Raises:
         ArgumentError: the preset is unknown or another model's, or a number is out of range.
     """
+    check_interconnect(interconnect_gb_s)
     name, config = models.find_preset(preset)
     if not isinstance(config, HyenaConfig):
         raise ArgumentError(f"steps of Hyena alone are planned, and {preset} is a preset of {name}; choose one of Hyena's")

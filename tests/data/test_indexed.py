@@ -99,6 +99,16 @@ def test_an_older_index_is_made_again(tmp_path: Path) -> None:
     assert [r.bases for r in IndexedFasta(path).records] == [8, 1]
 
 
+@pytest.mark.parametrize("records", [["ACGT", "GGT"], ["ACGTAC"], ["AC"]])
+def test_an_index_of_another_size_is_made_again(tmp_path: Path, records: list[str]) -> None:
+    """Whatever the time of the file, which copies keep."""
+    path = _write(tmp_path / "g.fa", ["ACGT"], 4, last="\n\n")
+    IndexedFasta(path)
+    _write(path, records, 4)
+    os.utime(path, (0, 0))
+    assert [r.bases for r in IndexedFasta(path).records] == [len(bases) for bases in records]
+
+
 @pytest.mark.parametrize(
     ("content", "sentence"),
     [

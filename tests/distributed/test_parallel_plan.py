@@ -45,9 +45,27 @@ def test_documents_and_spans_bound_what_is_fetched() -> None:
     assert p.choice.received["halo"] == (0, 0, 2 * 4 * 5)
 
 
+@pytest.mark.parametrize("taps", [1, 2])
+def test_documents_keep_lags_on_both_sides_from_halos(taps: int) -> None:
+    p = distributed.plan((1, 2, 100), (2, 3), ranks=4, cu_seqlens=[0, 35, 100], k_rev_shape=(2, taps))
+    assert p.choice.method == "all_to_all"
+    assert "would cross from document to document" in p.choice.why
+
+
 def test_long_transfers_go_in_chunks() -> None:
     assert distributed.plan((1, 256, 2**16), (256, 2**16), ranks=2).choice.chunks == 4
     assert distributed.plan((1, 8, 4096), (8, 4096), ranks=2).choice.chunks == 1
+
+
+def test_times_are_those_of_bytes_and_of_work() -> None:
+    p = distributed.plan((1, 256, 2**20), (256, 2**20), ranks=8, device="h200", interconnect_gb_s=100)
+    assert p.choice.chunks == 4
+    assert p.communication_ms == pytest.approx(1e3 * p.bytes_sent / 100e9)
+    moving, convolving = p.communication_ms, p.local.predicted_ms
+    assert convolving is not None
+    assert moving > convolving  # of the shorter a chunk of four is not hidden
+    assert p.forward_ms == pytest.approx(moving + convolving / 4)
+    assert p.step_ms == pytest.approx(max(2 * moving, 3 * convolving) + min(2 * moving, 3 * convolving) / 4)
 
 
 def test_refusals() -> None:

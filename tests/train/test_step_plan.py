@@ -70,6 +70,9 @@ def test_bytes_on_the_way_are_counted_by_hand() -> None:
     assert shards.shard_bytes == 4 * (2 * alone.parameters + blocks) // 2 == spans.shard_bytes
     # Two blocks; gated samples there, results back, and as much in backward; a rank's half of them.
     assert spans.span_bytes == 2 * 2 * 2 * (4 * 64 * 4096 * 4 // 4)
+    again = step_plan.plan("tiny", 4096, 4, Sizes(1, 1, 2), checkpointing=True, interconnect_gb_s=100)
+    assert again.span_bytes * 2 == spans.span_bytes * 3  # a forward more
+    assert again.communication_ms == pytest.approx(1e3 * (again.shard_bytes + again.span_bytes) / 100e9)
     assert shards.kept_bytes * 2 == copies.kept_bytes == alone.kept_bytes == 3 * 4 * alone.parameters
 
 
@@ -83,8 +86,47 @@ def test_the_command_says_it(capsys: pytest.CaptureFixture[str]) -> None:
     assert "--fsdp 2 does not divide --ranks 3" in capsys.readouterr().err
 
 
+def test_the_command_computes_large_steps_twice_as_training_does(capsys: pytest.CaptureFixture[str]) -> None:
+    options = ["plan", "--preset", "small", "--length", "1048576"]
+    assert main(options) == 0
+    large = capsys.readouterr().out
+    assert "blocks computed twice" in large
+    assert main([*options, "--activation-checkpointing"]) == 0
+    assert capsys.readouterr().out == large
+    assert main(["plan", "--preset", "small", "--length", "4096"]) == 0
+    assert "blocks computed twice" not in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("options", "sentence"),
+    [
+        (
+            ("--preset", "tiny", "--device", "h200", "--skip"),
+            "--skip --device was given, and a training step is planned without",
+        ),
+        (("--dp", "2"), "--dp was given, and a convolution is planned without it; leave it out, or add --preset"),
+        (("--activation-checkpointing",), "--activation-checkpointing was given"),
+        (("--preset", "tiny", "--interconnect", "0"), "give GB/s, above 0"),
+    ],
+)
+def test_the_command_refuses_what_it_would_not_use(
+    options: tuple[str, ...], sentence: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["plan", "--length", "64", *options]) == 2
+    said = capsys.readouterr()
+    assert sentence in said.err
+    assert not said.out
+
+
+def test_steps_on_ranks_refuse_what_they_would_not_measure(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["step", "--ranks", "--preset", "tiny", "--activation-checkpointing", "--layers", "1"]) == 2
+    assert "not with --layers --activation-checkpointing" in capsys.readouterr().err
+
+
 def test_refusals() -> None:
     with pytest.raises(ArgumentError, match="steps of Hyena alone are planned, and h3-tiny is a preset of h3"):
         step_plan.plan("h3-tiny", 1024, 2, Sizes())
+    with pytest.raises(ArgumentError, match="interconnect_gb_s is -3"):
+        step_plan.plan("tiny", 1024, 2, Sizes(2, 1, 1), interconnect_gb_s=-3)
     with pytest.raises(ArgumentError, match="3 sequences of 1,024 cannot be dealt out to --dp 2 x --fsdp 1 ranks"):
         step_plan.plan("tiny", 1024, 3, Sizes(2, 1, 1))

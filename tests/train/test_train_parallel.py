@@ -22,7 +22,7 @@ from longwave import models
 from longwave.errors import ArgumentError, RankError, UnsupportedError
 from longwave.models import hyena
 from longwave.nn import staged
-from longwave.train import checkpoint, launch, loop, options, state, step_ranks
+from longwave.train import checkpoint, job, launch, loop, options, state, step_ranks
 from longwave.train.heads import with_head
 from longwave.train.interrupt import InterruptGuard
 from longwave.train.score import loss_nats, right_answers
@@ -117,6 +117,16 @@ def test_there_is_nowhere_to_offload_to_from_a_cpu() -> None:
     assert not options.choose_offload("off", torch.device("cpu"))
     with pytest.raises(ArgumentError, match=r"this run is on the CPU.*leave it out"):
         options.choose_offload("on", torch.device("cpu"))
+
+
+@pytest.mark.parametrize("word", ["on", "off"])
+def test_what_is_said_of_offloading_reaches_the_loop(
+    word: str, micro: str, genome_file: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(options, "choose_offload", lambda name, device: name == "on")
+    asked = {"preset": micro, "context": 1024, "fasta": str(genome_file), "device": "cpu", "offload_activations": word}
+    chosen = options.resolve("dna", asked)
+    assert job.make_job(chosen, job.opened(chosen), torch.device("cpu")).offload == (word == "on")
 
 
 @pytest.mark.slow
