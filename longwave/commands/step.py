@@ -13,7 +13,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--batch", type=int, default=1, metavar="SEQUENCES", help="sequences in a step (1)")
     parser.add_argument("--backend", nargs="+", default=[], metavar="NAME", help="backends (all that can run)")
     parser.add_argument("--layers", type=int, metavar="N", help="blocks of the model (default: the preset's)")
-    parser.add_argument("--rounds", type=int, default=3, help="steps of each kind that count (3)")
+    parser.add_argument("--rounds", type=int, default=3, help="steps of each kind that count (3); 0: with --memory, that alone")
     parser.add_argument("--ranks", action="store_true", help="steps of DNA on 1, 2 and 4 gloo processes here instead")
     parser.add_argument("--memory", action="store_true", help="one more step of each kind, for the bytes that it holds")
     parser.add_argument("--save", action="store_true", help="write it to benchmarks/results/train/ of the checkout")
@@ -33,8 +33,9 @@ def run(args: argparse.Namespace) -> int:
     from longwave.train.heap import keep_freed_memory
 
     for name in ("context", "batch", "rounds", "layers"):
-        if getattr(args, name) is not None and getattr(args, name) < 1:
-            raise ArgumentError(f"--{name} {getattr(args, name)} is too few; use at least 1")
+        least = 0 if name == "rounds" and args.memory else 1
+        if getattr(args, name) is not None and getattr(args, name) < least:
+            raise ArgumentError(f"--{name} {getattr(args, name)} is too few; use at least {least}")
     if args.ranks:
         one = {"backend": args.backend, "layers": args.layers, "memory": args.memory}
         one["activation-checkpointing"] = args.activation_checkpointing

@@ -116,7 +116,7 @@ class HyenaLM(SequenceModel):
     The loss is not in here: `longwave.nn.chunked_cross_entropy(hidden, model.head_weight(), targets, ...)` makes it
     without holding all logits; `logits` is for short inputs. Inputs may be any length: no filter grows with them. Without
     gradients, a long one takes about 5 d_model values a position at its peak, whatever the number of layers; with them and
-    `activation_checkpointing` about (layers + 7) · d_model.
+    `activation_checkpointing` about (layers + 6) · d_model.
     """
 
     splits = True

@@ -3,7 +3,7 @@
 What stands before and after the long convolutions works position by position, but for the few that the short one sees, and
 runs on a part of the sequence at a time; the projections and the long convolutions run on a group of channels at a time. With
 gradients the block keeps its input alone and computes everything else again: beside input, filters and the gradients of input
-and result there are then, at the worst moment, some 3 d_model values a position for order 2.
+and result there are then, at the worst moment, some 2 d_model values a position for order 2.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from longwave.nn.hyena import HyenaOperator
 # Positions taken at a time: the inside of an MLP, some twenty times as wide as x, is then a small part of a long sequence.
 PART = 2**14
 # So many groups of channels; each is of at least the lanes that an engine fills.
-GROUPS = 4
+GROUPS = 8
 LEAST_CHANNELS = 16
 
 
@@ -59,9 +59,14 @@ def _spans(block: StagedBlock, L: int) -> list[tuple[int, int, int]]:
     return [(max(start - lead, 0), start, min(start + PART, L)) for start in range(0, L, PART)]
 
 
+def group_channels(d_model: int) -> int:
+    """Channels of the groups that are projected and convolved together."""
+    return min(max(-(-d_model // GROUPS), LEAST_CHANNELS), d_model)
+
+
 def _groups(block: StagedBlock) -> list[slice]:
     d = block.operator.d_model
-    size = max(-(-d // GROUPS), LEAST_CHANNELS)
+    size = group_channels(d)
     return [slice(first, min(first + size, d)) for first in range(0, d, size)]
 
 

@@ -16,14 +16,13 @@ from longwave.distributed.explain import check_interconnect
 from longwave.errors import ArgumentError
 from longwave.models.hyena import HyenaConfig, HyenaLM
 from longwave.nn.decode import PART
+from longwave.nn.staged import group_channels
 from longwave.planner import size
 from longwave.train.world import Sizes
 
 FLOAT = 4
 # Of a parameter: itself and two moments.
 STATES = 3
-# A block in stages keeps its input; the one that is computed again holds so many values a position and channel more.
-STAGED_INSIDE = 7
 
 
 @dataclass(frozen=True)
@@ -144,7 +143,10 @@ def _activations(config: HyenaConfig, rows: int, length: int, split: bool, check
         inside = (2 * d + mixer + mlp) * value + filter_bytes + (order - 1) * kept
         return config.layers * inside + (inner + d) * value
     if length > PART and not split:
-        return (config.layers + STAGED_INSIDE) * d * value + 2 * taps * filters
+        # A block in stages keeps its input. The one that is computed again holds the gradients of input and result and what the
+        # convolutions gave, filters, and for a group of channels what these take, its gradients, and a result.
+        group = group_channels(d)
+        return ((config.layers + 3) * d + (2 * (order + 1) + 1) * group) * value + taps * (order - 1) * (d + 2 * group)
     part = FLOAT * rows * min(length, PART)
     again = max((mlp + inner) * part + d * value, (mixer + (order + 2) * d) * value + filter_bytes + (order - 1) * kept)
     return config.layers * 2 * d * value + again

@@ -44,8 +44,9 @@ def _copied(u: Tensor, k: Tensor, D: Tensor | None = None, **options: Any) -> Te
 
 @dataclass(frozen=True)
 class Steps:
-    """Median seconds of a training step of each kind, in the order they were asked for, and, where that was asked for and the
-    machine can say, the bytes that a step holds at its peak beside the parameters and the optimizer's state.
+    """Median seconds of a training step of each kind, in the order they were asked for, none where nothing was timed; and,
+    where that was asked for and the machine can say, the bytes that a step holds at its peak beside the parameters and the
+    optimizer's state.
     """
 
     preset: str
@@ -58,16 +59,21 @@ class Steps:
 
     def __str__(self) -> str:
         lines = [f"one training step of {self.preset} with {self.layers} layers, {self.batch} sequences of {self.context:,}:"]
+        if not self.seconds:
+            return "\n".join([*lines, *(f"  backend {name}: {_gib(held)}" for name, held in self.bytes.items())])
         positions, ceiling = self.batch * self.context, self.seconds[COPY]
         for name, seconds in self.seconds.items():
             what = "convolutions replaced by a copy" if name == COPY else f"backend {name}"
             speed = f"{positions / seconds:,.0f} positions/s, {ceiling / seconds:.0%} of the ceiling"
             if "plain" in self.seconds:
                 speed += f", {self.seconds['plain'] / seconds:.2f} × plain"
-            held = self.bytes.get(name)
-            speed += "" if held is None else f", {held / 2**30:.2f} GiB"
+            speed += f", {_gib(self.bytes[name])}" if name in self.bytes else ""
             lines.append(f"  {seconds:8.3f} s  {what}: {speed}")
         return "\n".join(lines)
+
+
+def _gib(held: int | None) -> str:
+    return "this machine does not say how much it holds" if held is None else f"{held / 2**30:.2f} GiB"
 
 
 def measure(
@@ -83,6 +89,7 @@ def measure(
 ) -> Steps:
     """Steps in turns (loss, gradients, AdamW; random inputs), the first two of each not counted, or one if all take a minute.
 
+    With `memory` one more of each, for what it holds; in 0 rounds that one alone, the first of all, and none with copies.
     With `layers` the model has so many: all blocks cost the same, and a few of them say enough.
     The loss is that of the next token where the model predicts tokens, and of ten classes a sequence elsewhere.
 
@@ -94,7 +101,7 @@ def measure(
     config = config if layers is None else replace(config, layers=layers)
     sample, classes = _example(config, batch, context)
     steps: dict[str, Callable[[], None]] = {}
-    for name in (*backends, COPY):
+    for name in (*backends, COPY) if rounds else backends:
         torch.manual_seed(0)
         chosen = {"conv": _copied} if name == COPY else {"backend": name}
         model = with_head(module.Model(replace(config, filter_length=context), **chosen), classes)
@@ -110,7 +117,7 @@ def measure(
         steps[name] = step
     times: dict[str, list[float]] = {name: [] for name in steps}
     turn, began = 0, time.perf_counter()
-    while turn < UNCOUNTED + rounds:
+    while rounds and turn < UNCOUNTED + rounds:
         for name, one_step in steps.items():
             start = time.perf_counter()
             one_step()
@@ -119,7 +126,7 @@ def measure(
         # What the second step still finds new (kept memory, compiled kernels of the optimiser) is nothing beside a minute.
         turn += UNCOUNTED if turn == 0 and time.perf_counter() - began > LONG_S * len(steps) else 1
     held = {name: peak_extra_bytes(one_step) for name, one_step in steps.items()} if memory else {}
-    medians = {name: statistics.median(found) for name, found in times.items()}
+    medians = {name: statistics.median(found) for name, found in times.items() if found}
     return Steps(preset, kind, context, batch, medians, config.layers, held)
 
 

@@ -53,10 +53,22 @@ def test_step_times_backends_beside_copies(capsys: pytest.CaptureFixture[str]) -
     assert status == 0
     assert "backend plain" in out
     assert "replaced by a copy:" in out
-    for bad in (["--context", "0"], ["--preset", "huge"], ["--backend", "nothing"]):
+    for bad in (["--context", "0"], ["--rounds", "0"], ["--preset", "huge"], ["--backend", "nothing"]):
         status, _, err = typed(capsys, "step", *bad)
         assert status == 2
         assert err.count("\n") == 1
+
+
+def test_step_says_what_one_step_holds_without_timing_it(capsys: pytest.CaptureFixture[str]) -> None:
+    size = ("--preset", "tiny", "--layers", "1", "--context", "16384", "--backend", "plain")
+    status, out, _ = typed(capsys, "step", *size, "--memory", "--rounds", "0")
+    assert status == 0
+    (line,) = [line for line in out.splitlines() if line.startswith("  backend plain: ")]
+    if "does not say" not in line:
+        held = float(line.split()[-2]) * 2**30
+        hidden = 16_384 * 64 * 4  # the least that is held: a few dozen times the hidden states, and a few of the filters
+        assert 10 * hidden < held < 200 * hidden
+    assert "replaced by a copy" not in out
 
 
 def test_plan_explains(capsys: pytest.CaptureFixture[str]) -> None:

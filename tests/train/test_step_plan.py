@@ -12,8 +12,11 @@ import torch
 from allocated import peak_bytes
 from processes import run, world_of
 
+from longwave import models
 from longwave.cli import main
 from longwave.errors import ArgumentError
+from longwave.models import hyena
+from longwave.nn import filters, staged
 from longwave.train import job, loop, step_plan, step_ranks
 from longwave.train.optim import make_optimizer
 from longwave.train.world import ALONE, Sizes, World
@@ -46,6 +49,23 @@ MODES: list[dict[str, Any]] = [{"activation_checkpointing": "off"}, {"activation
 @pytest.mark.parametrize("more", MODES)
 def test_a_step_holds_what_is_planned(more: dict[str, Any]) -> None:
     _held_to_the_plan(ALONE, more)
+
+
+def test_a_step_in_stages_holds_what_is_planned(monkeypatch: pytest.MonkeyPatch) -> None:
+    for module in (staged, filters, hyena, step_plan):
+        monkeypatch.setattr(module, "PART", 256)
+    config = dataclasses.replace(models.find_preset("small")[1], filter_length=16_384, layers=3)
+    monkeypatch.setitem(hyena.PRESETS, "small", config)
+    model, tokens = hyena.HyenaLM(config, activation_checkpointing=True), torch.randint(0, 4, (1, config.filter_length))
+    model(tokens).mean().backward()
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)  # each has scratch memory of its own
+    try:
+        held = peak_bytes(lambda: model(tokens).mean().backward())
+    finally:
+        torch.set_num_threads(threads)
+    planned = step_plan.plan("small", config.filter_length, 1, Sizes(1, 1, 1), checkpointing=True)
+    assert planned.step_bytes - planned.gradient_bytes == pytest.approx(held, rel=WITHIN)
 
 
 def _on_ranks(rank: int, folder: Path, every: list[Sizes]) -> None:
