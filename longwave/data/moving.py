@@ -13,7 +13,6 @@ which has grey pixels; Smith et al. 2023 (arXiv 2310.19694), section 5.1, for vi
 
 from __future__ import annotations
 
-import argparse
 import os
 import sys
 from collections.abc import Mapping, Sequence
@@ -24,10 +23,10 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from longwave.data import draws, mnist
+from longwave.data import draws, mnist, pictures
 from longwave.data.examples import EVERY, Examples, Split
 from longwave.data.generated import generated
-from longwave.errors import ArgumentError, MissingDependencyError
+from longwave.errors import ArgumentError
 
 Images = npt.NDArray[np.uint8]
 
@@ -122,12 +121,8 @@ def draw_examples(path: str | Path, seed: int = 0, each: int = 2) -> None:
         MissingDependencyError: matplotlib is not installed.
         DataError: the digits cannot be had.
     """
-    try:
-        from matplotlib.figure import Figure
-    except ImportError as error:
-        raise MissingDependencyError("drawing takes matplotlib; run `pip install 'longwave[train]'`") from error
     columns = 10
-    figure = Figure(figsize=(1.1 * columns, 1.25 * each * len(SIDES)), layout="constrained")
+    figure = pictures.figure(1.1 * columns, 1.25 * each * len(SIDES))
     axes = figure.subplots(each * len(SIDES), columns, squeeze=False)
     for size, side in enumerate(SIDES):
         drawn = load(2 * columns, side).train.batch(0, each, seed).inputs.view(each, 2 * columns, side, side)
@@ -135,15 +130,12 @@ def draw_examples(path: str | Path, seed: int = 0, each: int = 2) -> None:
             for place, frame in zip(axes[row], video[::2], strict=True):
                 place.imshow(frame, cmap="gray", vmin=0, vmax=1, interpolation="nearest")
                 place.set_axis_off()
-    figure.savefig(path, dpi=80, metadata={"Software": None})
+    pictures.save(figure, path, dpi=80)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Draw examples into the file that the command line names; returns 0."""
-    parser = argparse.ArgumentParser(prog="python -m longwave.data.moving", description="draw examples of Moving MNIST")
-    parser.add_argument("out", type=Path, metavar="OUT.png")
-    draw_examples(parser.parse_args(arguments).out)
-    return 0
+    return pictures.main("longwave.data.moving", "Moving MNIST", draw_examples, arguments)
 
 
 if __name__ == "__main__":

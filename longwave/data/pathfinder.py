@@ -18,7 +18,6 @@ Source: Linsley et al. 2018 (1805.08315), section 4; Long Range Arena (2011.0400
 
 from __future__ import annotations
 
-import argparse
 import math
 import sys
 from collections.abc import Sequence
@@ -30,10 +29,10 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from longwave.data import draws
+from longwave.data import draws, pictures
 from longwave.data.examples import EVERY, Examples, Split
 from longwave.data.generated import generated
-from longwave.errors import ArgumentError, DataError, MissingDependencyError
+from longwave.errors import ArgumentError, DataError
 
 Floats = npt.NDArray[np.float64]
 Bools = npt.NDArray[np.bool_]
@@ -323,11 +322,7 @@ def draw_examples(path: str | Path, seed: int = 0, each: int = 2) -> None:
     Raises:
         MissingDependencyError: matplotlib is not installed.
     """
-    try:
-        from matplotlib.figure import Figure
-    except ImportError as error:
-        raise MissingDependencyError("drawing takes matplotlib; run `pip install 'longwave[train]'`") from error
-    figure = Figure(figsize=(2.2 * len(GEOMETRIES), 4.6 * each), layout="constrained")
+    figure = pictures.figure(2.2 * len(GEOMETRIES), 4.6 * each)
     axes = figure.subplots(2 * each, len(GEOMETRIES), squeeze=False)
     for column, side in enumerate(GEOMETRIES):
         drawn = batch(2 * each, seed, column, part="test", side=side)
@@ -337,15 +332,12 @@ def draw_examples(path: str | Path, seed: int = 0, each: int = 2) -> None:
             place.imshow(image.view(side, side).numpy(), cmap="gray", vmin=-1, vmax=1, interpolation="nearest")
             place.set_title(f"{side} × {side}, {'joined' if row < each else 'not joined'}", fontsize=9)
             place.set_axis_off()
-    figure.savefig(path, dpi=110, metadata={"Software": None})
+    pictures.save(figure, path, dpi=110)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Draw examples into the file that the command line names; returns 0."""
-    parser = argparse.ArgumentParser(prog="python -m longwave.data.pathfinder", description="draw examples of Pathfinder")
-    parser.add_argument("out", type=Path, metavar="OUT.png")
-    draw_examples(parser.parse_args(arguments).out)
-    return 0
+    return pictures.main("longwave.data.pathfinder", "Pathfinder", draw_examples, arguments)
 
 
 if __name__ == "__main__":

@@ -5,6 +5,7 @@ from __future__ import annotations
 import datetime
 import math
 import os
+import re
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -109,8 +110,11 @@ def told(what: str) -> Iterator[None]:
     except RuntimeError as error:
         if isinstance(error, RankError | torch.OutOfMemoryError):
             raise
-        reason = " ".join(str(error).split())
-        raise RankError(
-            f"another rank has ended or did not answer in time while {what} ({reason[:160]}); read what that rank said and "
-            "start all of them again"
-        ) from error
+        advice = "read what that rank said and start all of them again"
+        raise rank_lost(f" or did not answer in time while {what}", error, advice) from error
+
+
+def rank_lost(more: str = "", reason: Exception | str = "", advice: str = "start all of them again with --resume") -> RankError:
+    """The one sentence about another rank that is gone: `more` of what happened, in whose words, and what to do."""
+    words = re.sub(r"^\[\S*\] ", "", " ".join(str(reason).split())).split(". ")[0][:160]
+    return RankError(f"another rank has ended{more}" + (f" ({words})" if words else "") + f"; {advice}")

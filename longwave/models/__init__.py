@@ -159,7 +159,29 @@ class SequenceModel(nn.Module):
 
 
 class WindowedModel(SequenceModel):
-    """A model whose mixers say their `reach`: a hidden state depends on a window of inputs and on nothing else."""
+    """A model whose mixers say their `reach`: a hidden state depends on a window of inputs and on nothing else.
+
+    Attributes:
+        keep: layers that initialise themselves.
+    """
+
+    keep: tuple[type[nn.Module], ...] = ()
+
+    def build(self, config: Any, backend: str, conv: LongConvOp) -> None:
+        self.blocks = nn.ModuleList(
+            ResidualBlock(config.d_model, self.mixer(config, backend, conv), norm=False) for _ in range(config.layers)
+        )
+        self.causal = self.latency == 0
+        self.norm = self.last_norm(config)
+        initialise(self, keep=self.keep)
+
+    def mixer(self, config: Any, backend: str, conv: LongConvOp) -> nn.Module:
+        """What a block is."""
+        raise NotImplementedError
+
+    def last_norm(self, config: Any) -> nn.Module:
+        """What is to become `norm`."""
+        return nn.LayerNorm(config.d_model)
 
     @property
     def reach(self) -> tuple[int, int]:

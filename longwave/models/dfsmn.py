@@ -17,10 +17,9 @@ from dataclasses import dataclass
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from longwave.models import WindowedModel, check_config, initialise
+from longwave.models import WindowedModel, check_config
 from longwave.nn.fsmn import Fsmn
 from longwave.nn.long_conv import LongConvOp
-from longwave.nn.residual import ResidualBlock
 
 
 @dataclass(frozen=True)
@@ -81,26 +80,21 @@ class DFSMN(WindowedModel):
     `delayed_stream` gives its results so much later.
     """
 
-    def build(self, config: DFSMNConfig, backend: str, conv: LongConvOp) -> None:
-        self.blocks = nn.ModuleList(
-            ResidualBlock(
-                config.d_model,
-                Fsmn(
-                    config.d_model,
-                    config.hidden,
-                    back=config.back,
-                    ahead=config.ahead,
-                    stride=config.stride,
-                    backend=backend,
-                    conv=conv,
-                ),
-                norm=False,
-            )
-            for _ in range(config.layers)
+    keep = (Fsmn, _Last)
+
+    def mixer(self, config: DFSMNConfig, backend: str, conv: LongConvOp) -> Fsmn:
+        return Fsmn(
+            config.d_model,
+            config.hidden,
+            back=config.back,
+            ahead=config.ahead,
+            stride=config.stride,
+            backend=backend,
+            conv=conv,
         )
-        self.causal = self.latency == 0
-        self.norm = _Last(config.d_model, config.hidden)
-        initialise(self, keep=(Fsmn, _Last))
+
+    def last_norm(self, config: DFSMNConfig) -> _Last:
+        return _Last(config.d_model, config.hidden)
 
 
 Config, Model = DFSMNConfig, DFSMN

@@ -13,12 +13,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from torch import nn
-
-from longwave.models import WindowedModel, check_config, initialise
+from longwave.models import WindowedModel, check_config
 from longwave.nn.fsmn import GatedFsmn
 from longwave.nn.long_conv import LongConvOp
-from longwave.nn.residual import ResidualBlock
 
 
 @dataclass(frozen=True)
@@ -55,26 +52,18 @@ class GatedFsmnModel(WindowedModel):
     `delayed_stream` gives its results so much later.
     """
 
-    def build(self, config: GatedFsmnConfig, backend: str, conv: LongConvOp) -> None:
-        self.blocks = nn.ModuleList(
-            ResidualBlock(
-                config.d_model,
-                GatedFsmn(
-                    config.d_model,
-                    config.inner,
-                    back=config.back,
-                    ahead=config.ahead,
-                    depth=config.depth,
-                    backend=backend,
-                    conv=conv,
-                ),
-                norm=False,
-            )
-            for _ in range(config.layers)
+    keep = (GatedFsmn,)
+
+    def mixer(self, config: GatedFsmnConfig, backend: str, conv: LongConvOp) -> GatedFsmn:
+        return GatedFsmn(
+            config.d_model,
+            config.inner,
+            back=config.back,
+            ahead=config.ahead,
+            depth=config.depth,
+            backend=backend,
+            conv=conv,
         )
-        self.causal = self.latency == 0
-        self.norm = nn.LayerNorm(config.d_model)
-        initialise(self, keep=(GatedFsmn,))
 
 
 Config, Model = GatedFsmnConfig, GatedFsmnModel

@@ -16,8 +16,8 @@ from pathlib import Path
 import torch
 import torch.distributed as dist
 
-from longwave.distributed.mesh import told
-from longwave.errors import ArgumentError, LongwaveError, RankError, UnsupportedError
+from longwave.distributed.mesh import rank_lost, told
+from longwave.errors import ArgumentError, LongwaveError, UnsupportedError
 from longwave.train.pulse import FAILED, Pulse
 from longwave.train.world import Sizes, World
 
@@ -171,10 +171,7 @@ def _said_once(store: dist.Store) -> Iterator[None]:
         found = error
         foreign = isinstance(error, RuntimeError) and not isinstance(error, LongwaveError)
         if foreign and (isinstance(error, dist.DistError) or lost(str(error))):
-            reason = re.sub(r"^\[\S*\] ", "", " ".join(str(error).split())).split(". ")[0][:160]
-            found = RankError(
-                f"another rank has ended or did not answer in time ({reason}); start all of them again with --resume"
-            )
+            found = rank_lost(" or did not answer in time", error)
         if not isinstance(found, LongwaveError):
             _first(store)
         elif not found.everywhere:

@@ -17,7 +17,7 @@ from typing import Any, cast
 
 import torch.distributed as dist
 
-from longwave.errors import RankError
+from longwave.distributed.mesh import rank_lost
 
 # Seconds between beats, and how many of them may be missed: a minute has room for this and for the half of it that a launcher
 # gives its other processes.
@@ -79,7 +79,7 @@ class Pulse:
         nap, here = _FIRST_NAP_S, self.store.add(key, 1)
         while here < self._met[what] * self.size:
             if self.store.check([FAILED]):
-                raise RankError("another rank has ended; start all of them again with --resume")
+                raise rank_lost()
             time.sleep(nap)
             nap, here = min(2 * nap, _LONGEST_NAP_S), self.store.add(key, 0)
 
