@@ -8,7 +8,8 @@ quadratic model of nothing but their places is right in 61 % of images at 32², 
 
 A path is a chain of steps of one length whose direction turns a little at each and which does not touch itself, laid at a
 random place and angle. An image that finds no room is drawn anew from its own random numbers: what else is in a batch does
-not matter. The same draws give the same paths at 128², 256² and 512².
+not matter. The same draws give the same paths at 128², 256² and 512². Long paths of fewer dashes (`dashes`) are an easier task,
+as shorter contours are in the papers.
 
 `python -m longwave.data.pathfinder OUT.png` draws examples of every size.
 
@@ -21,7 +22,7 @@ from __future__ import annotations
 import math
 import sys
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
@@ -79,6 +80,8 @@ GEOMETRIES = {
     256: Geometry(steps=14, pitch=15.0, gap=5.4, thickness=3.4, radius=5.6, distractors=8, distractor_steps=4),
     512: Geometry(steps=14, pitch=30.0, gap=10.8, thickness=6.8, radius=11.2, distractors=8, distractor_steps=4),
 }
+FEWEST = 2
+"""Dashes of A and of B: the dots at the ends of one would run into each other."""
 LARGEST_TURN = 0.75
 """Of a path between two steps, in radians."""
 SHAPES = 6
@@ -92,39 +95,55 @@ _ROUNDS = 200
 _CHUNK = 16
 
 
-def load(side: int = 32, held_out: int = 1_000) -> Split:
+def load(side: int = 32, held_out: int = 1_000, dashes: int | None = None) -> Split:
     """Images of one size.
 
     Args:
         side: 32, 64, 128, 256 or 512 pixels.
+        dashes: of A and of B, 2 to 6 at 32², 9 at 64², 14 in larger images; the most without it.
         held_out: images in validation and test, each.
 
     Returns:
         inputs (n, side², 1) float32 from -1 (nothing) to 1 (ink); labels (n,), 1 where one path joins the dots.
 
     Raises:
-        ArgumentError: another side, or nothing held out.
+        ArgumentError: another side, too few or too many dashes, or nothing held out.
     """
-    geometry(side)
-    source = f"Pathfinder, {side} × {side} pixels"
-    return generated(partial(batch, side=side), held_out, classes=2, vocabulary=0, source=source)
+    form = geometry(side, dashes)
+    source = f"Pathfinder, {side} × {side} pixels, paths of {form.steps} dashes"
+    return generated(partial(batch, side=side, dashes=dashes), held_out, classes=2, vocabulary=0, source=source)
 
 
-def geometry(side: int) -> Geometry:
+def geometry(side: int, dashes: int | None = None) -> Geometry:
     """How paths look in images of `side` pixels.
 
     Raises:
-        ArgumentError: a side that is not offered.
+        ArgumentError: a side that is not offered, or dashes that do not fit it.
     """
     if side not in GEOMETRIES:
         raise ArgumentError(
             f"images have {', '.join(map(str, GEOMETRIES))} pixels a side and {side} was given; take one of those"
         )
-    return GEOMETRIES[side]
+    form = GEOMETRIES[side]
+    if dashes is None:
+        return form
+    if not FEWEST <= dashes <= form.steps:
+        raise ArgumentError(
+            f"paths in images of {side} pixels have {FEWEST} to {form.steps} dashes and {dashes} was given; take one of those"
+        )
+    return replace(form, steps=dashes)
 
 
 def batch(
-    size: int, seed: int, step: int, rank: int = 0, part: str = "train", rows: slice = EVERY, *, side: int = 32
+    size: int,
+    seed: int,
+    step: int,
+    rank: int = 0,
+    part: str = "train",
+    rows: slice = EVERY,
+    *,
+    side: int = 32,
+    dashes: int | None = None,
 ) -> Examples:
     """`size` images, half of either label (one more of either where `size` is odd): a function of the arguments alone.
 
@@ -134,6 +153,7 @@ def batch(
         part: "train", "validation" or "test".
         rows: those that are made.
         side: 32, 64, 128, 256 or 512.
+        dashes: as in `load`.
 
     Returns:
         inputs (size, side², 1) float32 from -1 to 1, labels (size,).
@@ -141,12 +161,12 @@ def batch(
     Raises:
         ArgumentError: a number or a part that is not allowed.
     """
-    geometry(side)
+    form = geometry(side, dashes)
     keys, order = draws.words(2 * size + 1, seed, step, rank, part)[:-1].reshape(2, size)
     flip = int(draws.words(2 * size + 1, seed, step, rank, part)[-1] & np.uint64(1))
     labels = (np.argsort(np.argsort(order, kind="stable"), kind="stable") + flip) % 2
     keys, labels = keys[rows], labels[rows]
-    images = [_draw(keys[at : at + _CHUNK], labels[at : at + _CHUNK], side) for at in range(0, len(keys), _CHUNK)]
+    images = [_draw(keys[at : at + _CHUNK], labels[at : at + _CHUNK], form, side) for at in range(0, len(keys), _CHUNK)]
     pixels = torch.from_numpy(np.concatenate(images)).reshape(len(keys), side * side, 1)
     return Examples(2 * pixels - 1, torch.from_numpy(labels))
 
@@ -165,9 +185,8 @@ class _Words:
         return drawn.reshape(len(self.keys), *shape)
 
 
-def _draw(keys: draws.Words, labels: draws.Indices, side: int) -> npt.NDArray[np.float32]:
+def _draw(keys: draws.Words, labels: draws.Indices, form: Geometry, side: int) -> npt.NDArray[np.float32]:
     """Images (n, side, side) in [0, 1]."""
-    form = GEOMETRIES[side]
     long = np.empty((len(keys), 2, form.steps + 1, 2))
     missing = np.arange(len(keys))
     taken = [0]

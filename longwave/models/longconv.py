@@ -70,6 +70,9 @@ PRESETS: dict[str, LongConvConfig] = {
     "longconv-pixels": LongConvConfig(
         d_model=64, layers=2, filter_length=784, vocabulary=0, predicted=0, values=1, two_sided=True
     ),
+    "longconv-paths": LongConvConfig(
+        d_model=64, layers=4, filter_length=1_024, vocabulary=0, predicted=0, values=1, two_sided=True
+    ),
     "longconv-butterfly": LongConvConfig(
         d_model=64, layers=2, filter_length=784, vocabulary=0, predicted=0, values=1, two_sided=True, butterfly=2
     ),

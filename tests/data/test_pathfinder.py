@@ -15,11 +15,11 @@ from longwave.data.examples import Examples, Split
 from longwave.errors import ArgumentError
 
 
-@pytest.mark.parametrize(("side", "count"), [(128, 48), (256, 16)])
-def test_dots_are_joined_where_their_component_is_one(side: int, count: int) -> None:
+@pytest.mark.parametrize(("side", "dashes", "count"), [(128, None, 48), (256, None, 16), (128, 2, 24)])
+def test_dots_are_joined_where_their_component_is_one(side: int, dashes: int | None, count: int) -> None:
     ndimage = pytest.importorskip("scipy.ndimage")
     form = pathfinder.geometry(side)
-    batch = pathfinder.batch(count, 1, 2, side=side)
+    batch = pathfinder.batch(count, 1, 2, side=side, dashes=dashes)
     # Dashes of a path are `gap` apart, those of two paths at least `clearance` less their thickness; pixels add one to both.
     grown = (form.gap + form.clearance - form.thickness) / 4 + 0.5 - 0.25
     for pixels, label in zip(batch.inputs.view(count, side, side).numpy(), batch.labels.tolist(), strict=True):
@@ -49,12 +49,13 @@ def test_images_have_ink_and_two_dots(side: int) -> None:
 def test_an_image_does_not_depend_on_its_company() -> None:
     keys = draws.words(20, 3, 1)
     labels = np.arange(20) % 2
-    whole = pathfinder._draw(keys, labels, 32)
+    form = pathfinder.geometry(32)
+    whole = pathfinder._draw(keys, labels, form, 32)
     for at in (0, 7, 19):
-        np.testing.assert_array_equal(pathfinder._draw(keys[at : at + 1], labels[at : at + 1], 32)[0], whole[at])
-    np.testing.assert_array_equal(pathfinder._draw(keys[::-1], labels[::-1], 32), whole[::-1])
+        np.testing.assert_array_equal(pathfinder._draw(keys[at : at + 1], labels[at : at + 1], form, 32)[0], whole[at])
+    np.testing.assert_array_equal(pathfinder._draw(keys[::-1], labels[::-1], form, 32), whole[::-1])
     # The label moves a dot and nothing else.
-    other = pathfinder._draw(keys, 1 - labels, 32)
+    other = pathfinder._draw(keys, 1 - labels, form, 32)
     changed = np.abs(other - whole).sum(axis=(1, 2))
     assert (changed > 2).all()
     assert (changed < 2 * 4 * pathfinder.geometry(32).radius ** 2).all()
@@ -112,3 +113,19 @@ def test_a_picture_of_examples(tmp_path: Path) -> None:
 def test_other_sides_are_refused() -> None:
     with pytest.raises(ArgumentError, match="images have 32, 64, 128, 256, 512 pixels a side and 33 was given"):
         pathfinder.load(33)
+
+
+def test_paths_of_fewer_dashes() -> None:
+    """Less ink, the same labels, dots nearer to each other; what has no room is refused."""
+    most, few = (pathfinder.batch(32, 0, 0, side=64, dashes=dashes) for dashes in (None, 3))
+    assert torch.equal(most.labels, few.labels)
+    assert (few.inputs > 0).sum() < 0.8 * (most.inputs > 0).sum()
+    assert torch.equal(most.inputs, pathfinder.batch(32, 0, 0, side=64, dashes=9).inputs)
+    form = pathfinder.geometry(64, 3)
+    keys = draws.words(64, 0, 0)
+    laid, paths = pathfinder._lay_long(pathfinder._Words(keys, [0]), form, 64)
+    assert paths[laid].shape[1:] == (2, 4, 2)
+    assert np.linalg.norm(paths[laid, 0, -1] - paths[laid, 0, 0], axis=-1).max() <= 3 * form.pitch
+    for dashes in (1, 10):
+        with pytest.raises(ArgumentError, match=f"images of 64 pixels have 2 to 9 dashes and {dashes} was given"):
+            pathfinder.load(64, dashes=dashes)

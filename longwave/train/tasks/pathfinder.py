@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 from longwave.train.task import Classes, Option, Reads, Reference, Setting, Task, accuracy_per, chance, most_validated
@@ -12,9 +13,22 @@ METRIC = accuracy_per("image")
 CONTEXTS = None
 OPTIONS = (
     Option("side", 32, "pixels of a side: 32, 64, 128, 256 or 512 (default: 32)", choices=(32, 64, 128, 256, 512)),
+    Option(
+        "dashes",
+        lambda pixels: _most(pixels),
+        "of each of the two long paths, 2 to as many as fit (default: the most)",
+        least=2,
+    ),
     Option("test_images", 1_000, "images of the test (default: 1000)", metavar="IMAGES", least=1),
     most_validated("image", 200),
 )
+
+
+def _most(pixels: int) -> int:
+    """As many dashes as paths have in images of so many pixels."""
+    from longwave.data import pathfinder
+
+    return pathfinder.geometry(math.isqrt(pixels)).steps
 
 
 def context(own: dict[str, Any]) -> int:
@@ -28,7 +42,7 @@ def make(setting: Setting) -> Task:
     from longwave.data import baselines, pathfinder
     from longwave.train.splits import as_task, compared
 
-    split = pathfinder.load(setting.own["side"], setting.own["test_images"])
+    split = pathfinder.load(setting.own["side"], setting.own["test_images"], setting.own["dashes"])
 
     def references() -> list[Reference]:
         return [chance(2), compared("majority", baselines.majority(split))]
