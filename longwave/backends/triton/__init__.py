@@ -12,10 +12,10 @@ three products of TF32.
 
 The files from the bottom up: moves (how samples enter and leave the ring), stages (the products), fused and split (the
 kernels), shapes (which matrices a length is), tables (what they hold), layouts (where a Problem stands in its transforms),
-windows (when), blocks (which rows are in flight), plans, configurations (how kernels are launched, and which a GPU has
-passed), launches, engine (from a Problem to results), projection (of filters onto a mask's frequencies). Few taps are summed
-as they stand: fir_plan, fir_kernels, fir_launch, fir, and short for `short_conv`; ahead (kernels compiled without a GPU),
-cost (what a call should take on one).
+windows (when), blocks (which rows are in flight), plans, launch_table (how kernels are launched), configurations (their
+constants, and which a GPU has passed), launches, engine (from a Problem to results), projection (of filters onto a mask's
+frequencies). Few taps are summed as they stand: fir_plan, fir_kernels, fir_launch, fir, and short for `short_conv`; ahead
+(kernels compiled without a GPU), cost (what a call should take on one).
 """
 
 from __future__ import annotations
