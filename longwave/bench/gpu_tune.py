@@ -111,8 +111,9 @@ def most_taps(rows: list[Measured], dtype: torch.dtype) -> int:
 def _calls(device: str, samples: int) -> Iterator[Callable[[], object]]:
     for dtype in OPERANDS:
         wide = dtype == torch.float32
-        for shape in (s for s in shapes.FUSED[wide] if shapes.fused_shape(s.N, wide) == s):
-            yield from (_call(shape.N, shape.N, dtype, device, samples, kind) for kind in KINDS)
+        for kind in KINDS:
+            lengths = [shape.N for shape in shapes.used(wide, 2 if kind == "both" else 1)]
+            yield from (_call(N, N, dtype, device, samples, kind) for N in lengths)
         yield from (_call(L, K, dtype, device, samples, "gated") for L, K in LONGER)
 
 

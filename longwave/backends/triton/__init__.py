@@ -63,7 +63,19 @@ def refuses(problem: Problem) -> str | None:
     if p.dtype not in SIGNALS or p.filter_dtype not in SIGNALS:
         given = f"u is {p.dtype} with filters of {p.filter_dtype}"
         return f"it takes {', '.join(SIGNALS)}, and {given}; backend='plain' takes them"
-    return (None if interprets() else _too_old()) or _too_long(p)
+    return (_garbled(p) if interprets() else _too_old()) or _too_long(p)
+
+
+def _garbled(p: Problem) -> str | None:
+    """Triton's interpreter holds bfloat16 as integers, and multiplies matrices of those; sums are in float32."""
+    from longwave.backends.triton import plans
+
+    if p.dtype != "bfloat16" or p.precision == "high" or {plans.regime(part) for part in plans.parts(p)} <= {"direct"}:
+        return None
+    return (
+        "Triton's interpreter (TRITON_INTERPRET) multiplies no matrices of bfloat16; a GPU does, float16, float32 and "
+        "precision='high' go here too, and backend='plain' takes them"
+    )
 
 
 @lru_cache(maxsize=1)

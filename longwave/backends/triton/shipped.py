@@ -19,7 +19,7 @@ from longwave.backends.triton.configurations import (
     outer_constants,
 )
 from longwave.backends.triton.launch_table import Key, launch
-from longwave.backends.triton.shapes import FUSED, INNER, NEXT, WIDEST, WINDOWS, Shape, fused_shape
+from longwave.backends.triton.shapes import INNER, NEXT, WIDEST, WINDOWS, Shape, used
 from longwave.backends.triton.words import Filters, Outer, Place, Results, Rows, Signal, Tables, View
 
 # Types stand where a launch has values.
@@ -71,25 +71,18 @@ def _configuration(name: str, kernel: Any, arguments: tuple[Any, ...], constexpr
     return Configuration(name, kernel, types, found, launch(key))
 
 
-def _used(wide: bool) -> list[Shape]:
-    """The transforms in registers of all lengths, the longest first."""
-    longest = max(shape.N for shape in FUSED[wide])
-    found = {fused_shape(n, wide) for n in range(1, longest + 1)}
-    return sorted((shape for shape in found if shape is not None), key=lambda shape: -shape.N)
-
-
 def shipped() -> Iterator[Configuration]:
     """The most common first."""
     for kind in OPERANDS:
         wide = kind == torch.float32
         name = _POINTER[kind][1:]
-        for shape in _used(wide):
+        for shape in used(wide):
             yield _convolve(f"fused {shape} {name}", kind, shape)
             yield _convolve(f"fused {shape} {name} gated", kind, shape, gated=True)
             yield _correlate(f"filter gradient {shape} {name}", kind, shape, False)
         for shape in WINDOWS[wide]:
             yield _convolve(f"windows {shape} {name}", kind, shape, upper=True)
-        for shape in _used(wide):  # `full`, and a history
+        for shape in used(wide, 2):  # `full`, and a history
             if shape not in WINDOWS[wide]:
                 yield _convolve(f"fused {shape} {name} of both planes", kind, shape, upper=True)
         for shape in INNER[wide]:
@@ -98,7 +91,7 @@ def shipped() -> Iterator[Configuration]:
         yield from _outers(kind)
         if not wide:
             yield from (_in_l2(f"fused_l2 {bins}·{INNER[wide][0]} {name}", kind, bins, INNER[wide][0]) for bins in (16, 32))
-    for shape in dict.fromkeys((*_used(False), *_used(True), *WINDOWS[False], *INNER[False], *INNER[True])):
+    for shape in dict.fromkeys((*used(False), *used(True), *used(False, 2), *INNER[False], *INNER[True])):
         yield from _filter_transforms(shape)
     x = Signal(_view(torch.float16))
     adding = {"SPAN": ENERGY_SPAN, "TILE": TILE, "LOG_TILE": TILE.bit_length() - 1}

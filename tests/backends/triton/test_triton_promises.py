@@ -121,13 +121,13 @@ def test_a_mean_far_from_zero_does_not_overflow(device: str) -> None:
 def test_transforms_are_no_longer_than_they_need() -> None:
     """From 4,096 points on at most a quarter above, and 14,113 samples as one expects."""
     for wide in (False, True):
-        lengths = [shapes.TRANSFORM_LENGTH[wide](n) for n in range(1, 70_000, 97)]
+        lengths = [shapes.TRANSFORM_LENGTH[wide, 1](n) for n in range(1, 70_000, 97)]
         assert lengths == sorted(lengths)
         for n, N in zip(range(1, 70_000, 97), lengths, strict=True):
             assert n <= N
             assert 1.26 * n >= N or n <= 4096 + 1024
-    assert shapes.TRANSFORM_LENGTH[False](14_113) == 14_336
-    assert shapes.TRANSFORM_LENGTH[False](2**24) == 2**24
+    assert shapes.TRANSFORM_LENGTH[False, 1](14_113) == 14_336
+    assert shapes.TRANSFORM_LENGTH[False, 1](2**24) == 2**24
 
 
 @pytest.mark.parametrize("dtype", [F16, torch.bfloat16], ids=str)
@@ -164,6 +164,27 @@ def test_regimes_are_functions_of_lengths() -> None:
     ]
     assert regime(2**20, 128) == "windows"
     assert regime(4096, 4000) == "fused"
+
+
+@pytest.mark.parametrize("dtype", ["float16", "float32"])
+def test_rows_that_use_both_planes_go_in_shapes_that_hold_them(dtype: str) -> None:
+    """A history and `full`: in a ring that is as long as it must be, and in registers up to the longest such shape."""
+    wide, seen = dtype == "float32", set()
+    for L in range(20, 5000, 61):
+        for P, K, more in ((L, L, 0), (50, L, 0), (0, L, L - 1)):
+            p = _problem(in_start=-P, in_len=L + P, history=P, out_len=L + more, taps=K, dtype=dtype)
+            at = layouts.layout(p)
+            if at.windows or at.outer:
+                assert L > 1500 or P == 50
+                continue
+            assert at.N == at.shape.N
+            assert 2 * at.N >= L + P
+            assert L + more <= 2 * at.N
+            if at.source_upper or at.target_upper:
+                seen.add(at.shape)
+    assert seen == set(shapes.used(wide, 2))
+    assert seen <= set(shapes.BOTH[wide])
+    assert shapes.Shape(16, 16, 16) not in seen
 
 
 def test_auto_leaves_gpus_to_plain_until_a_run_has_passed(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -211,6 +232,17 @@ def test_what_the_engine_cannot_do_it_refuses_and_names_who_can(given: dict[str,
     reason = engine.refuses(_problem(**given))
     assert reason is not None
     assert "backend='plain'" in reason
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="a GPU multiplies bfloat16")
+def test_the_interpreter_refuses_transforms_of_bfloat16_and_sums_them_up() -> None:
+    u, k = torch.randn(1, 2, 50).bfloat16(), torch.randn(2, 40)
+    truth = longwave.long_conv(u.double(), k.double(), backend="plain")
+    with pytest.raises(UnsupportedError, match=r"multiplies no matrices of bfloat16; a GPU does, .* backend='plain' takes"):
+        longwave.long_conv(u, k, backend="triton")
+    # The interpreter cuts bfloat16 off where it should round, which is twice the error.
+    allowed = 2 * bound(torch.bfloat16, 50, "plain", truth=truth)
+    assert relative_l2(longwave.long_conv(u, k, precision="high", backend="triton"), truth) <= allowed
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="this machine has a GPU")
