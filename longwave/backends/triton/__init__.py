@@ -63,7 +63,7 @@ def refuses(problem: Problem) -> str | None:
     if p.dtype not in SIGNALS or p.filter_dtype not in SIGNALS:
         given = f"u is {p.dtype} with filters of {p.filter_dtype}"
         return f"it takes {', '.join(SIGNALS)}, and {given}; backend='plain' takes them"
-    return (_garbled(p) if interprets() else _too_old()) or _too_long(p)
+    return (_garbled(p) if interprets() else _too_old(p.device_index)) or _too_long(p)
 
 
 def _garbled(p: Problem) -> str | None:
@@ -78,16 +78,21 @@ def _garbled(p: Problem) -> str | None:
     )
 
 
-@lru_cache(maxsize=1)
-def _too_old() -> str | None:
-    """Asked where a tensor is on a GPU, and not before: the answer needs a CUDA context."""
+def _too_old(index: int | None) -> str | None:
+    """Of the GPU that the tensors are on, or the current one. Asked where a tensor is on a GPU, and not before: the answer
+    needs a CUDA context."""
     if torch.version.hip is not None:
         return "its kernels have been compiled for NVIDIA GPUs alone, and these are AMD's; backend='plain' takes them"
-    least = min(torch.cuda.get_device_capability(i) for i in range(torch.cuda.device_count()))
-    if least >= CAPABILITY:
+    capability = _capability(torch.cuda.current_device() if index is None else index)
+    if capability >= CAPABILITY:
         return None
-    wanted, given = (".".join(map(str, version)) for version in (CAPABILITY, least))
-    return f"it needs GPUs of compute capability {wanted}, and one here has {given}; backend='plain' runs on it"
+    wanted, given = (".".join(map(str, version)) for version in (CAPABILITY, capability))
+    return f"it needs GPUs of compute capability {wanted}, and this one has {given}; backend='plain' runs on it"
+
+
+@lru_cache(maxsize=16)
+def _capability(index: int) -> tuple[int, int]:
+    return torch.cuda.get_device_capability(index)
 
 
 def _too_long(p: Problem) -> str | None:

@@ -8,6 +8,7 @@ import sys
 import pytest
 import torch
 from torch import Tensor
+from torch._subclasses.fake_tensor import FakeTensorMode
 
 import longwave
 from longwave import backends
@@ -15,7 +16,7 @@ from longwave.backends import triton as engine
 from longwave.backends.triton import blocks, configurations, layouts, shapes, tables
 from longwave.bench.tolerances import bound, relative_l2
 from longwave.errors import UnsupportedError
-from longwave.problem import Problem
+from longwave.problem import Filters, Problem
 
 pytestmark = pytest.mark.usefixtures("by_transforms")
 
@@ -202,22 +203,29 @@ def test_auto_leaves_gpus_to_plain_until_a_run_has_passed(monkeypatch: pytest.Mo
     assert "'split'" in (engine.passes(_problem(mask=mask, **long)) or "")
 
 
-@pytest.mark.parametrize(
-    ("capabilities", "sentence"),
-    [
-        ([(9, 0), (8, 0)], None),
-        ([(9, 0), (7, 5)], "it needs GPUs of compute capability 8.0, and one here has 7.5; backend='plain' runs on it"),
-    ],
-)
-def test_a_gpu_that_does_not_multiply_what_it_should_is_refused(
-    capabilities: list[tuple[int, int]], sentence: str | None, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_gpu_that_does_not_multiply_what_it_should_is_refused_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The one that the tensors are on, whatever else is in the machine; without an index the current one."""
     monkeypatch.setattr(engine, "interprets", lambda: False)
-    monkeypatch.setattr(torch.cuda, "device_count", lambda: len(capabilities))
-    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: capabilities[device])
-    engine._too_old.cache_clear()
-    assert engine.refuses(_problem()) == sentence
-    engine._too_old.cache_clear()
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: [(9, 0), (7, 5)][device])
+    monkeypatch.setattr(torch.cuda, "current_device", lambda: 1)
+    engine._capability.cache_clear()
+    sentence = "it needs GPUs of compute capability 8.0, and this one has 7.5; backend='plain' runs on it"
+    assert [engine.refuses(_problem(device_index=i)) for i in (0, 1, None)] == [None, sentence, sentence]
+    engine._capability.cache_clear()
+
+
+def test_a_problem_knows_which_device_its_tensors_are_on() -> None:
+    filters = Filters.of(torch.empty(1, 3))
+    for name, index in (("meta", None), ("cpu", None)):
+        u = torch.empty(1, 1, 5, device=name)
+        assert (_of(u, filters).device, _of(u, filters).device_index) == (name, index)
+    with FakeTensorMode():
+        u = torch.empty(1, 1, 5, device="cuda:1")
+        assert (_of(u, filters).device, _of(u, filters).device_index) == ("cuda", 1)
+
+
+def _of(u: Tensor, filters: Filters) -> Problem:
+    return Problem.of(u, filters, in_start=0, in_len=5, out_start=0, out_len=5, lag0=0, reverse=False, circular=False)
 
 
 def test_a_transform_beyond_the_longest_is_refused_of_documents_and_behind_masks_too() -> None:
