@@ -41,7 +41,8 @@ class Problem:
     `segments` are the boundaries of packed documents, each convolved apart; the first document owns what lies before 0.
     With a `mask` the filter is what its projection onto the frequencies kept is, of every document apart (`masked.py`).
     With `rev_taps` the taps are those of two filters, whose gradients are two tensors: the first `rev_taps` have the lags up
-    to 0, and lag 0 counts in both.
+    to 0, and lag 0 counts in both. `device` is its type, which plans depend on; which of several it is only says who can run
+    the problem (None: the current one).
     """
 
     batch: int
@@ -68,6 +69,7 @@ class Problem:
     precision: str | None = None
     mask: FrequencyMask | None = None
     rev_taps: int = 0
+    device_index: int | None = None
 
     @classmethod
     def of(cls, u: Tensor, filters: Filters, **rest: Any) -> Problem:
@@ -81,6 +83,7 @@ class Problem:
             dtype=dtypes.name(u.dtype),
             filter_dtype=dtypes.name(filters.dtype),
             device=u.device.type,
+            device_index=u.device.index,
             **rest,
         )
 

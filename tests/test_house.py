@@ -137,6 +137,31 @@ def test_tests_of_operators_make_their_tensors_on_the_device_asked_for() -> None
     assert not wrong, "\n".join(wrong)
 
 
+def test_tests_of_layers_make_their_tensors_where_the_device_is_known() -> None:
+    """Inside of tests, whose fixture makes the device that was asked for the default; a generator is of the CPU, and what it
+    draws is brought there."""
+    wrong = []
+    for path in sorted((Path(__file__).parent / "nn").glob("test_*.py")):
+        tree = ast.parse(path.read_text(encoding="utf-8"))
+        inside, moved = set[ast.AST](), set[ast.AST]()
+        for node in ast.walk(tree):
+            if isinstance(node, ast.FunctionDef | ast.Lambda):
+                inside |= {
+                    part for line in (node.body if isinstance(node.body, list) else [node.body]) for part in ast.walk(line)
+                }
+            elif isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id == "here":
+                moved |= set(ast.walk(node))
+        for node in ast.walk(tree):
+            if not isinstance(node, ast.Call) or ast.unparse(node.func) not in {f"torch.{m}" for m in (*MAKERS, "randint")}:
+                continue
+            drawn = any(option.arg == "generator" for option in node.keywords)
+            if node not in inside or (drawn and node not in moved):
+                wrong.append(
+                    f"{path.name}:{node.lineno} {ast.unparse(node)}; make it in a test, and bring what is drawn with here"
+                )
+    assert not wrong, "\n".join(wrong)
+
+
 def _is_marked(node: ast.expr) -> bool:
     named = node.func if isinstance(node, ast.Call) else node
     return isinstance(named, ast.Attribute) and named.attr in AT_HOME and ast.unparse(named.value) == "pytest.mark"

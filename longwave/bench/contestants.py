@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from longwave.bench.cases import BACKWARD, Case
-from longwave.bench.formula import Array, Operands, Transform, forward, forward_backward
+from longwave.bench.formula import Array, Arrays, Transform, forward, forward_backward
 from longwave.bench.truth import TORCH_FFT
 from longwave.errors import ArgumentError, UnsupportedError
 
@@ -27,11 +27,11 @@ Call = Callable[[], Results]
 
 @dataclass(frozen=True)
 class Contestant:
-    """`bind(case, operands)` returns the call to be timed; nothing that belongs to the call may happen in `bind`."""
+    """`bind(case, arrays)` returns the call to be timed; nothing that belongs to the call may happen in `bind`."""
 
     name: str
     kind: str
-    bind: Callable[[Case, Operands], Call]
+    bind: Callable[[Case, Arrays], Call]
     backend: str = "plain"  # whose error bounds it is held to
 
 
@@ -41,7 +41,7 @@ class Rival:
 
     name: str
     module: str
-    make: Callable[[], Callable[[Case, Operands], Call]]
+    make: Callable[[], Callable[[Case, Arrays], Call]]
     devices: tuple[str, ...] = ("cpu",)
     kind: str = RIVAL
     backend: str = "plain"
@@ -100,13 +100,13 @@ def _takes(backend: str, device: str) -> bool:
     return True
 
 
-def longwave_call(backend: str, case: Case, operands: Operands) -> Call:
+def longwave_call(backend: str, case: Case, operands: Arrays) -> Call:
     """The call of a backend of longwave by itself."""
     return _longwave(backend)(case, operands)
 
 
-def _longwave(backend: str) -> Callable[[Case, Operands], Call]:
-    def bind(case: Case, x: Operands) -> Call:
+def _longwave(backend: str) -> Callable[[Case, Arrays], Call]:
+    def bind(case: Case, x: Arrays) -> Call:
         from longwave import long_conv
 
         def conv(u: Tensor, k: Tensor, D: Tensor | None, pregate: Tensor | None, postgate: Tensor | None) -> Tensor:
@@ -117,10 +117,10 @@ def _longwave(backend: str) -> Callable[[Case, Operands], Call]:
     return bind
 
 
-def by_formula(fft: Transform) -> Callable[[Case, Operands], Call]:
+def by_formula(fft: Transform) -> Callable[[Case, Arrays], Call]:
     """The formula with transforms of PyTorch, under autograd."""
 
-    def bind(case: Case, x: Operands) -> Call:
+    def bind(case: Case, x: Arrays) -> Call:
         dtype = getattr(torch, case.dtype)
         # torch.fft takes no bfloat16 on any device and no float16 on the CPU: a caller goes through float32.
         wide = torch.float64 if dtype == torch.float64 else torch.float32
@@ -128,19 +128,19 @@ def by_formula(fft: Transform) -> Callable[[Case, Operands], Call]:
         def conv(*operands: Tensor | None) -> Tensor:
             widened = (None if operand is None else operand.to(wide) for operand in operands)
             u, k, D, pregate, postgate = widened
-            return forward(case, Operands(u, k, D, pregate, postgate, None), fft).to(dtype)
+            return forward(case, Arrays(u, k, D, pregate, postgate, None), fft).to(dtype)
 
         return under_autograd(case, x, conv)
 
     return bind
 
 
-def under_autograd(case: Case, x: Operands, conv: Callable[..., Tensor]) -> Call:
+def under_autograd(case: Case, x: Arrays, conv: Callable[..., Tensor]) -> Call:
     """A forward, or a forward and the gradients that autograd finds."""
     if case.direction != BACKWARD:
         return lambda: {"y": conv(*x[:5])}
     leaves = [None if operand is None else operand.detach().requires_grad_() for operand in x[:5]]
-    present = [(f"d{name}", leaf) for name, leaf in zip(Operands._fields[:5], leaves, strict=True) if leaf is not None]
+    present = [(f"d{name}", leaf) for name, leaf in zip(Arrays._fields[:5], leaves, strict=True) if leaf is not None]
 
     def call() -> Results:
         y = conv(*leaves)
@@ -150,7 +150,7 @@ def under_autograd(case: Case, x: Operands, conv: Callable[..., Tensor]) -> Call
     return call
 
 
-def _scipy_fft() -> Callable[[Case, Operands], Call]:
+def _scipy_fft() -> Callable[[Case, Arrays], Call]:
     import scipy.fft
 
     def rfft(a: Array, n: int, axis: int) -> Array:
@@ -162,7 +162,7 @@ def _scipy_fft() -> Callable[[Case, Operands], Call]:
     return _through_numpy(Transform(rfft, irfft))
 
 
-def _ducc0() -> Callable[[Case, Operands], Call]:
+def _ducc0() -> Callable[[Case, Arrays], Call]:
     import ducc0
     import numpy as np
 
@@ -179,15 +179,15 @@ def _ducc0() -> Callable[[Case, Operands], Call]:
     return _through_numpy(Transform(rfft, irfft))
 
 
-def _through_numpy(fft: Transform) -> Callable[[Case, Operands], Call]:
+def _through_numpy(fft: Transform) -> Callable[[Case, Arrays], Call]:
     """The formula on NumPy arrays that share the tensors' memory; the gradients by hand, every spectrum used again."""
 
-    def bind(case: Case, x: Operands) -> Call:
+    def bind(case: Case, x: Arrays) -> Call:
         dtype, parameters = getattr(torch, case.dtype), getattr(torch, case.parameter_dtype)
 
         def call() -> Results:
             # NumPy has no bfloat16, and these transforms no half precision of use: 16-bit types go through float32.
-            arrays = Operands(*(None if t is None else (t.float() if t.itemsize == 2 else t).numpy() for t in x))
+            arrays = Arrays(*(None if t is None else (t.float() if t.itemsize == 2 else t).numpy() for t in x))
             found: dict[str, Any] = (
                 forward_backward(case, arrays, fft) if case.direction == BACKWARD else {"y": forward(case, arrays, fft)}
             )
@@ -200,7 +200,7 @@ def _through_numpy(fft: Transform) -> Callable[[Case, Operands], Call]:
     return bind
 
 
-def _copy_to_new(case: Case, x: Operands) -> Call:
+def _copy_to_new(case: Case, x: Arrays) -> Call:
     def call() -> Results:
         torch.empty_like(x.u).copy_(x.u)
         return {}
@@ -208,7 +208,7 @@ def _copy_to_new(case: Case, x: Operands) -> Call:
     return call
 
 
-def _copy_into(case: Case, x: Operands) -> Call:
+def _copy_into(case: Case, x: Arrays) -> Call:
     y = torch.zeros_like(x.u)
 
     def call() -> Results:

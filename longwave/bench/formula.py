@@ -24,7 +24,7 @@ class Transform:
     irfft: Callable[[Array, int, int], Array]
 
 
-class Operands(NamedTuple):
+class Arrays(NamedTuple):
     """`u`, gates and `dy` in the case's layout; `k` `(H, K)`; `D` `(H,)`. What the case lacks is None."""
 
     u: Array
@@ -43,7 +43,7 @@ def transform_length(case: Case) -> int:
     return case.L if case.mode == "circular" else next_fast_len(case.L + case.K - 1)
 
 
-def forward(case: Case, x: Operands, fft: Transform) -> Array:
+def forward(case: Case, x: Arrays, fft: Transform) -> Array:
     """y = postgate · (conv(v, k) + D·v) with v = pregate · u.
 
     Returns y in the case's layout, with the dtype the operands have.
@@ -51,7 +51,7 @@ def forward(case: Case, x: Operands, fft: Transform) -> Array:
     return _forward(case, x, fft)[0]
 
 
-def forward_backward(case: Case, x: Operands, fft: Transform) -> dict[str, Array]:
+def forward_backward(case: Case, x: Arrays, fft: Transform) -> dict[str, Array]:
     """`forward`, and the gradient of sum(y·dy) for every operand, the spectra of v and k transformed once.
 
     Returns a dict: `y`, `du`, `dk`, and, where the case has them, `dD`, `dpregate`, `dpostgate`.
@@ -76,7 +76,7 @@ def forward_backward(case: Case, x: Operands, fft: Transform) -> dict[str, Array
     return results | {"du": dv}
 
 
-def _forward(case: Case, x: Operands, fft: Transform) -> tuple[Array, Array, Array, Array, Array]:
+def _forward(case: Case, x: Arrays, fft: Transform) -> tuple[Array, Array, Array, Array, Array]:
     n, axis = transform_length(case), _axis(case)
     v = x.u if x.pregate is None else x.u * x.pregate
     V_f = fft.rfft(v, n, axis)

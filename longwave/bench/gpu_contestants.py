@@ -15,7 +15,7 @@ from torch import Tensor
 
 from longwave.bench.cases import BACKWARD, Case
 from longwave.bench.contestants import FLOOR, Call, Results, Rival, by_formula, under_autograd
-from longwave.bench.formula import Operands, Transform, transform_length
+from longwave.bench.formula import Arrays, Transform, transform_length
 from longwave.errors import UnsupportedError
 
 # Heads of 64 numbers, as is common; beyond this length one call takes minutes.
@@ -27,10 +27,10 @@ COMPLEX = Transform(
 )
 
 
-def _cached_spectrum() -> Callable[[Case, Operands], Call]:
+def _cached_spectrum() -> Callable[[Case, Arrays], Call]:
     """For a filter that stays as it is: its spectrum is made before the clock starts."""
 
-    def bind(case: Case, x: Operands) -> Call:
+    def bind(case: Case, x: Arrays) -> Call:
         _only(case, "BHL", gradients=False)
         n = transform_length(case)
         K_f = torch.fft.rfft(x.k, n)
@@ -43,10 +43,10 @@ def _cached_spectrum() -> Callable[[Case, Operands], Call]:
     return bind
 
 
-def _cudnn() -> Callable[[Case, Operands], Call]:
+def _cudnn() -> Callable[[Case, Arrays], Call]:
     """docs.nvidia.com/deeplearning/cudnn/latest/operations/FFTCausalConv1d.html: causal, taps of the signal's dtype."""
 
-    def bind(case: Case, x: Operands) -> Call:
+    def bind(case: Case, x: Arrays) -> Call:
         _only(case, "BHL", causal=True)
         import cudnn
 
@@ -59,10 +59,10 @@ def _cudnn() -> Callable[[Case, Operands], Call]:
     return bind
 
 
-def _flash_fft_conv() -> Callable[[Case, Operands], Call]:
+def _flash_fft_conv() -> Callable[[Case, Arrays], Call]:
     """github.com/HazyResearch/flash-fft-conv: a transform of 2L, a power of two; 16-bit signals, float32 taps, both gates."""
 
-    def bind(case: Case, x: Operands) -> Call:
+    def bind(case: Case, x: Arrays) -> Call:
         _only(case, "BHL", causal=True)
         if case.L & (case.L - 1) or case.K > case.L or case.dtype == "float32":
             raise UnsupportedError("it takes powers of two, taps up to them, and 16-bit signals")
@@ -84,8 +84,8 @@ def _flash_fft_conv() -> Callable[[Case, Operands], Call]:
     return bind
 
 
-def _attention() -> Callable[[Case, Operands], Call]:
-    def bind(case: Case, x: Operands) -> Call:
+def _attention() -> Callable[[Case, Arrays], Call]:
+    def bind(case: Case, x: Arrays) -> Call:
         if case.L > LONGEST_ATTENTION or case.dtype == "float64" or case.layout != "BHL":
             raise UnsupportedError(f"attention is measured up to {LONGEST_ATTENTION:,} samples")
         size = HEAD if case.H % HEAD == 0 else case.H

@@ -1,10 +1,13 @@
-"""Measuring what the tables of the GPU engine should say: warps of kernels, and up to how many taps direct sums are faster.
+"""Measuring what the tables of the GPU engine should say: how each kernel is launched, and up to how many taps direct sums are
+faster.
 
-It prints and keeps rows; what becomes the package's is written into `configurations` and `fir_plan` by hand, with the stamp.
+Kernels are timed alone, as the calls that they are part of launch them, in every way that there may be. Rows of launches are
+kept (`launch_table`); which regime a call goes in is a part of the arithmetic, and changed by hand (`fir_plan.MOST_TAPS`).
 """
 
 from __future__ import annotations
 
+import math
 import statistics
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -12,100 +15,133 @@ from typing import Any, NamedTuple
 
 import torch
 
-from longwave.backends.triton import configurations, fir_plan, layouts, plans, shapes, windows
+from longwave import dtypes
+from longwave.backends.triton import fir_plan, launch_table, layouts, plans, shapes, windows
+from longwave.backends.triton.configurations import OPERANDS
+from longwave.backends.triton.launch_table import Key, Launch, Row, on
 from longwave.bench.stamp import Stamp
 from longwave.bench.timer import MIN_ROUNDS, Timer, alternate
 from longwave.ops.long_conv import long_conv
 
 # About so many samples a call: several times what a second-level cache holds.
 SAMPLES = 2**27
-WARPS = (4, 8)
-# What a row of `configurations.LAUNCHES` distinguishes. A history as long as the signal takes the ring's second plane.
+COMMAND = "longwave tune --device cuda"
+# What may be chosen from: kernels of matrices in registers have no loads to wait for, those through memory do.
+MATRICES = (Launch(4), Launch(8))
+THROUGH_MEMORY = tuple(Launch(warps, stages) for warps in (4, 8) for stages in (1, 2, 3))
+SUMS = (Launch(2), Launch(4), Launch(8), Launch(16))
+CHOICES = {
+    **dict.fromkeys(("convolve", "convolve_split", "correlate", "correlate_split", "convolve_in_l2"), MATRICES),
+    **dict.fromkeys(("analyse", "analyse_split", "synthesise", "synthesise_split"), MATRICES),
+    **dict.fromkeys(("outer_forward", "outer_backward"), THROUGH_MEMORY),
+    **dict.fromkeys(("fir", "fir_sums", "fir_gather", "add_products", "skip_gradient", "add_up"), SUMS),
+    **dict.fromkeys(("row_energies", "row_powers_of_energies", "round_spectra"), SUMS),
+}
+# Beside every transform in registers: (samples, taps) of windows, split rows and sums.
+LONGER = ((2**18, 200), (2**18, 1000), (2**15, 2**15), (2**17, 2**17), (2**20, 2**20), (2**22, 2**22), (2**14, 4), (2**14, 16))
+# A history as long as the signal takes the ring's second plane.
 KINDS = ("one", "gated", "both")
 TAPS = (8, 16, 24, 32, 48, 64, 96, 128)
 LENGTHS = (1_024, 4_096, 16_384, 262_144)
 DTYPES = (torch.bfloat16, torch.float32)
 
 
-class Row(NamedTuple):
-    """Milliseconds of a forward and backward, medians of rounds in turns, by what was tried."""
+class Measured(NamedTuple):
+    """Milliseconds, medians of rounds in turns, by what was tried."""
 
     what: str
-    dtype: str
     ms: dict[str, float]
 
     @property
     def line(self) -> str:
-        return f"{self.what:<28}{self.dtype:<10}" + ", ".join(f"{name} {ms:.3f} ms" for name, ms in self.ms.items())
+        return f"{self.what:<46}" + ", ".join(f"{name} {ms:.3f} ms" for name, ms in self.ms.items())
 
 
-def measure(timer: Timer, device: str = "cuda", samples: int = SAMPLES) -> Iterator[Row]:
-    """Every transform in registers with 4 and 8 warps, of one plane of the ring, with gates and of both planes; then direct
-    sums beside transforms from few taps to many."""
+def launches(timer: Timer, stamp: Stamp, device: str = "cuda", samples: int = SAMPLES) -> Iterator[tuple[Row, Measured]]:
+    """The fastest launch of every kernel that calls of all lengths and kinds have, with what the others took."""
+    known: set[Key] = set()
+    for call in _calls(device, samples):
+        for key, started in record(call).items():
+            if key in known:
+                continue
+            known.add(key)
+            ms = _medians({str(way): run for way in CHOICES[key.kernel] if (run := launch_table.able(started, way))}, timer)
+            if ms:
+                best = min(CHOICES[key.kernel], key=lambda way: ms.get(str(way), math.inf))
+                name = launch_table.name_of(torch.device(device))
+                yield Row(key, best, name, stamp.date_utc[:10], COMMAND), Measured(str(key), ms)
+
+
+def record(call: Callable[[], object]) -> dict[Key, Callable[[Launch], None]]:
+    """What a call launches, to be launched again in another way: the first of each kind."""
+    found: dict[Key, Callable[[Launch], None]] = {}
+
+    def start(
+        kernel: Any, grid: tuple[int, ...], key: Key, device: torch.device, *arguments: Any, fusion: bool = True, **more: Any
+    ) -> None:
+        def again(way: Launch) -> None:
+            with on(device):
+                kernel[grid](*arguments, **more, **way._asdict(), enable_fp_fusion=fusion)
+
+        found.setdefault(key, again)
+        again(launch_table.launch(key, device))
+
+    with _set(launch_table, "start", start):
+        call()
+    return found
+
+
+def sums(timer: Timer, device: str = "cuda", samples: int = SAMPLES) -> Iterator[Measured]:
+    """Direct sums beside transforms, forward and backward, from few taps to many."""
     for dtype in DTYPES:
-        name = str(dtype).removeprefix("torch.")
-        wide = dtype == torch.float32
-        for shape in (s for s in shapes.FUSED[wide] if shapes.fused_shape(s.N, wide) == s):
-            for kind in KINDS:
-                call = _call(shape.N, shape.N, dtype, device, samples, kind)
-                times = _times({f"{w} warps": _with_warps(w, call) for w in WARPS}, timer)
-                yield Row(f"fused {shape} {kind}", name, times)
         for L in LENGTHS:
             for K in TAPS:
                 call = _call(L, K, dtype, device, samples)
-                calls = {"sums": _with_taps(K, call), "transforms": _with_taps(0, call)}
-                yield Row(f"{K} taps of {L:,}", name, _times(calls, timer))
+                ways = {"sums": _with_taps(K, call), "transforms": _with_taps(0, call)}
+                yield Measured(f"{K} taps of {L:,} {dtypes.name(dtype)}", _medians(ways, timer))
 
 
-def launches(rows: list[Row], stamp: Stamp) -> list[str]:
-    """Lines for `configurations.LAUNCHES`: the faster number of warps of every 16-bit transform in registers of which all kinds
-    were measured."""
-    fastest: dict[str, dict[str, str]] = {}
-    for row in rows:
-        if row.what.startswith("fused ") and row.dtype != "float32":
-            _, sides, kind = row.what.split()
-            fastest.setdefault(sides, {})[kind] = min(row.ms, key=row.ms.__getitem__).split()[0]
-    source = f"{stamp.device!r}, {stamp.date_utc[:10]!r}, {'longwave tune --device cuda'!r}"
-    return [
-        f"Shape({sides.replace('·', ', ')}): Row({', '.join(warps[kind] for kind in KINDS)}, {source}),"
-        for sides, warps in fastest.items()
-        if len(warps) == len(KINDS)
-    ]
-
-
-def most_taps(rows: list[Row], dtype: str) -> int:
+def most_taps(rows: list[Measured], dtype: torch.dtype) -> int:
     """The most taps up to which sums are faster at every length."""
-    pairs = [(int(row.what.split()[0]), row.ms) for row in rows if "sums" in row.ms and row.dtype == dtype]
+    pairs = [(int(row.what.split()[0]), row.ms) for row in rows if row.what.endswith(dtypes.name(dtype))]
     slower = [taps for taps, ms in pairs if ms["sums"] > ms["transforms"]]
     return max((taps for taps, _ in pairs if not slower or taps < min(slower)), default=0)
 
 
+def _calls(device: str, samples: int) -> Iterator[Callable[[], object]]:
+    for dtype in OPERANDS:
+        wide = dtype == torch.float32
+        for kind in KINDS:
+            lengths = [shape.N for shape in shapes.used(wide, 2 if kind == "both" else 1)]
+            yield from (_call(N, N, dtype, device, samples, kind) for N in lengths)
+        yield from (_call(L, K, dtype, device, samples, "gated") for L, K in LONGER)
+
+
 def _call(L: int, K: int, dtype: torch.dtype, device: str, samples: int, kind: str = "one") -> Callable[[], object]:
+    """A forward and a backward."""
+
+    def call() -> object:
+        return torch.autograd.grad(long_conv(u, k, D, backend="triton", **around), leaves, dy)
+
     rows = max(1, samples // L)
     B = min(16, rows)
     H = max(1, rows // B)
     u, dy = (torch.randn(B, H, L, device=device).to(dtype) for _ in range(2))
-    k = torch.randn(H, K, device=device, requires_grad=True)
-    u.requires_grad_()
+    k, D = torch.randn(H, K, device=device, requires_grad=True), torch.randn(H, device=device, requires_grad=True)
+    leaves = [u.requires_grad_(), k, D]
     around: dict[str, Any] = {"one": {}, "gated": {"pregate": dy, "postgate": dy}, "both": {"history": dy}}[kind]
-    return lambda: torch.autograd.grad(long_conv(u, k, backend="triton", **around), (u, k), dy)
+    return call
 
 
-def _times(calls: dict[str, Callable[[], object]], timer: Timer) -> dict[str, float]:
-    return {name: 1e3 * statistics.median(found) for name, found in alternate(calls, timer, rounds=MIN_ROUNDS).items()}
-
-
-def _with_warps(warps: int, call: Callable[[], object]) -> Callable[[], object]:
-    return _changed("WARPS", warps, configurations, call)
+def _medians(calls: dict[str, Callable[[], object]], timer: Timer) -> dict[str, float]:
+    """Milliseconds."""
+    found = alternate(calls, timer, rounds=MIN_ROUNDS) if calls else {}
+    return {name: 1e3 * statistics.median(times) for name, times in found.items()}
 
 
 def _with_taps(taps: int, call: Callable[[], object]) -> Callable[[], object]:
-    return _changed("MOST_TAPS", {False: taps, True: taps}, fir_plan, call)
-
-
-def _changed(name: str, value: Any, module: Any, call: Callable[[], object]) -> Callable[[], object]:
     def changed() -> object:
-        with _set(module, name, value):
+        with _set(fir_plan, "MOST_TAPS", {False: taps, True: taps}):
             return call()
 
     return changed

@@ -12,10 +12,10 @@ from torch import Tensor
 
 from longwave.bench.cases import BACKWARD, Case
 from longwave.bench.contestants import FLOOR, Contestant, contestants
-from longwave.bench.formula import Operands, Transform, forward_backward
+from longwave.bench.formula import Arrays, Transform, forward_backward
 from longwave.bench.mutants import MUTANTS, truth
 from longwave.bench.tolerances import bound, pointwise_bound, relative_l2, rounding_error
-from longwave.bench.truth import exact, make_operands
+from longwave.bench.truth import exact, make_arrays
 from longwave.errors import MissingDependencyError
 
 DTYPES = ("float64", "float32", "bfloat16", "float16")
@@ -29,19 +29,19 @@ QUANTITIES = ("y", "du", "dk", "dD", "dpregate", "dpostgate")
 _SMALL = 65_536  # to this length two batches of two channels, beyond it one row
 
 
-def _decaying(x: Operands) -> Operands:
+def _decaying(x: Arrays) -> Arrays:
     K = x.k.shape[-1]
     k = x.k * torch.exp(torch.arange(K, dtype=x.k.dtype) * (-50.0 / K))
     return x._replace(k=k / k.norm(dim=-1, keepdim=True))  # of norm one again: D·v must not drown the convolution
 
 
-def _with_mean(x: Operands) -> Operands:
+def _with_mean(x: Arrays) -> Arrays:
     # A gate of mean zero would take the mean out again.
     return x._replace(u=x.u + 20, pregate=None if x.pregate is None else 1 + 0.1 * x.pregate)
 
 
-def _scaled(scale: float) -> Callable[[Operands], Operands]:
-    def change(x: Operands) -> Operands:
+def _scaled(scale: float) -> Callable[[Arrays], Arrays]:
+    def change(x: Arrays) -> Arrays:
         return x._replace(u=x.u * scale, k=x.k * scale, D=None if x.D is None else x.D * scale)
 
     return change
@@ -49,7 +49,7 @@ def _scaled(scale: float) -> Callable[[Operands], Operands]:
 
 PLAIN_KIND = "N(0,1)"
 # The operands are N(0,1), the filter divided by sqrt(K); each kind changes one thing.
-KINDS: dict[str, Callable[[Operands], Operands]] = {
+KINDS: dict[str, Callable[[Arrays], Arrays]] = {
     PLAIN_KIND: lambda x: x,
     "filter decays to e^-50": _decaying,
     "u has mean 20": _with_mean,
@@ -116,10 +116,10 @@ def _measure(field: Sequence[Contestant], dtype: str, length: int, kind: str) ->
     B, H = (2, 2) if length <= _SMALL else (1, 1)
     case = Case(B=B, H=H, L=length, K=TAPS.get(kind, length), dtype=dtype, gated=True, skip=True, direction=BACKWARD)
     # Drawn and changed in float64, rounded once: every dtype sees the same numbers as nearly as it can.
-    wide = KINDS[kind](make_operands(replace(case, dtype="float64")))
+    wide = KINDS[kind](make_arrays(replace(case, dtype="float64")))
     signal = _dtype_of(case, "u")
-    named = zip(Operands._fields, _present(wide), strict=True)
-    x = Operands(*(t.to(_dtype_of(case, name)) for name, t in named))
+    named = zip(Arrays._fields, _present(wide), strict=True)
+    x = Arrays(*(t.to(_dtype_of(case, name)) for name, t in named))
     high = _extended(case, x) if dtype == "float64" else exact(case, x)
     low = _remainder(high) if dtype == "float64" else None
     reference = {name: _as_float64(value) for name, value in high.items()}
@@ -146,14 +146,14 @@ def _relative(difference: Tensor, reference: Tensor) -> float:
     return ratio if math.isfinite(ratio) else math.inf
 
 
-def _norms(x: Operands) -> Tensor:
+def _norms(x: Arrays) -> Tensor:
     """|postgate|·(|v|·|k| + |D·v|) of each sample: what `pointwise_bound` scales with."""
     u, k, D, pregate, postgate = (t.double() for t in _present(x)[:5])
     v = u * pregate
     return postgate.abs() * (v.norm(dim=-1, keepdim=True) * k.norm(dim=-1)[:, None] + (D[:, None] * v).abs())
 
 
-def _present(x: Operands) -> tuple[Tensor, ...]:
+def _present(x: Arrays) -> tuple[Tensor, ...]:
     """The operands without their None, of which these cases have none: every option is on."""
     return tuple(t for t in x if t is not None)
 
@@ -163,14 +163,14 @@ def _dtype_of(case: Case, name: str) -> torch.dtype:
     return dtype
 
 
-def _extended(case: Case, x: Operands) -> dict[str, Any]:
+def _extended(case: Case, x: Arrays) -> dict[str, Any]:
     """The exact results in the platform's extended precision (64 bits of significand on x86)."""
     try:
         import numpy as np
         import scipy.fft
     except ImportError as error:
         raise MissingDependencyError("the truth of float64 needs scipy; pip install 'longwave[bench]'") from error
-    arrays = Operands(*(t.numpy().astype(np.longdouble) for t in _present(x)))
+    arrays = Arrays(*(t.numpy().astype(np.longdouble) for t in _present(x)))
     fft = Transform(
         rfft=lambda a, n, axis: scipy.fft.rfft(a, n, axis=axis), irfft=lambda a, n, axis: scipy.fft.irfft(a, n, axis=axis)
     )

@@ -19,7 +19,7 @@ from torch import Tensor
 import longwave
 from longwave import long_conv
 from longwave.bench.cases import Case
-from longwave.bench.formula import Operands
+from longwave.bench.formula import Arrays
 from longwave.bench.memory import extra_bytes
 from longwave.bench.timer import Spread, alternate, ratio, timer_for
 from longwave.bench.tolerances import bound, relative_l2
@@ -119,7 +119,7 @@ class _Packed:
         for i in range(0, len(self.bounds) - 1, every):
             start, end = self.bounds[i : i + 2]
             case = Case(B=1, H=H, L=end - start, K=end - start)
-            row = Operands(self.u[..., start:end], self.k[:, : end - start], None, None, None, None)
+            row = Arrays(self.u[..., start:end], self.k[:, : end - start], None, None, None, None)
             error = relative_l2(y[..., start:end], exact(case, row)["y"])
             if not error <= bound(torch.float32, end - start, backend):
                 raise DataError(

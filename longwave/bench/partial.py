@@ -15,7 +15,7 @@ from longwave.bench.contestants import Call, longwave_call
 from longwave.bench.gate import judge
 from longwave.bench.memory import extra_bytes
 from longwave.bench.timer import Spread, alternate, ratio, timer_for
-from longwave.bench.truth import exact, make_operands
+from longwave.bench.truth import exact, make_arrays
 from longwave.errors import DataError
 
 SCHEMA, SUFFIX = "longwave partial 1", "partial"
@@ -70,7 +70,7 @@ def _rows(backend: str, cases: list[Case], rounds: int, seconds: float) -> Itera
     calls: dict[str, Call] = {}
     errors: dict[str, float] = {}
     for case in cases:
-        operands = make_operands(case)
+        operands = make_arrays(case)
         calls[case.name] = longwave_call(backend, case, operands)
         verdict = judge(case, calls[case.name](), exact(case, operands), backend)
         if verdict.failure:

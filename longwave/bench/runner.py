@@ -9,12 +9,12 @@ import torch
 
 from longwave.bench.cases import Case
 from longwave.bench.contestants import FLOOR, Call, Contestant
-from longwave.bench.formula import Operands
+from longwave.bench.formula import Arrays
 from longwave.bench.gate import judge
 from longwave.bench.memory import peak_extra_bytes
 from longwave.bench.record import CaseResult, Entry
 from longwave.bench.timer import MIN_ROUNDS, Timer, alternate
-from longwave.bench.truth import checked_channels, exact, make_operands, of_channels
+from longwave.bench.truth import checked_channels, exact, make_arrays, of_channels
 from longwave.errors import UnsupportedError
 
 
@@ -33,11 +33,11 @@ def measure(
 
     Returns a CaseResult; an entry that failed the gate, or broke, has no times. Raises ArithmeticError when the truth is wrong.
     """
-    operands = make_operands(case, device=device)
+    operands = make_arrays(case, device=device)
     channels = checked_channels(case)
     part = case if channels is None else replace(case, H=len(channels))
     given = {name: x for name, x in operands._asdict().items() if x is not None}
-    chosen = Operands(**dict.fromkeys(Operands._fields) | of_channels(case, given, channels))
+    chosen = Arrays(**dict.fromkeys(Arrays._fields) | of_channels(case, given, channels))
     truth = exact(part, chosen)
     entries: dict[str, Entry] = {}
     calls: dict[str, Call] = {}

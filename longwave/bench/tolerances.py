@@ -58,6 +58,9 @@ CONTRACTS = {
     "triton": Contract(1e-15, 1e-6, 1e-6, 5.0, 4e-6, operand_rounding=4.0),
 }
 
+# Of fewer samples the error of rounding is a matter of luck: that of 64 is within a fifth of what is expected, that of one
+# may be nothing at all.
+FEW = 64
 # Of |v|*|k|, below which a row counts as cancelled; N(0,1) rows keep about 0.7 of it.
 _CANCELLED = 0.25
 # The significand's bits, the hidden one included: half a unit in the last place is at most 2**-bits of the value.
@@ -101,6 +104,19 @@ def rounding_error(truth: Tensor, io_dtype: torch.dtype) -> float:
     return relative_l2(truth.to(io_dtype), truth)
 
 
+def expected_rounding(truth: Tensor, io_dtype: torch.dtype) -> float:
+    """The relative L2 error of rounding once where every error within half a unit in the last place is as likely: a unit over
+    the root of 12 for each sample. That of a few samples, as `rounding_error` finds it, may happen to be next to nothing.
+
+    - `truth`: float64 or complex128, any shape; 0 where all of it is zero or there is none.
+
+    Returns a float (no unit).
+    """
+    parts = torch.view_as_real(truth) if truth.is_complex() else truth
+    size = torch.linalg.vector_norm(parts).item()
+    return torch.linalg.vector_norm(_unit(parts, _real(io_dtype))).item() / math.sqrt(12) / size if size else 0.0
+
+
 def bound(io_dtype: torch.dtype, length: int, backend: str = "plain", *, truth: Tensor | None = None) -> float:
     """The largest relative L2 error a result may have.
 
@@ -108,7 +124,8 @@ def bound(io_dtype: torch.dtype, length: int, backend: str = "plain", *, truth: 
     - `length`: samples that meet in one output: L, or L+K-1 for `full`.
     - `backend`: a key of `CONTRACTS`.
     - `truth`: the exact result, float64. 16-bit types only: the bound is then the contract, a multiple of
-      `rounding_error(truth)`. Without it the bound is what rounding can cost at most (half a unit in the last place of
+      `rounding_error(truth)`, or of `expected_rounding(truth)` where that is more and there are fewer than `FEW` samples.
+      Without it the bound is what rounding can cost at most (half a unit in the last place of
       every sample), which float16 results below 6e-5 (subnormal) may miss.
 
     Returns a float (no unit). Raises ArgumentError for a dtype or backend without a bound, or a length below 1.
@@ -126,7 +143,10 @@ def bound(io_dtype: torch.dtype, length: int, backend: str = "plain", *, truth: 
         # 1.5 is what the contracts of the exact backends allow, and it is covered by the worst case itself: rounding
         # errors are spread evenly below half a unit, 0.43 of the worst case in L2 for N(0,1) data.
         return max(1.0, contract.rounding_factor / 1.5) * 2.0 ** -_BITS[real] + arithmetic
-    return contract.rounding_factor * rounding_error(truth, io_dtype) + arithmetic
+    rounding = rounding_error(truth, io_dtype)
+    if truth.numel() < FEW:
+        rounding = max(rounding, expected_rounding(truth, io_dtype))
+    return contract.rounding_factor * rounding + arithmetic
 
 
 def cancellation_bound(truth: Tensor, norms: Tensor | float, io_dtype: torch.dtype, backend: str) -> Tensor:
@@ -156,11 +176,15 @@ def pointwise_bound(truth: Tensor, norms: Tensor | float, io_dtype: torch.dtype,
     """
     contract, real = _contract(backend), _real(io_dtype)
     c = contract.pointwise_float32 * (2.0**-29 if real == torch.float64 else 1.0) + _operand_part(io_dtype, backend) / 2
+    return 0.5 * _unit(truth, real) + c * torch.as_tensor(norms, dtype=torch.float64)
+
+
+def _unit(truth: Tensor, real: torch.dtype) -> Tensor:
+    """The unit in the last place of each sample as a number of this type."""
     finest = torch.finfo(real).smallest_normal * 2.0 ** (1 - _BITS[real])  # the spacing below the normal numbers
     magnitude = truth.detach().abs().to(torch.float64)
     _, exponent = torch.frexp(magnitude)  # magnitude = m * 2**exponent with m in [1/2, 1)
-    spacing = torch.ldexp(torch.ones_like(magnitude), exponent - _BITS[real]).clamp_min(finest)
-    return 0.5 * spacing + c * torch.as_tensor(norms, dtype=torch.float64)
+    return torch.where(magnitude > 0, torch.ldexp(torch.ones_like(magnitude), exponent - _BITS[real]), 0.0).clamp_min(finest)
 
 
 def _operand_part(io_dtype: torch.dtype, backend: str) -> float:

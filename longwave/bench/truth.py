@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from longwave.bench.cases import BACKWARD, Case
-from longwave.bench.formula import Operands, Transform, forward, forward_backward, transform_length
+from longwave.bench.formula import Arrays, Transform, forward, forward_backward, transform_length
 
 TORCH_FFT = Transform(
     rfft=lambda x, n, axis: torch.fft.rfft(x, n, dim=axis),
@@ -19,10 +19,10 @@ _CHUNK_SAMPLES = 2**21
 _SPOTS = 4
 
 
-def make_operands(case: Case, *, device: str = "cpu", seed: int = 0) -> Operands:
+def make_arrays(case: Case, *, device: str = "cpu", seed: int = 0) -> Arrays:
     """Random operands of a case: N(0,1), the filter scaled by 1/sqrt(K) so that results are of size one in every dtype.
 
-    Returns Operands of contiguous tensors on `device`; `dy` is None for a forward case.
+    Returns Arrays of contiguous tensors on `device`; `dy` is None for a forward case.
     """
     generator = torch.Generator(device).manual_seed(seed)  # what a large GPU holds would take a CPU minutes to draw
     dtype, parameters = getattr(torch, case.dtype), getattr(torch, case.parameter_dtype)
@@ -36,7 +36,7 @@ def make_operands(case: Case, *, device: str = "cpu", seed: int = 0) -> Operands
         shape = (case.B, length, case.H) if case.layout == "BLH" else (case.B, case.H, length)
         return normal(*shape, dtype=dtype)
 
-    return Operands(
+    return Arrays(
         u=signal(case.L),
         k=normal(case.H, case.K, dtype=parameters, scale=case.K**-0.5),
         D=normal(case.H, dtype=parameters) if case.skip else None,
@@ -46,13 +46,13 @@ def make_operands(case: Case, *, device: str = "cpu", seed: int = 0) -> Operands
     )
 
 
-def exact(case: Case, operands: Operands) -> dict[str, Tensor]:
+def exact(case: Case, operands: Arrays) -> dict[str, Tensor]:
     """The exact results of a case, on the CPU, in float64, computed from the operands as they are stored.
 
     Returns a dict: `y`, and for a forward+backward case the gradients too (see `formula.forward_backward`).
     Raises ArithmeticError when a direct sum at random places disagrees: then nothing may be measured.
     """
-    wide = Operands(*(None if x is None else x.detach().to("cpu", torch.float64) for x in operands))
+    wide = Arrays(*(None if x is None else x.detach().to("cpu", torch.float64) for x in operands))
     step = max(1, _CHUNK_SAMPLES // (case.B * transform_length(case)))
     pieces = [_channels(case, wide, start, min(start + step, case.H)) for start in range(0, case.H, step)]
     results = {name: torch.cat([piece[name] for piece in pieces], dim=_channel_axis(case, name)) for name in pieces[0]}
@@ -85,18 +85,18 @@ def _channel_axis(case: Case, name: str) -> int:
     return 2 if case.layout == "BLH" else 1
 
 
-def _channels(case: Case, x: Operands, start: int, stop: int) -> dict[str, Tensor]:
+def _channels(case: Case, x: Arrays, start: int, stop: int) -> dict[str, Tensor]:
     def part(tensor: Tensor | None) -> Tensor | None:
         return None if tensor is None else tensor.narrow(2 if case.layout == "BLH" else 1, start, stop - start)
 
     D = None if x.D is None else x.D[start:stop]
-    piece = Operands(part(x.u), x.k[start:stop], D, part(x.pregate), part(x.postgate), part(x.dy))
+    piece = Arrays(part(x.u), x.k[start:stop], D, part(x.pregate), part(x.postgate), part(x.dy))
     if case.direction == BACKWARD:
         return forward_backward(case, piece, TORCH_FFT)
     return {"y": forward(case, piece, TORCH_FFT)}
 
 
-def _check_by_direct_sums(case: Case, x: Operands, results: dict[str, Tensor]) -> None:
+def _check_by_direct_sums(case: Case, x: Arrays, results: dict[str, Tensor]) -> None:
     """Compares y, du and dk with sums over the definition at a few random places."""
     places = torch.Generator().manual_seed(case.L)
 

@@ -48,7 +48,7 @@ STAGES = (
     Stage("kernels", 0.25, (*PYTEST, *KERNELS), environment=ONE_THREAD),
     Stage("device", 0.15, (*PYTEST, ON_A_GPU, "-k", "not random and not every_case"), environment=ONE_THREAD),
     Stage("bench-quick", 0.1, (*LONGWAVE, "bench", "--device", "cuda", "--quick", "--json", "{out}/bench-quick.json")),
-    Stage("values", 0.15, (*PYTEST, "tests/ops", MODELS), environment=ONE_THREAD),
+    Stage("values", 0.15, (*PYTEST, "tests/ops", "tests/nn", MODELS), environment=ONE_THREAD),
     Stage("tune", 0.1, (*LONGWAVE, "tune", "--device", "cuda", "--json", "{out}/tune.json")),
     Stage("sanitizer", 0.1, (*PYTEST, KERNELS[0], "-k", "equal_the_direct_sum"), "compute-sanitizer", environment=SANITIZED),
     Stage("bench", 0.4, (*LONGWAVE, "bench", "--device", "cuda", "--seconds", "0", "--json", "{out}/bench.json")),

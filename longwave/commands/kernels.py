@@ -20,6 +20,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="architectures: sm_80 (A100), sm_86, sm_89 (RTX 4090), sm_90 (H100, H200); the default is 80, 89 and 90",
     )
     parser.add_argument("--first", type=int, metavar="N", help="the first N kernels only (all)")
+    parser.add_argument(
+        "--only",
+        nargs="+",
+        default=[""],
+        metavar="TEXT",
+        help="kernels with one of these in their names, as 'both planes' (all)",
+    )
     parser.add_argument("--workers", type=int, default=2, metavar="N", help="processes that compile (2)")
     parser.add_argument("--json", action="store_true", help="print JSON: one object a kernel and architecture")
 
@@ -36,7 +43,7 @@ def run(args: argparse.Namespace) -> int:
     from longwave.backends.triton import ahead
 
     rows, complaints = [], []
-    for found in ahead.compiled(args.arch, args.workers, args.first):
+    for found in ahead.compiled(args.arch, args.workers, args.first, args.only):
         rows.append(asdict(found))
         complaints += [f"{found.name} on {found.architecture}: {one}" for one in found.complaints]
         if not args.json:

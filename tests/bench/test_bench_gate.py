@@ -11,13 +11,13 @@ from torch import Tensor
 from longwave.bench import truth as truth_module
 from longwave.bench.cases import BACKWARD, FORWARD, Case
 from longwave.bench.contestants import FLOOR, LONGWAVE, RIVAL, RIVALS, Contestant, contestants
-from longwave.bench.formula import Operands
+from longwave.bench.formula import Arrays
 from longwave.bench.gate import judge
 from longwave.bench.mutants import MUTANTS, Mutant, truth
 from longwave.bench.runner import measure
 from longwave.bench.timer import WallTimer
 from longwave.bench.tolerances import bound, relative_l2
-from longwave.bench.truth import exact, make_operands
+from longwave.bench.truth import exact, make_arrays
 from longwave.errors import ArgumentError, UnsupportedError
 from longwave.reference import long_conv_ref
 
@@ -34,14 +34,14 @@ CASES = [
 
 @pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
 def test_the_truth_agrees_with_the_direct_sum_and_its_gradients(case: Case) -> None:
-    x = make_operands(case)
+    x = make_arrays(case)
     leaves = [None if t is None else t.double().requires_grad_() for t in x[:5]]
     u, k, D, pregate, postgate = leaves
     y = long_conv_ref(u, k, D, mode=case.mode, pregate=pregate, postgate=postgate, layout=case.layout)
     found = exact(case, x)
     torch.testing.assert_close(found["y"], y, rtol=0, atol=1e-12)
     if case.direction == BACKWARD:
-        present = [(name, leaf) for name, leaf in zip(Operands._fields, leaves, strict=False) if leaf is not None]
+        present = [(name, leaf) for name, leaf in zip(Arrays._fields, leaves, strict=False) if leaf is not None]
         gradients = torch.autograd.grad(y, [leaf for _, leaf in present], x.dy.double())
         assert set(found) == {"y"} | {f"d{name}" for name, _ in present}
         for (name, _), gradient in zip(present, gradients, strict=True):
@@ -50,7 +50,7 @@ def test_the_truth_agrees_with_the_direct_sum_and_its_gradients(case: Case) -> N
 
 def test_channels_in_pieces_are_the_same_truth(monkeypatch: pytest.MonkeyPatch) -> None:
     for case in CASES[1:3]:
-        x = make_operands(case)
+        x = make_arrays(case)
         whole = exact(case, x)
         monkeypatch.setattr(truth_module, "_CHUNK_SAMPLES", 1)
         for name, piece in exact(case, x).items():
@@ -61,10 +61,10 @@ def test_channels_in_pieces_are_the_same_truth(monkeypatch: pytest.MonkeyPatch) 
 def test_a_wrong_truth_stops_everything(monkeypatch: pytest.MonkeyPatch) -> None:
     case = replace(CASES[0], direction=FORWARD)
     monkeypatch.setattr(truth_module, "transform_length", lambda case: case.L)  # nothing but the size of a piece
-    exact(case, make_operands(case))
+    exact(case, make_arrays(case))
     monkeypatch.setattr("longwave.bench.formula.transform_length", lambda case: case.L)  # wrap-around
     with pytest.raises(ArithmeticError, match="by a direct sum"):
-        exact(case, make_operands(case))
+        exact(case, make_arrays(case))
 
 
 @pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
@@ -72,7 +72,7 @@ def test_longwave_and_every_rival_pass(case: Case) -> None:
     field, absent = contestants(["plain"])
     assert not absent
     assert [one.name for one in field if one.kind == RIVAL] == [rival.name for rival in RIVALS]
-    x = make_operands(case)
+    x = make_arrays(case)
     for one in field:
         results = one.bind(case, x)()
         if one.kind != FLOOR:
@@ -95,7 +95,7 @@ def test_longwave_and_every_rival_pass(case: Case) -> None:
 def test_the_gate_refuses_a_broken_operator(mutant: Mutant, dtype: str) -> None:
     L = 255
     case = Case(B=2, H=3, L=L, K=L, dtype=dtype, direction=BACKWARD)
-    x = make_operands(case)
+    x = make_arrays(case)
     right = exact(case, x)
     stored = {name: value.to(torch.float32 if name == "dk" else getattr(torch, dtype)) for name, value in right.items()}
     assert judge(case, stored, right).passed
@@ -115,7 +115,7 @@ def test_mutants_stand_beside_a_true_truth_and_miss_it(mutant: Mutant) -> None:
 
 def test_the_gate_refuses_nan_missing_results_and_other_shapes_and_dtypes() -> None:
     case = Case(B=2, H=3, L=65, K=65)
-    right = exact(case, make_operands(case))
+    right = exact(case, make_arrays(case))
     y = right["y"].float()
     assert judge(case, {"y": y}, right).passed
     spoilt = y.clone()
@@ -129,10 +129,10 @@ def test_the_gate_refuses_nan_missing_results_and_other_shapes_and_dtypes() -> N
 def test_who_fails_gets_no_time_and_who_refuses_is_no_failure() -> None:
     case = Case(B=1, H=2, L=64, K=64)
 
-    def zeros(case: Case, x: Operands):
+    def zeros(case: Case, x: Arrays):
         return lambda: {"y": torch.zeros_like(x.u)}
 
-    def refusing(case: Case, x: Operands):
+    def refusing(case: Case, x: Arrays):
         def call() -> dict[str, Tensor]:
             raise UnsupportedError("takes no such thing")
 

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from longwave.bench import truth
 from longwave.bench.cases import BACKWARD, FORWARD, GPU_LENGTHS, Case, gpu_case_list
 from longwave.bench.contestants import FLOOR, RIVAL, Contestant, contestants, runnable_backends
-from longwave.bench.formula import Operands
+from longwave.bench.formula import Arrays
 from longwave.bench.gpu_contestants import GPU_RIVALS
 from longwave.bench.record import Entry
 from longwave.bench.runner import measure
@@ -117,7 +117,7 @@ def test_of_a_large_case_some_channels_are_compared(monkeypatch: pytest.MonkeyPa
     (plain,) = [one for one in contestants(["plain"])[0] if one.name == "longwave:plain"]
 
     def wrong(name: str, channel: int) -> Contestant:
-        def bind(case: Case, x: Operands):
+        def bind(case: Case, x: Arrays):
             call = plain.bind(case, x)
 
             def broken() -> dict[str, Tensor]:
@@ -135,7 +135,7 @@ def test_of_a_large_case_some_channels_are_compared(monkeypatch: pytest.MonkeyPa
 
 
 def test_who_runs_out_of_memory_is_passed_over() -> None:
-    def bind(case: Case, x: Operands):
+    def bind(case: Case, x: Arrays):
         raise torch.OutOfMemoryError("CUDA out of memory")
 
     rivals = [Contestant("greedy", RIVAL, bind), Contestant("copy", FLOOR, lambda case, x: dict)]
@@ -145,7 +145,7 @@ def test_who_runs_out_of_memory_is_passed_over() -> None:
 
 
 def test_who_breaks_does_not_take_the_others_times_along() -> None:
-    def bind(case: Case, x: Operands):
+    def bind(case: Case, x: Arrays):
         raise RuntimeError("a kernel\n  that does not compile")
 
     rivals = [Contestant("broken", RIVAL, bind), Contestant("copy", FLOOR, lambda case, x: dict)]

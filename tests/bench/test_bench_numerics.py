@@ -43,7 +43,7 @@ def test_every_kind_of_input_is_measured(monkeypatch: pytest.MonkeyPatch) -> Non
 def test_no_kind_of_input_lets_a_missing_convolution_pass(kind: str) -> None:
     """D·v must not drown the convolution: without it the result has to be far outside every bound."""
     case = numerics.Case(B=2, H=2, L=300, K=300, gated=True, skip=True, dtype="float64", direction="forward+backward")
-    x = KINDS[kind](numerics.make_operands(case))
+    x = KINDS[kind](numerics.make_arrays(case))
     y = numerics.exact(case, x)["y"]
     only_skip = x.postgate * x.D[:, None] * (x.u * x.pregate)
     assert (only_skip - y).norm() > 0.1 * y.norm()

@@ -9,9 +9,11 @@ import torch
 
 from longwave.bench.tolerances import (
     CONTRACTS,
+    FEW,
     LONG,
     bound,
     cancellation_bound,
+    expected_rounding,
     pointwise_bound,
     relative_l2,
     rounding_error,
@@ -68,6 +70,24 @@ def test_16_bit_bounds_follow_the_truth_down_to_subnormal_numbers() -> None:
     assert relative_l2(truth.half(), truth) <= bound(torch.float16, 1_000, truth=truth)
     assert ((truth.half().double() - truth).abs() <= pointwise_bound(truth, 0.0, torch.float16)).all()
     assert (pointwise_bound(torch.zeros(1), 2.0, torch.float32) > 1e-6).all()  # the arithmetic's share alone
+
+
+def test_few_samples_are_held_to_what_rounding_is_expected_to_cost() -> None:
+    """And not to the luck of one that is next to a number of the type; of ordinary rows no bound is looser."""
+    lucky = torch.full((1,), 1.0 + 2.0**-30, dtype=torch.float64)
+    half = torch.float16
+    assert rounding_error(lucky, half) < 1e-8
+    assert expected_rounding(lucky, half) == pytest.approx(2.0**-10 / math.sqrt(12))
+    assert 1e-3 < bound(half, 1, "triton", truth=lucky) < 5 * 2.0**-11
+    assert bound(half, 1, "triton", truth=torch.zeros(1, dtype=torch.float64)) < 1e-5
+    assert expected_rounding(1j * lucky.to(torch.complex128), half) == pytest.approx(expected_rounding(lucky, half), rel=1e-3)
+    for samples in (FEW, 1000):
+        row = torch.randn(samples, dtype=torch.float64)
+        assert bound(half, samples, "triton", truth=row) == 5 * rounding_error(row, half) + 1e-6
+        assert expected_rounding(row, half) == pytest.approx(rounding_error(row, half), rel=0.35)
+    for _ in range(20):  # the actual error where it is more: an exact result that is rounded once passes
+        one = torch.randn(1, dtype=torch.float64)
+        assert relative_l2(one.to(half), one) <= bound(half, 1, "cpu", truth=one)
 
 
 def test_bounds_grow_with_length_and_tighten_with_the_engine() -> None:

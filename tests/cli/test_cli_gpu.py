@@ -79,8 +79,10 @@ def test_what_cannot_be_is_one_sentence(arguments: list[str], sentence: str, cap
 def test_tuning_for_a_gpu_is_refused_without_one(capsys: pytest.CaptureFixture[str]) -> None:
     for arguments, sentence in (
         (["--device", "cuda"], "--device cuda is not on this machine"),
-        (["--device", "cuda", "--show"], "--show and --reset are about the CPU engine's table"),
-        (["--json", "x.json"], "--json keeps the rows of --device cuda"),
+        (["--device", "cuda", "--show", "--json", "x.json"], "--show, --reset and --adopt measure nothing; drop it"),
+        (["--device", "cuda", "--adopt", "no-such-file"], "no-such-file has no rows of launches"),
+        (["--json", "x.json"], "--json is about rows of --device cuda"),
+        (["--adopt"], "--adopt is about rows of --device cuda"),
     ):
         status, _, err = typed(capsys, "tune", *arguments)
         assert status == 2

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from typing import Any
 
+import devices
 import pytest
 import torch
 from allocated import peak_bytes
+from devices import here
 from torch.autograd import forward_ad
 
 from longwave.errors import UnsupportedError
@@ -14,7 +16,10 @@ from longwave.models import hyena
 from longwave.models.hyena import HyenaConfig, HyenaLM
 from longwave.nn import filters, staged
 
-TOKENS = torch.randint(0, 4, (1, 40), generator=torch.Generator().manual_seed(2))
+
+def _tokens(B: int, L: int) -> torch.Tensor:
+    """The same on every device."""
+    return here(torch.randint(0, 4, (B, L), generator=torch.Generator().manual_seed(B), device="cpu"))
 
 
 @pytest.fixture
@@ -35,8 +40,8 @@ def _model(order: int = 2, dtype: torch.dtype = torch.float64) -> HyenaLM:
 
 
 def _run(model: HyenaLM, L: int, **autocast: Any) -> list[torch.Tensor]:
-    tokens = torch.randint(0, 4, (2, L), generator=torch.Generator().manual_seed(1))
-    with torch.autocast("cpu", dtype=torch.bfloat16, enabled=bool(autocast)):
+    tokens = _tokens(2, L)
+    with torch.autocast(devices.DEVICE, dtype=torch.bfloat16, enabled=bool(autocast)):
         hidden = model(tokens)
     weights = torch.linspace(-1, 1, hidden.numel(), dtype=hidden.dtype).view(hidden.shape)
     return [hidden.detach(), *torch.autograd.grad((hidden * weights).sum(), list(model.parameters()))]
@@ -52,7 +57,7 @@ def test_stages_give_what_the_whole_block_does(order: int, L: int, short_parts: 
         assert a.abs().max() > 1e-6  # or nothing would be compared
         torch.testing.assert_close(b, a, rtol=1e-11, atol=1e-12 * float(a.abs().max()))
     with torch.no_grad():  # in place
-        tokens = torch.randint(0, 4, (2, L), generator=torch.Generator().manual_seed(1))
+        tokens = _tokens(2, L)
         torch.testing.assert_close(model(tokens), whole[0], rtol=1e-11, atol=1e-12)
 
 
@@ -80,9 +85,9 @@ def test_all_but_a_part_frozen(trained: str, short_parts: None) -> None:
     model = _model()
     model.requires_grad_(False)
     parameters = list(model.blocks[0].get_submodule(trained).requires_grad_().parameters())
-    wanted = torch.autograd.grad(model(TOKENS).square().sum(), parameters)
+    wanted = torch.autograd.grad(model(_tokens(1, 40)).square().sum(), parameters)
     model.activation_checkpointing = True
-    for a, b in zip(wanted, torch.autograd.grad(model(TOKENS).square().sum(), parameters), strict=True):
+    for a, b in zip(wanted, torch.autograd.grad(model(_tokens(1, 40)).square().sum(), parameters), strict=True):
         assert a.abs().max() > 0
         torch.testing.assert_close(b, a, rtol=1e-10, atol=1e-12)
 
@@ -92,11 +97,11 @@ def test_hooks_of_parameters_see_their_gradient_once(short_parts: None) -> None:
     model.activation_checkpointing = True
     block: Any = model.blocks[0]
     hooked = [block.mlp_in.weight, block.mixer.D, block.mixer.in_proj.weight, block.mixer.filter.out.weight]
-    wanted = torch.autograd.grad(model(TOKENS).square().sum(), hooked)
+    wanted = torch.autograd.grad(model(_tokens(1, 40)).square().sum(), hooked)
     seen: list[torch.Tensor] = []
     for parameter in hooked:
         parameter.register_hook(lambda gradient: (seen.append(gradient), gradient / 2)[1])
-    model(TOKENS).square().sum().backward()
+    model(_tokens(1, 40)).square().sum().backward()
     assert len(seen) == len(hooked)
     for parameter, whole in zip(hooked, wanted, strict=True):
         torch.testing.assert_close(parameter.grad, whole / 2)
@@ -110,7 +115,7 @@ def test_gradients_of_parameters_that_stood_in(short_parts: None) -> None:
     found = []
     for again in (False, True):
         model.activation_checkpointing = again
-        hidden = torch.func.functional_call(model, others, (TOKENS,))
+        hidden = torch.func.functional_call(model, others, (_tokens(1, 40),))
         found.append(torch.autograd.grad(hidden.square().sum(), list(others.values())))
     for a, b in zip(*found, strict=True):
         assert a.abs().max() > 0
@@ -135,7 +140,7 @@ def test_a_convolution_that_leaves_its_filter_out(short_parts: None) -> None:
     for block in model.blocks:
         block.mixer.conv = lambda u, k, D, *, pregate, postgate, **options: pregate * u  # type: ignore[union-attr]
     model.activation_checkpointing = True
-    model(TOKENS).square().sum().backward()
+    model(_tokens(1, 40)).square().sum().backward()
     first: Any = model.blocks[0]
     assert first.mixer.in_proj.weight.grad.abs().max() > 0
     assert not first.mixer.filter.out.weight.grad.any()
@@ -146,7 +151,7 @@ def test_a_gradient_of_a_gradient_is_refused(short_parts: None) -> None:
     model = _model()
     model.activation_checkpointing = True
     with pytest.raises(UnsupportedError, match=r"create_graph.* set the model's activation_checkpointing to False"):
-        torch.autograd.grad(model(TOKENS).square().sum(), list(model.parameters()), create_graph=True)
+        torch.autograd.grad(model(_tokens(1, 40)).square().sum(), list(model.parameters()), create_graph=True)
 
 
 def test_forward_mode_goes_through_whole_blocks(short_parts: None) -> None:
@@ -161,6 +166,7 @@ def test_forward_mode_goes_through_whole_blocks(short_parts: None) -> None:
     torch.testing.assert_close(found, wanted, rtol=1e-10, atol=1e-12)
 
 
+@pytest.mark.cpu_only("the CPU's allocator is watched")
 def test_memory_is_what_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
     """(layers + 6) d_model values a position, as `HyenaLM` says, beside what the engine has for each thread: here one."""
     threads = torch.get_num_threads()

@@ -19,6 +19,7 @@ from longwave import backends
 from longwave.backends import plain
 from longwave.bench.tolerances import bound, relative_l2
 from longwave.errors import ArgumentError
+from longwave.problem import ShortCall
 
 DTYPES = (torch.float64, torch.float32, torch.bfloat16, torch.float16)
 ACTIVATIONS = (None, "silu", "gelu")
@@ -59,6 +60,39 @@ def test_equals_the_padded_conv1d_of_pytorch() -> None:
     x, w, bias = randn(2, 5, 40), randn(5, 4), randn(5)
     want = F.silu(F.conv1d(x, w[:, None], bias, padding=3, groups=5)[..., :40])
     torch.testing.assert_close(longwave.short_conv(x, w, bias, activation="silu"), want)
+
+
+@pytest.mark.parametrize("activation", ACTIVATIONS)
+@pytest.mark.parametrize("batched", [True, False])
+def test_one_channel_is_never_given_to_what_rounds_it_to_tf32(
+    activation: str | None, batched: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As on a GPU, whose cuDNN would take a single group: PyTorch is asked for two, of which one is looked at."""
+    groups: list[int] = []
+    conv1d, backward = F.conv1d, torch.ops.aten.convolution_backward
+    monkeypatch.setattr(backends, "for_short_conv", lambda device: plain)
+    monkeypatch.setattr(plain.short, "_rounds", lambda signal, taps: taps.shape[0] == 1)
+    monkeypatch.setattr(plain.short.F, "conv1d", lambda *x, groups=1: (groups_of(groups), conv1d(*x, groups=groups))[1])
+    monkeypatch.setattr(torch.ops.aten, "convolution_backward", lambda *x: (groups_of(x[9]), backward(*x))[1])
+
+    def groups_of(number: int) -> None:
+        groups.append(number)
+
+    x = randn(*((2,) if batched else ()), 1, 20, dtype=torch.float64, requires_grad=True)
+    w, bias = (randn(*shape, dtype=torch.float64, requires_grad=True) for shape in ((1, 4), (1,)))
+    state = randn(*((2,) if batched else ()), 1, 3, dtype=torch.float64, requires_grad=True)
+    y = longwave.short_conv(x, w, bias, activation=activation, state=state)
+    truth = short_conv_ref(x, w, bias, activation=activation, state=state)
+    torch.testing.assert_close(y, truth)
+    dy, leaves = torch.randn_like(y), (x, w, bias, state)
+    call = ShortCall(*leaves, activation, channels_last=False)
+    want = torch.autograd.grad(truth, leaves, dy)
+    for got in (torch.autograd.grad(y, leaves, dy), plain.short_backward((True,) * 4, dy, call)):
+        for a, b in zip(got, want, strict=True):
+            torch.testing.assert_close(a, b)
+    (dx,) = plain.short_backward((True, False, False, False), dy, call)
+    torch.testing.assert_close(dx, want[0])
+    assert groups.count(2) == len(groups) >= 3
 
 
 def test_is_causal_where_a_rival_sees_one_future_token() -> None:

@@ -12,10 +12,10 @@ three products of TF32.
 
 The files from the bottom up: moves (how samples enter and leave the ring), stages (the products), fused and split (the
 kernels), shapes (which matrices a length is), tables (what they hold), layouts (where a Problem stands in its transforms),
-windows (when), blocks (which rows are in flight), plans, configurations (how kernels are launched, and which a GPU has
-passed), launches, engine (from a Problem to results), projection (of filters onto a mask's frequencies). Few taps are summed
-as they stand: fir_plan, fir_kernels, fir_launch, fir, and short for `short_conv`; ahead (kernels compiled without a GPU),
-cost (what a call should take on one).
+windows (when), blocks (which rows are in flight), plans, launch_table (how kernels are launched), configurations (their
+constants, and which a GPU has passed), launches, engine (from a Problem to results), projection (of filters onto a mask's
+frequencies). Few taps are summed as they stand: fir_plan, fir_kernels, fir_launch, fir, and short for `short_conv`; ahead
+(kernels compiled without a GPU), cost (what a call should take on one).
 """
 
 from __future__ import annotations
@@ -63,19 +63,36 @@ def refuses(problem: Problem) -> str | None:
     if p.dtype not in SIGNALS or p.filter_dtype not in SIGNALS:
         given = f"u is {p.dtype} with filters of {p.filter_dtype}"
         return f"it takes {', '.join(SIGNALS)}, and {given}; backend='plain' takes them"
-    return (None if interprets() else _too_old()) or _too_long(p)
+    return (_garbled(p) if interprets() else _too_old(p.device_index)) or _too_long(p)
 
 
-@lru_cache(maxsize=1)
-def _too_old() -> str | None:
-    """Asked where a tensor is on a GPU, and not before: the answer needs a CUDA context."""
+def _garbled(p: Problem) -> str | None:
+    """Triton's interpreter holds bfloat16 as integers, and multiplies matrices of those; sums are in float32."""
+    from longwave.backends.triton import plans
+
+    if p.dtype != "bfloat16" or p.precision == "high" or {plans.regime(part) for part in plans.parts(p)} <= {"direct"}:
+        return None
+    return (
+        "Triton's interpreter (TRITON_INTERPRET) multiplies no matrices of bfloat16; a GPU does, float16, float32 and "
+        "precision='high' go here too, and backend='plain' takes them"
+    )
+
+
+def _too_old(index: int | None) -> str | None:
+    """Of the GPU that the tensors are on, or the current one. Asked where a tensor is on a GPU, and not before: the answer
+    needs a CUDA context."""
     if torch.version.hip is not None:
         return "its kernels have been compiled for NVIDIA GPUs alone, and these are AMD's; backend='plain' takes them"
-    least = min(torch.cuda.get_device_capability(i) for i in range(torch.cuda.device_count()))
-    if least >= CAPABILITY:
+    capability = _capability(torch.cuda.current_device() if index is None else index)
+    if capability >= CAPABILITY:
         return None
-    wanted, given = (".".join(map(str, version)) for version in (CAPABILITY, least))
-    return f"it needs GPUs of compute capability {wanted}, and one here has {given}; backend='plain' runs on it"
+    wanted, given = (".".join(map(str, version)) for version in (CAPABILITY, capability))
+    return f"it needs GPUs of compute capability {wanted}, and this one has {given}; backend='plain' runs on it"
+
+
+@lru_cache(maxsize=16)
+def _capability(index: int) -> tuple[int, int]:
+    return torch.cuda.get_device_capability(index)
 
 
 def _too_long(p: Problem) -> str | None:

@@ -63,10 +63,13 @@ class Compiled:
         return found
 
 
-def compiled(architectures: Sequence[str], workers: int = 2, first: int | None = None) -> Iterator[Compiled]:
-    """Every shipped configuration, or the first so many, on each architecture, in their order.
+def compiled(
+    architectures: Sequence[str], workers: int = 2, first: int | None = None, only: Sequence[str] = ("",)
+) -> Iterator[Compiled]:
+    """Every shipped configuration, or the first so many, or those whose names have one of `only` in them, on each architecture,
+    in their order.
 
-    Raises ArgumentError for an architecture that is unknown, UnsupportedError where Triton interprets.
+    Raises ArgumentError for an architecture or a name that is unknown, UnsupportedError where Triton interprets.
     """
     from triton import knobs
 
@@ -75,7 +78,12 @@ def compiled(architectures: Sequence[str], workers: int = 2, first: int | None =
         raise ArgumentError(f"architecture {unknown[0]!r} is unknown; choose from {', '.join(SHARED_BYTES)}")
     if knobs.runtime.interpret:
         raise UnsupportedError("TRITON_INTERPRET is set, so that kernels are interpreted and cannot be compiled; unset it")
-    work = [(i, architecture) for i in range(len(shipped()[:first])) for architecture in architectures]
+    names = [one.name for one in shipped()[:first]]
+    for part in only:
+        if not any(part in name for name in names):
+            raise ArgumentError(f"no kernel has {part!r} in its name; longwave kernels lists them all, as {names[0]!r}")
+    named = [i for i, name in enumerate(names) if any(part in name for part in only)]
+    work = [(i, architecture) for i in named for architecture in architectures]
     with ProcessPoolExecutor(workers, mp_context=multiprocessing.get_context("spawn")) as pool:
         yield from pool.map(_compile_shipped, work)
 
@@ -104,7 +112,7 @@ def compile_one(configuration: Configuration, architecture: str) -> Compiled:
             {(i,): [["tt.divisibility", 16]] for i in marked},
         ),
         target=GPUTarget("cuda", int(architecture.removeprefix("sm_")), 32),
-        options={"num_warps": c.num_warps, "num_stages": c.num_stages, **c.options},
+        options={**c.launch._asdict(), **c.options},
     )
     with tempfile.TemporaryDirectory() as folder:
         binary = Path(folder) / "kernel.cubin"

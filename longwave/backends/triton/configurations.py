@@ -1,13 +1,14 @@
-"""The one table of how kernels are launched, of what a GPU run has passed, and of what is compiled ahead of time."""
+"""What kernels are told beside their tensors, what a GPU run has passed, and what is compiled ahead of time."""
 
 from __future__ import annotations
 
 import itertools
 from dataclasses import dataclass, field
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 
+from longwave.backends.triton.launch_table import Launch
 from longwave.backends.triton.shapes import BLOCK, Shape
 
 # Regimes that the whole operator suite has passed on a GPU: {regime: "device, date, command"}. `auto` uses no others.
@@ -16,6 +17,8 @@ PASSED: dict[str, str] = {}
 CHAIN = 16
 # Samples of a row that one program adds up for the gradient of D (a part of the arithmetic), and numbers it takes at a time.
 SPAN, TILE = 2**16, 1024
+# Channels whose gradients of D one program adds up.
+CHANNELS = 64
 # Programs of `fused_l2`: two for each of the multiprocessors of the largest part.
 L2_PROGRAMS = 264
 # Samples of a split row of float16 whose squares one program adds up.
@@ -24,62 +27,12 @@ ENERGY_SPAN = 2**14
 PRECISION = "tf32x3"
 
 
-class Launch(NamedTuple):
-    """Of a kernel: warps of a program, and stages of its loops' loads."""
-
-    num_warps: int
-    num_stages: int = 1
-
-
 OPERANDS = (torch.float16, torch.bfloat16, torch.float32)
-
-
-# Warps of the kernels of `fused` whatever the transform, while that is being measured.
-WARPS: int | None = None
-
-
-class Row(NamedTuple):
-    """Warps of the kernels of `fused` for a transform: of one plane of the ring, of one with gates, and of both planes; and the
-    device, the date and the command that say so."""
-
-    one: int
-    gated: int
-    both: int
-    device: str
-    date: str
-    command: str
-
-
-# What leaves the fewest registers spilled: no GPU has timed it.
-COMPILED = ("none, compiled for sm_80, sm_89 and sm_90", "2026-11-22", "longwave kernels --json")
-# Of float32 and where a transform has no row of its own.
-EVERY = Row(8, 8, 8, *COMPILED)
-# Of 16-bit operands. `longwave tune --device cuda` prints rows for it.
-LAUNCHES: dict[Shape, Row] = {
-    Shape(32, 16): Row(8, 8, 4, *COMPILED),
-    Shape(16, 32): Row(4, 4, 4, *COMPILED),
-    Shape(32, 32): Row(4, 4, 4, *COMPILED),
-    Shape(48, 32): Row(4, 8, 8, *COMPILED),
-    Shape(16, 64): Row(4, 4, 4, *COMPILED),
-}
-
-
-def launch(shape: Shape, operand: torch.dtype, planes: int = 1, gates: bool = False) -> Launch:
-    """For the kernels of `fused`, by the planes of the ring that a convolution has and whether it has gates."""
-    if WARPS is not None:
-        return Launch(WARPS)
-    row = EVERY if operand == torch.float32 else LAUNCHES.get(shape, EVERY)
-    return Launch(row.both if planes > 1 else row.gated if gates else row.one)
 
 
 def columns(operand: torch.dtype) -> int:
     """Columns of a tile of an outer DFT."""
     return 32 if operand == torch.float32 else 64
-
-
-def outer_launch(operand: torch.dtype) -> Launch:
-    """For the kernels of `split`; no GPU has timed them."""
-    return Launch(4)
 
 
 def outer_constants(length: int, operand: torch.dtype) -> dict[str, Any]:
@@ -120,8 +73,7 @@ class Configuration:
     kernel: Any
     signature: dict[str, Any]
     constexprs: dict[Any, Any]
-    num_warps: int
-    num_stages: int
+    launch: Launch
     options: dict[str, Any] = field(default_factory=lambda: {"enable_fp_fusion": True})
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 import torch
@@ -10,6 +9,7 @@ from torch import Tensor
 
 from longwave import dtypes
 from longwave.backends.triton import fir, fir_plan
+from longwave.backends.triton.launch_table import on
 from longwave.backends.triton.launches import (
     Side,
     convolve,
@@ -36,7 +36,7 @@ def forward(p: Problem, given: Operands, spectrum: Tensor | None = None) -> Tens
     found = documents(p)
     if not cover(p, found):
         y.zero_()
-    with _on(given.u.device):
+    with on(given.u.device):
         for alone, inputs, outputs in found:
             own = given.part(inputs, outputs, alone.history > 0)
             if fir_plan.takes(alone):
@@ -59,7 +59,7 @@ def _convolve(p: Problem, y: Tensor, given: Operands, spectrum: Tensor | None) -
 
 def backward(p: Problem, needs: tuple[bool, ...], dy: Tensor, given: Operands, spectrum: Tensor | None = None) -> list[Tensor]:
     grads = fresh_gradients(p, needs, given._replace(D=None), torch.float32)
-    with _on(given.u.device):
+    with on(given.u.device):
         if needs[2] and given.D is not None:
             grads = grads._replace(D=skip_gradient(p, dy, given))
         for document in documents(p):
@@ -116,7 +116,7 @@ def prepare(p: Problem, k: Tensor) -> Tensor | None:
     if p.per_sample or p.segments is not None or fir_plan.takes(p):
         return None
     at = layout(p)
-    with _on(k.device):
+    with on(k.device):
         return None if at.empty else packed(spectra(p, at, in_order(p, at, k)))
 
 
@@ -127,8 +127,3 @@ def _signal(given: Operands) -> Signal:
 def _skip(D: Tensor | None, shift: int) -> dict[str, Any]:
     """How D enters `Results`."""
     return {} if D is None else {"skip": D, "step": D.stride(0), "shift": shift}
-
-
-def _on(device: torch.device) -> AbstractContextManager[Any]:
-    """Kernels go to the current device: make it the tensors'."""
-    return torch.cuda.device(device) if device.type == "cuda" else nullcontext()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 from collections.abc import Sequence
 from functools import lru_cache
 from typing import Any, NamedTuple
@@ -12,7 +11,9 @@ from torch import Tensor
 
 from longwave import dtypes
 from longwave.backends.triton import fir_kernels as kernels
+from longwave.backends.triton import launch_table
 from longwave.backends.triton.fir_plan import CHAINS, power, span_of
+from longwave.backends.triton.launch_table import Key, on
 
 # Samples of a tile of the result, and of those that lie side by side in memory where neighbours are channels.
 TILE, CHANNELS_SIDE_BY_SIDE = 512, 64
@@ -24,8 +25,7 @@ GATHER_CHAINS, GATHER_ELEMENTS = 32, 32
 # The arithmetic type.
 WIDE = {torch.float32: kernels.FLOAT32, torch.float64: kernels.FLOAT64}
 # Products are rounded where the kernels round them: fma is written where it is meant.
-WARPS, STAGES = 4, 1
-OPTIONS: dict[str, Any] = {"num_warps": WARPS, "num_stages": STAGES, "enable_fp_fusion": False}
+FUSION = False
 
 
 class Signal(NamedTuple):
@@ -86,8 +86,9 @@ def convolve(
     into, by = second or (None, None)
     past = signal.past
     programs = B * -(-H // channels) * -(-count // time)
-    with _device(y):
-        kernels.fir_kernel[(programs,)](
+    with on(y.device):
+        launch_table.start(
+            kernels.fir_kernel, (programs,), key("fir", signal.x.dtype, taps.number), y.device,
             y, into, signal.x, signal.gate, past, times, by, k, skip, bias,
             *_strides(y, into, signal.x, signal.gate, past, times, by), *tap_strides, _step(skip), _step(bias),
             H, H // taps.groups, count, shift % signal.length if signal.circular else shift, present, signal.length,
@@ -95,7 +96,7 @@ def convolve(
             WIDE=WIDE[dtypes.arithmetic(signal.x.dtype)],
             K=taps.number, ACTIVATION=activation, CIRCULAR=signal.circular, GATED=signal.gate is not None,
             PAST=past is not None, TIMES=times is not None, SECOND=second is not None, SKIP=skip is not None,
-            BIAS=bias is not None, AT_ONCE=at_once(taps.number), TIME=time, CHANNELS=channels, **OPTIONS,
+            BIAS=bias is not None, AT_ONCE=at_once(taps.number), TIME=time, CHANNELS=channels, fusion=FUSION,
         )  # fmt: skip
 
 
@@ -121,19 +122,28 @@ def add_sums(
     to, b, group, step = total.strided()
     per_sample = total.k.dim() == 3
     each = H // total.groups
-    with _device(g):
-        kernels.fir_sums_kernel[(programs,)](
+    with on(g.device):
+        launch_table.start(
+            kernels.fir_sums_kernel, (programs,), key("fir_sums", g.dtype, K), g.device,
             partial, g, gate, x, x_gate, past, *_strides(g, gate, x, x_gate, past),
             H, count, shift % x.shape[2] if circular else shift, x.shape[2], 0 if past is None else past.shape[2], spans,
             WIDE=WIDE[total.k.dtype],
             K=K, ONES=signal is None, CIRCULAR=circular, G_GATED=gate is not None, GATED=x_gate is not None,
             PAST=past is not None, SPAN=span, CHAINS=CHAINS, LOG_CHAINS=CHAINS.bit_length() - 1, TAPS=block,
-            CHANNELS=channels, **OPTIONS,
+            CHANNELS=channels, fusion=FUSION,
         )  # fmt: skip
-        kernels.fir_gather_kernel[((B if per_sample else 1) * -(-(total.groups * K) // GATHER_ELEMENTS),)](
+        gathered = ((B if per_sample else 1) * -(-(total.groups * K) // GATHER_ELEMENTS),)
+        launch_table.start(
+            kernels.fir_gather_kernel, gathered, Key.of("fir_gather", total.k.dtype), g.device,
             to, partial, b, group, step, H, spans, (1 if per_sample else B) * spans * each, each,
-            K=K, CHAINS=GATHER_CHAINS, LOG_CHAINS=GATHER_CHAINS.bit_length() - 1, ELEMENTS=GATHER_ELEMENTS, **OPTIONS,
+            K=K, CHAINS=GATHER_CHAINS, LOG_CHAINS=GATHER_CHAINS.bit_length() - 1, ELEMENTS=GATHER_ELEMENTS,
+            fusion=FUSION,
         )  # fmt: skip
+
+
+def key(kernel: str, dtype: torch.dtype, K: int) -> Key:
+    """Of a kernel with K taps, by the power of two that they are within."""
+    return Key.of(kernel, dtype, power(K))
 
 
 def side_by_side(x: Tensor) -> bool:
@@ -169,8 +179,3 @@ def _strides(*tensors: Tensor | None) -> Sequence[int]:
 
 def _step(x: Tensor | None) -> int:
     return 0 if x is None else x.stride(0)
-
-
-def _device(x: Tensor) -> contextlib.AbstractContextManager[Any]:
-    """Kernels are launched on the current device, which need not be that of the tensors."""
-    return torch.cuda.device(x.device) if x.is_cuda else contextlib.nullcontext()

@@ -13,6 +13,10 @@ from longwave.problem import Problem
 # by the cost model (`cost`) of an H200 sums are faster up to 8 to 16 taps of 16-bit signals and 16 to 28 of float32 (a long row
 # to a short one), on an RTX 4090 up to 28 to 48 and 104 to 156. `longwave tune --device cuda` measures it.
 MOST_TAPS = {False: 16, True: 28}
+# So are more taps of a handful of samples, while they are fewer products than the least transform has, of 256 points, by its
+# 98 kflop and published rates: of so few results rounded products may leave one that is much worse than the rest, and sums in
+# float32 do not.
+FEW_SAMPLES, MOST_PRODUCTS = 16, 2048
 # A filter's gradient is summed over spans of so many samples, in so many chains. Spans of long rows are longer, so that there
 # are about so many: what is left of each span waits in memory.
 SPAN, MOST_SPANS, LONGEST_SPAN, CHAINS = 4096, 64, 65536, 64
@@ -22,8 +26,12 @@ def takes(p: Problem) -> bool:
     """Whether this regime runs a problem: a function of its lags and its lengths alone."""
     if p.circular and (p.taps > p.in_len or (p.in_start, p.in_len) != (p.out_start, p.out_len)):
         return False
-    wide = p.precision == "high" or p.dtype not in ("float16", "bfloat16")
-    return p.taps <= MOST_TAPS[wide] and p.mask is None and p.segments is None
+    if p.mask is not None or p.segments is not None:
+        return False
+    samples = max(p.in_len, p.out_len)
+    if samples <= FEW_SAMPLES and samples * p.taps <= MOST_PRODUCTS:
+        return True
+    return p.taps <= MOST_TAPS[p.precision == "high" or p.dtype not in ("float16", "bfloat16")]
 
 
 def plan(p: Problem) -> Plan:

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from longwave import dtypes, taps
-from longwave.backends.triton import fused, split
+from longwave.backends.triton import fused, launch_table, split
 from longwave.backends.triton.blocks import (
     Block,
     blocks,
@@ -25,16 +25,16 @@ from longwave.backends.triton.blocks import (
 )
 from longwave.backends.triton.configurations import (
     CHAIN,
+    CHANNELS,
     ENERGY_SPAN,
     L2_PROGRAMS,
     SPAN,
     TILE,
     columns,
     constants,
-    launch,
     outer_constants,
-    outer_launch,
 )
+from longwave.backends.triton.launch_table import Key
 from longwave.backends.triton.layouts import Layout, is_wide
 from longwave.backends.triton.tables import gain_of, outer, tables
 from longwave.backends.triton.words import Filters, Place, Results, Rows, Signal, View
@@ -93,10 +93,13 @@ class Transform:
             length //= bins
             self.outer.append(outer(bins, length, columns(kind), i == 0, kind, device, 1.0 if i else gain))
 
-    def run(self, kernel: Any, grid: tuple[int, ...], *arguments: Any, gates: bool = False, **more: Any) -> None:
-        shape, both = self.at.shape, more.get("UPPER_IN") and not self.at.outer
-        chosen = launch(shape, self.kind, 2 if both else 1, gates)
-        kernel[grid](*arguments, **more, **constants(shape, self.kind), **chosen._asdict(), enable_fp_fusion=True)
+    def run(
+        self, kernel: Any, name: str, grid: tuple[int, ...], *arguments: Any, planes: int = 1, gated: bool = False, **more: Any
+    ) -> None:
+        """A kernel of `fused` on rows in registers; those of split rows have a name, and launches, of their own."""
+        shape = self.at.shape
+        key = Key.of(f"{name}_split" if self.at.outer else name, self.kind, shape, planes, gated)
+        launch_table.start(kernel, grid, key, self.device, *arguments, **more, **constants(shape, self.kind))
 
     def scratch(self, rows: int) -> Tensor:
         return torch.empty(rows, 2, self.at.N, dtype=self.kind, device=self.device)
@@ -108,10 +111,14 @@ class Transform:
         count, spans = rows.across * rows.turns, energy_spans(self.at.N, side.upper)
         partial = torch.empty(count, spans, dtype=torch.int32, device=self.device)
         down, back = (torch.empty(count, dtype=torch.float32, device=self.device) for _ in range(2))
-        split.row_energies[(count * spans,)](
-            side.of, side.place, partial, rows, spans, SPAN=ENERGY_SPAN, TILE=TILE, LOG_TILE=TILE.bit_length() - 1, num_warps=8
-        )
-        split.row_powers_of_energies[(count,)](partial, down, back, spans, headroom(spans), TILE=TILE, num_warps=4)
+        launch_table.start(
+            split.row_energies, (count * spans,), Key("row_energies"), self.device, side.of, side.place, partial, rows, spans,
+            SPAN=ENERGY_SPAN, TILE=TILE, LOG_TILE=TILE.bit_length() - 1,
+        )  # fmt: skip
+        launch_table.start(
+            split.row_powers_of_energies, (count,), Key("row_powers_of_energies"), self.device, partial, down, back, spans,
+            headroom(spans), TILE=TILE,
+        )  # fmt: skip
         return down, back
 
     def apart(self, side: Side, rows: Rows) -> Apart:
@@ -124,10 +131,10 @@ class Transform:
             length //= bins
             into, tile = self.scratch(count), columns(self.kind)
             grid = (count * above * (length // tile), -(-bins // outer_constants(bins, self.kind)["K"]))
-            split.outer_forward[grid](
-                side.of, side.place, down if z is None else None, z, into, table, rows, above, self.at.N, length // tile,
-                UPPER=side.upper or z is not None, **outer_constants(bins, self.kind), **outer_launch(self.kind)._asdict(),
-                enable_fp_fusion=True,
+            launch_table.start(
+                split.outer_forward, grid, Key.of("outer_forward", self.kind, bins), self.device, side.of, side.place,
+                down if z is None else None, z, into, table, rows, above, self.at.N, length // tile,
+                UPPER=side.upper or z is not None, **outer_constants(bins, self.kind),
             )  # fmt: skip
             z, above = into, above * bins
         if z is None:
@@ -147,11 +154,10 @@ class Transform:
             tile = columns(self.kind)
             signal, source = (None, side.place) if beside is None else beside[:2]
             grid = (count * above * (length // tile), -(-bins // outer_constants(bins, self.kind)["K"]))
-            split.outer_backward[grid](
-                z, into, signal, source, side.of, side.place, None if above > 1 else back, filters, table, rows, above,
-                self.at.N, length // tile,
-                UPPER=side.upper or above > 1, **outer_constants(bins, self.kind), **outer_launch(self.kind)._asdict(),
-                enable_fp_fusion=True,
+            launch_table.start(
+                split.outer_backward, grid, Key.of("outer_backward", self.kind, bins), self.device, z, into, signal, source,
+                side.of, side.place, None if above > 1 else back, filters, table, rows, above, self.at.N, length // tile,
+                UPPER=side.upper or above > 1, **outer_constants(bins, self.kind),
             )  # fmt: skip
             z, length = into, length * bins
 
@@ -161,12 +167,11 @@ class Transform:
         programs = min(rows.across * rows.turns, L2_PROGRAMS)
         down, back = self.powers(source, rows)
         z, z_back = self.scratch(programs), self.scratch(programs)
-        chosen = launch(shape, self.kind)
-        split.convolve_in_l2[(programs,)](
-            source.of, source.place, down, target.of, target.place, back, z, z_back, filters, table, self.tables, rows,
+        launch_table.start(
+            split.convolve_in_l2, (programs,), Key.of("convolve_in_l2", self.kind, shape), self.device, source.of, source.place,
+            down, target.of, target.place, back, z, z_back, filters, table, self.tables, rows,
             rows._replace(across=rows.across * bins, parts=bins), self.at.N, shape.N // tile, UPPER_IN=source.upper,
             UPPER_OUT=target.upper, CONJ=conj, **(outer_constants(bins, self.kind) | constants(shape, self.kind)),
-            **chosen._asdict(), enable_fp_fusion=True,
         )  # fmt: skip
 
 
@@ -183,7 +188,7 @@ def spectra(p: Problem, at: Layout, k: Tensor, block: Block | None = None) -> Fi
     z = transform.apart(side, rows).z if at.outer else None
     found = torch.empty(samples * groups, 2 * at.N, dtype=torch.float32, device=k.device)
     transform.run(
-        fused.analyse, (samples * -(-groups * at.parts // at.shape.rows), at.shape.blocks), side.of, side.place, z,
+        fused.analyse, "analyse", (samples * -(-groups * at.parts // at.shape.rows), at.shape.blocks), side.of, side.place, z,
         Filters(found, None, 1, step, first), transform.tables, rows._replace(across=groups * at.parts, parts=at.parts),
         UPPER=side.upper or z is not None,
     )  # fmt: skip
@@ -192,9 +197,10 @@ def spectra(p: Problem, at: Layout, k: Tensor, block: Block | None = None) -> Fi
     if kind == torch.float32:
         return Filters(found, None, repeats, step, first)
     rounded, scale = torch.empty_like(found, dtype=kind), found.new_empty(found.shape[0])
-    fused.round_spectra[(found.shape[0],)](
-        found, rounded, scale, found.shape[1], 1 / there_and_back(p, at), TILE=TILE, num_warps=4
-    )
+    launch_table.start(
+        fused.round_spectra, (found.shape[0],), Key("round_spectra"), k.device, found, rounded, scale, found.shape[1],
+        1 / there_and_back(p, at), TILE=TILE,
+    )  # fmt: skip
     return Filters(rounded, scale, repeats, step, first)
 
 
@@ -248,9 +254,10 @@ def convolve(p: Problem, at: Layout, source: Side, target: Side, filters: Filter
     tiles = -(-across // R)
     chunk = max(1, min(TURNS, tiles * along // PROGRAMS))
     transform.run(
-        fused.convolve, (-(-along // chunk) * tiles,), source.of, source.place, target.of, target.place, None, None, filters,
-        transform.tables, Rows(across, along, chunk, 0, 0, windows), UPPER_IN=source.upper, UPPER_OUT=target.upper, CONJ=conj,
-        SWAPPED=swapped, gates=source.of.gate is not None or target.of.gate is not None,
+        fused.convolve, "convolve", (-(-along // chunk) * tiles,), source.of, source.place, target.of, target.place, None, None,
+        filters, transform.tables, Rows(across, along, chunk, 0, 0, windows), UPPER_IN=source.upper, UPPER_OUT=target.upper,
+        CONJ=conj, SWAPPED=swapped, planes=1 + (source.upper or target.upper),
+        gated=source.of.gate is not None or target.of.gate is not None,
     )  # fmt: skip
 
 
@@ -264,8 +271,9 @@ def _convolve_split(transform: Transform, source: Side, target: Side, filters: F
     into = transform.scratch(block.channels * block.samples)
     count = block.channels * at.parts
     transform.run(
-        fused.convolve, (block.samples * -(-count // at.shape.rows),), None, source.place, None, target.place, z, into, filters,
-        transform.tables, rows._replace(across=count, parts=at.parts), UPPER_IN=True, UPPER_OUT=True, CONJ=conj, SWAPPED=False,
+        fused.convolve, "convolve", (block.samples * -(-count // at.shape.rows),), None, source.place, None, target.place, z,
+        into, filters, transform.tables, rows._replace(across=count, parts=at.parts), UPPER_IN=True, UPPER_OUT=True, CONJ=conj,
+        SWAPPED=False,
     )  # fmt: skip
     del z
     transform.together(into, target, rows, source, back, filters)
@@ -286,8 +294,8 @@ def filter_gradient(p: Problem, at: Layout, dk: Tensor, source: Side, upstream: 
         rows = Rows(groups, samples, 1, 0, group, 1)
         z = back.scratch(samples * groups) if at.outer else None
         back.run(
-            fused.synthesise, (samples * -(-groups * at.parts // at.shape.rows),), totals, side.of, side.place, z, back.tables,
-            rows._replace(across=groups * at.parts, parts=at.parts), UPPER=side.upper or z is not None,
+            fused.synthesise, "synthesise", (samples * -(-groups * at.parts // at.shape.rows),), totals, side.of, side.place, z,
+            back.tables, rows._replace(across=groups * at.parts, parts=at.parts), UPPER=side.upper or z is not None,
         )  # fmt: skip
         if z is not None:
             back.together(z, side, rows)
@@ -309,8 +317,8 @@ def _add_products(p: Problem, at: Layout, totals: Tensor, block: Block, source: 
     if not at.outer:
         products = totals.new_empty(sums * chains, block.channels, 2 * at.N, dtype=torch.float32)
         transform.run(
-            fused.correlate, (sums * chains * -(-block.channels // shape.rows), shape.blocks), source.of, source.place, None,
-            None, upstream.of, upstream.place, None, None, products, transform.tables,
+            fused.correlate, "correlate", (sums * chains * -(-block.channels // shape.rows), shape.blocks), source.of,
+            source.place, None, None, upstream.of, upstream.place, None, None, products, transform.tables,
             Rows(block.channels, sums * span, 1, 0, block.channel, windows), span, chains, **correlated, MORE=False,
         )  # fmt: skip
         _sum_up(products, totals, per_filter, sums * filters, filters, chains, apart)
@@ -323,8 +331,9 @@ def _add_products(p: Problem, at: Layout, totals: Tensor, block: Block, source: 
             rows = Rows(block.channels, min(block.samples, last - sample), 1, sample, block.channel, 1)
             (z, back), (other, back_other) = transform.apart(source, rows), transform.apart(upstream, rows)
             transform.run(
-                fused.correlate, (-(-count // shape.rows), shape.blocks), None, source.place, z, back, None, upstream.place,
-                other, back_other, products, transform.tables, rows._replace(across=count, parts=at.parts), rows.turns, 1,
+                fused.correlate, "correlate", (-(-count // shape.rows), shape.blocks), None, source.place, z, back, None,
+                upstream.place, other, back_other, products, transform.tables, rows._replace(across=count, parts=at.parts),
+                rows.turns, 1,
                 UPPER=True, UPPER_OTHER=True, MORE=sample > first,
             )  # fmt: skip
             del z, back, other, back_other
@@ -333,8 +342,9 @@ def _add_products(p: Problem, at: Layout, totals: Tensor, block: Block, source: 
 
 def _sum_up(products: Tensor, totals: Tensor, repeats: int, rows: int, filters: int, chains: int, apart: int) -> None:
     count = products.shape[-1]
-    fused.add_products[(rows * -(-count // TILE),)](
-        products, totals, filters, apart, repeats, chains, count, TILE=TILE, num_warps=4
+    launch_table.start(
+        fused.add_products, (rows * -(-count // TILE),), Key("add_products"), totals.device, products, totals, filters, apart,
+        repeats, chains, count, TILE=TILE,
     )  # fmt: skip
 
 
@@ -344,9 +354,13 @@ def skip_gradient(p: Problem, dy: Tensor, given: Operands) -> Tensor:
     partial = dy.new_empty(p.batch, p.channels, spans, dtype=torch.float32)
     total = dy.new_empty(p.channels, dtype=torch.float32)
     L, shift = p.in_len - p.history, p.out_start - p.in_start - p.history
-    fused.skip_gradient[(p.batch * p.channels * spans,)](
+    launch_table.start(
+        fused.skip_gradient, (p.batch * p.channels * spans,), Key("skip_gradient"), dy.device,
         Signal(view(given.u), view(given.pregate)), L, Signal(view(dy), view(given.postgate)), p.out_len, p.channels, partial,
-        spans, shift, SPAN=SPAN, TILE=TILE, num_warps=4,
+        spans, shift, SPAN=SPAN, TILE=TILE,
     )  # fmt: skip
-    fused.add_up[(-(-p.channels // 64),)](partial, total, p.channels, p.batch, spans, TILE=64, num_warps=2)
+    launch_table.start(
+        fused.add_up, (-(-p.channels // CHANNELS),), Key("add_up"), dy.device, partial, total, p.channels, p.batch, spans,
+        TILE=CHANNELS,
+    )  # fmt: skip
     return total

@@ -10,6 +10,7 @@ from longwave.backends.triton import windows
 from longwave.backends.triton.configurations import PASSED
 from longwave.backends.triton.shapes import TRANSFORM_LENGTH, Shape, factored
 from longwave.backends.triton.words import Place
+from longwave.planner import Placement
 from longwave.problem import Problem
 
 LONGEST_IN_L2 = 2**16
@@ -69,22 +70,21 @@ def layout(p: Problem) -> Layout:
     if p.circular:
         return _circular(p)
     (lo, hi), wide = p.lags, is_wide(p)
-    transform_length = TRANSFORM_LENGTH[wide]
-    at = ring.place(p.in_start, p.in_len, p.out_start, p.out_len, lo, hi, transform_length)
+    at, planes = _placed(p, lo, hi)
     first_lag, first_tap, taps = at.lag, at.tap_start, at.tap_stop - at.tap_start
     empty = at.empty
     if empty and p.skip:  # D alone connects inputs with outputs
-        at = ring.place(p.in_start, p.in_len, p.out_start, p.out_len, 0, 0, transform_length)
+        at, planes = _placed(p, 0, 0)
         first_lag = first_tap = taps = 0
         empty = at.empty
-    if not empty and taps and (N := windows.length(at.N, max(p.in_len, p.out_len), taps, wide)):
+    if not empty and taps and (N := windows.length(at.N, max(p.in_len, p.out_len), taps, wide, planes)):
         return _windowed(p, N, first_lag, first_tap, taps)
     P = p.history
-    outer, shape = factored(at.N, wide)
+    outer, shape = factored(at.N, wide, planes)
     source = Place(-at.in_at - P, p.in_len - P, 0, 2 * at.N, before=P)
     target = Place(-at.out_at, p.out_len, 0, 2 * at.N)
     negative = {"again": -first_lag - 2 * at.N, "least": 0} if first_lag < 0 else {}
-    source_upper, target_upper = at.in_at + p.in_len > at.N, at.out_at + p.out_len > at.N
+    source_upper, target_upper = _upper(p, at)
     return Layout(
         N=at.N, outer=outer, shape=shape, source=source, target=target, filter=Place(-first_lag, taps, 0, 2 * at.N, **negative),
         dz=target, dx=source, source_upper=source_upper, target_upper=target_upper,
@@ -93,10 +93,23 @@ def layout(p: Problem) -> Layout:
     )  # fmt: skip
 
 
+def _placed(p: Problem, lo: int, hi: int) -> tuple[Placement, int]:
+    """In the ring, with the planes that its transform is made for: where one does not do, in a ring for both, which may be
+    shorter or longer."""
+    where = p.in_start, p.in_len, p.out_start, p.out_len, lo, hi
+    one = ring.place(*where, TRANSFORM_LENGTH[is_wide(p), 1])
+    return (ring.place(*where, TRANSFORM_LENGTH[is_wide(p), 2]), 2) if any(_upper(p, one)) else (one, 1)
+
+
+def _upper(p: Problem, at: Placement) -> tuple[bool, bool]:
+    """Whether input and output use the ring's second plane."""
+    return at.in_at + p.in_len > at.N, at.out_at + p.out_len > at.N
+
+
 def _circular(p: Problem) -> Layout:
     """All lags of the taps folded to the period L, and once more one period earlier."""
     L = p.in_len
-    N = ring.place(0, L, 0, L, 1 - L, L - 1, TRANSFORM_LENGTH[is_wide(p)]).N
+    N = ring.place(0, L, 0, L, 1 - L, L - 1, TRANSFORM_LENGTH[is_wide(p), 1]).N
     outer, shape = factored(N, is_wide(p))
     folds = p.taps > L or p.lags[0] % L != 0
     taps = L if folds else p.taps
@@ -112,7 +125,7 @@ def _circular(p: Problem) -> Layout:
 def _windowed(p: Problem, N: int, first_lag: int, first_tap: int, taps: int) -> Layout:
     """In windows of 2N samples: each begins `hop` after the one before, and the first taps - 1 of its results are not exact.
     The gradients' windows have 2N samples of that of the result and give `hop` of that of the input."""
-    outer, shape = factored(N, is_wide(p))
+    outer, shape = factored(N, is_wide(p), 2)
     wrong, P = taps - 1, p.history
     hop = 2 * N - wrong
     begin = p.out_start - (first_lag + wrong) - p.in_start - P

@@ -45,12 +45,19 @@ class Shape:
 
 
 # By whether operands are 32 bits wide: columns (N2, N3) and the most of N1 whose kernels keep to their registers, compiled for
-# sm_90; transforms of windows, and of split rows, which have both planes of the ring to hold.
+# sm_90.
 _COLUMNS = {False: (((16, 1), 80), ((32, 1), 128), ((64, 1), 64), ((16, 16), 16)), True: (((16, 1), 48), ((32, 1), 64))}
 FUSED = {
     wide: tuple(Shape(n1, *columns) for columns, most in _COLUMNS[wide] for n1 in range(BLOCK, most + 1, BLOCK))
     for wide in _COLUMNS
 }
+# Of rows that have both planes of the ring to hold (`full`, a history); longer ones are split: 16·16·16 would spill 416 bytes a
+# thread, which is more traffic than that of a split. 64·32 of float32 spills 40, which is much less.
+BOTH = {
+    False: (*(Shape(n1, 16) for n1 in (16, 32, 48)), *(Shape(n1, 32) for n1 in range(32, 113, BLOCK))),
+    True: (Shape(16, 16), Shape(32, 16), Shape(32, 32), Shape(48, 32), Shape(64, 32)),
+}
+# Transforms of windows, and of split rows, which have both planes too.
 WINDOWS = {
     False: (Shape(16, 16), Shape(32, 16), Shape(48, 16), Shape(32, 32), Shape(48, 32)),
     True: (Shape(16, 16), Shape(32, 16), Shape(32, 32), Shape(48, 32)),
@@ -67,11 +74,17 @@ PASS_FLOP = 2000
 
 
 @lru_cache(maxsize=65536)
-def fused_shape(n: int, wide: bool) -> Shape | None:
+def fused_shape(n: int, wide: bool, planes: int = 1) -> Shape | None:
     """The least work for at least n points in registers, or None where they hold no so many."""
-    return min(
-        (s for s in FUSED[wide] if n <= s.N), key=lambda s: (s.N * (s.flop() + ORDER_FLOP * (s.N3 > 1)), s), default=None
-    )
+    able = (s for s in (BOTH if planes > 1 else FUSED)[wide] if n <= s.N)
+    return min(able, key=lambda s: (s.N * (s.flop(planes) + ORDER_FLOP * (s.N3 > 1)), s), default=None)
+
+
+def used(wide: bool, planes: int = 1) -> list[Shape]:
+    """The transforms in registers of all lengths, the longest first."""
+    longest = max(shape.N for shape in (BOTH if planes > 1 else FUSED)[wide])
+    found = {fused_shape(n, wide, planes) for n in range(1, longest + 1)}
+    return sorted((shape for shape in found if shape is not None), key=lambda shape: -shape.N)
 
 
 @lru_cache(maxsize=65536)
@@ -108,16 +121,16 @@ def first_side(outer: tuple[int, ...], inner: Shape) -> int:
     return _side(outer[0]) if outer else inner.N1
 
 
-def factored(N: int, wide: bool) -> tuple[tuple[int, ...], Shape]:
-    """(outer DFTs, rows in registers) for at least N points."""
-    fused = fused_shape(N, wide)
+def factored(N: int, wide: bool, planes: int = 1) -> tuple[tuple[int, ...], Shape]:
+    """(outer DFTs, rows in registers) for at least N points, of one plane of the ring or of both."""
+    fused = fused_shape(N, wide, planes)
     return ((), fused) if fused is not None else split_shape(N, wide)
 
 
-def _length(wide: bool, n: int) -> int:
-    outer, shape = factored(n, wide)
+def _length(wide: bool, planes: int, n: int) -> int:
+    outer, shape = factored(n, wide, planes)
     return math.prod(outer) * shape.N
 
 
-# By whether operands are wide: the length of the transform that serves n points.
-TRANSFORM_LENGTH = {wide: partial(_length, wide) for wide in FUSED}
+# By whether operands are wide, and the planes in use: the length of the transform that serves n points.
+TRANSFORM_LENGTH = {(wide, planes): partial(_length, wide, planes) for wide in FUSED for planes in (1, 2)}

@@ -1,9 +1,8 @@
 """Kernels that are known to spill registers: bytes of a thread's stack, by the part they are compiled for.
 
 `longwave kernels --json`; the compiler of another version of Triton spills a few bytes elsewhere (3.6.0 in filter gradients of
-float16 on sm_90). What is left is float32, whose products go three times, 8 bytes of 16-bit kernels (one load or two), and rows
-that use both planes of the ring, as `full` and a history do, of which those of 16·16·16 do not fit; more warps or fewer do not
-mend it (16 warps spill ten times as much), and no GPU has timed what it costs.
+float16 on sm_90). What is left is float32, whose products go three times, and 8 bytes of 16-bit kernels (one load or two); more
+warps or fewer do not mend it, and no GPU has timed what it costs.
 """
 
 from __future__ import annotations
@@ -25,10 +24,6 @@ KNOWN: dict[str, dict[str, int]] = {
     "outer 128 fp32 of a part": {"sm_80": 8},
     "filters from spectra 64·32": {"sm_89": 8},
     "filters from spectra 48·32": {"sm_80": 8},
-    "fused 16·16·16 fp16 of both planes": {"sm_89": 168, "sm_90": 416},
-    "fused 80·16 fp16 of both planes": {"sm_89": 24, "sm_90": 16},
     "fused 64·32 fp32 of both planes": {"sm_80": 24, "sm_90": 40},
-    "fused 48·16 fp32 of both planes": {"sm_80": 80, "sm_89": 96, "sm_90": 88},
-    "fused 16·16·16 bf16 of both planes": {"sm_89": 168, "sm_90": 384},
-    "fused 80·16 bf16 of both planes": {"sm_90": 16},
+    "fused 112·32 bf16 of both planes": {"sm_80": 8},
 }

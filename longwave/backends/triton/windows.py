@@ -11,10 +11,10 @@ GAIN = 0.8
 
 
 @lru_cache(maxsize=65536)
-def length(N: int, samples: int, taps: int, wide: bool) -> int:
+def length(N: int, samples: int, taps: int, wide: bool, planes: int = 1) -> int:
     """The transform of the windows, or 0 where one transform of N points is better for all samples."""
-    outer, shape = factored(N, wide)
-    whole = N * (split_flop(outer, shape) if outer else shape.flop())
+    outer, shape = factored(N, wide, planes)
+    whole = N * (split_flop(outer, shape) if outer else shape.flop(planes))
     best, least = 0, GAIN * whole
     for window in WINDOWS[wide]:
         hop = 2 * window.N - taps + 1

@@ -68,6 +68,11 @@ def test_a_kernel_that_must_not_be_is_complained_of() -> None:
     ("arguments", "environment", "sentence"),
     [
         (["--arch", "sm_75"], {}, "architecture 'sm_75' is unknown; choose from sm_80, sm_86, sm_89, sm_90"),
+        (
+            ["--only", "split", "no such"],
+            {},
+            "no kernel has 'no such' in its name; longwave kernels lists them all",
+        ),
         (["--first", "0"], {}, "--first 0 is too few; use 1 or more"),
         ([], {"TRITON_INTERPRET": "1"}, "TRITON_INTERPRET is set"),
     ],

@@ -77,6 +77,21 @@ def test_value_and_gradients_of_every_dtype(mode: str, dtype: torch.dtype, devic
     compare(Case(L=30, K=5, H=4, mode=mode, dtype=dtype, filter_dtype=taps, **EVERYTHING), "triton", device)
 
 
+@pytest.mark.parametrize(
+    "case", [Case(L=1, K=100, H=4, dtype=torch.float16), Case(L=7, K=150, H=2, P=4, dtype=torch.float16)], ids=str
+)
+def test_a_handful_of_samples_is_summed_up_exactly(case: Case, device: str) -> None:
+    """Whatever taps there are: in float32, rounded once."""
+    compare(case, "triton", device)
+    u, k = torch.randn(2, 4, case.L, device=device).half(), torch.randn(4, case.K, device=device)
+    y, truth = longwave.long_conv(u, k, backend="triton"), longwave.long_conv(u.double(), k.double(), backend="plain")
+    assert torch.equal(y, truth.half())
+    assert "direct" in longwave.plan((2, 4, 7), (4, 200), history=3, dtype=torch.float16, device="h200").algorithm
+    for L, K, P in ((16, 200, 0), (17, 100, 0), (1, 100, 40)):
+        plan = longwave.plan((2, 4, L), (4, K), history=P, dtype=torch.float16, device="h200")
+        assert plan.algorithm.startswith("fused")
+
+
 def test_a_row_has_the_same_bits_in_any_company(device: str) -> None:
     u, gate, k, D = (torch.randn(*shape, device=device) for shape in ((2, 5, 70), (2, 5, 70), (5, 5), (5,)))
 

@@ -8,6 +8,7 @@ import sys
 import pytest
 import torch
 from torch import Tensor
+from torch._subclasses.fake_tensor import FakeTensorMode
 
 import longwave
 from longwave import backends
@@ -15,7 +16,7 @@ from longwave.backends import triton as engine
 from longwave.backends.triton import blocks, configurations, layouts, shapes, tables
 from longwave.bench.tolerances import bound, relative_l2
 from longwave.errors import UnsupportedError
-from longwave.problem import Problem
+from longwave.problem import Filters, Problem
 
 pytestmark = pytest.mark.usefixtures("by_transforms")
 
@@ -121,13 +122,13 @@ def test_a_mean_far_from_zero_does_not_overflow(device: str) -> None:
 def test_transforms_are_no_longer_than_they_need() -> None:
     """From 4,096 points on at most a quarter above, and 14,113 samples as one expects."""
     for wide in (False, True):
-        lengths = [shapes.TRANSFORM_LENGTH[wide](n) for n in range(1, 70_000, 97)]
+        lengths = [shapes.TRANSFORM_LENGTH[wide, 1](n) for n in range(1, 70_000, 97)]
         assert lengths == sorted(lengths)
         for n, N in zip(range(1, 70_000, 97), lengths, strict=True):
             assert n <= N
             assert 1.26 * n >= N or n <= 4096 + 1024
-    assert shapes.TRANSFORM_LENGTH[False](14_113) == 14_336
-    assert shapes.TRANSFORM_LENGTH[False](2**24) == 2**24
+    assert shapes.TRANSFORM_LENGTH[False, 1](14_113) == 14_336
+    assert shapes.TRANSFORM_LENGTH[False, 1](2**24) == 2**24
 
 
 @pytest.mark.parametrize("dtype", [F16, torch.bfloat16], ids=str)
@@ -166,6 +167,27 @@ def test_regimes_are_functions_of_lengths() -> None:
     assert regime(4096, 4000) == "fused"
 
 
+@pytest.mark.parametrize("dtype", ["float16", "float32"])
+def test_rows_that_use_both_planes_go_in_shapes_that_hold_them(dtype: str) -> None:
+    """A history and `full`: in a ring that is as long as it must be, and in registers up to the longest such shape."""
+    wide, seen = dtype == "float32", set()
+    for L in range(20, 5000, 61):
+        for P, K, more in ((L, L, 0), (50, L, 0), (0, L, L - 1)):
+            p = _problem(in_start=-P, in_len=L + P, history=P, out_len=L + more, taps=K, dtype=dtype)
+            at = layouts.layout(p)
+            if at.windows or at.outer:
+                assert L > 1500 or P == 50
+                continue
+            assert at.N == at.shape.N
+            assert 2 * at.N >= L + P
+            assert L + more <= 2 * at.N
+            if at.source_upper or at.target_upper:
+                seen.add(at.shape)
+    assert seen == set(shapes.used(wide, 2))
+    assert seen <= set(shapes.BOTH[wide])
+    assert shapes.Shape(16, 16, 16) not in seen
+
+
 def test_auto_leaves_gpus_to_plain_until_a_run_has_passed(monkeypatch: pytest.MonkeyPatch) -> None:
     assert not configurations.PASSED
     reason = engine.passes(_problem())
@@ -181,22 +203,29 @@ def test_auto_leaves_gpus_to_plain_until_a_run_has_passed(monkeypatch: pytest.Mo
     assert "'split'" in (engine.passes(_problem(mask=mask, **long)) or "")
 
 
-@pytest.mark.parametrize(
-    ("capabilities", "sentence"),
-    [
-        ([(9, 0), (8, 0)], None),
-        ([(9, 0), (7, 5)], "it needs GPUs of compute capability 8.0, and one here has 7.5; backend='plain' runs on it"),
-    ],
-)
-def test_a_gpu_that_does_not_multiply_what_it_should_is_refused(
-    capabilities: list[tuple[int, int]], sentence: str | None, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_gpu_that_does_not_multiply_what_it_should_is_refused_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The one that the tensors are on, whatever else is in the machine; without an index the current one."""
     monkeypatch.setattr(engine, "interprets", lambda: False)
-    monkeypatch.setattr(torch.cuda, "device_count", lambda: len(capabilities))
-    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: capabilities[device])
-    engine._too_old.cache_clear()
-    assert engine.refuses(_problem()) == sentence
-    engine._too_old.cache_clear()
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: [(9, 0), (7, 5)][device])
+    monkeypatch.setattr(torch.cuda, "current_device", lambda: 1)
+    engine._capability.cache_clear()
+    sentence = "it needs GPUs of compute capability 8.0, and this one has 7.5; backend='plain' runs on it"
+    assert [engine.refuses(_problem(device_index=i)) for i in (0, 1, None)] == [None, sentence, sentence]
+    engine._capability.cache_clear()
+
+
+def test_a_problem_knows_which_device_its_tensors_are_on() -> None:
+    filters = Filters.of(torch.empty(1, 3))
+    for name, index in (("meta", None), ("cpu", None)):
+        u = torch.empty(1, 1, 5, device=name)
+        assert (_of(u, filters).device, _of(u, filters).device_index) == (name, index)
+    with FakeTensorMode():
+        u = torch.empty(1, 1, 5, device="cuda:1")
+        assert (_of(u, filters).device, _of(u, filters).device_index) == ("cuda", 1)
+
+
+def _of(u: Tensor, filters: Filters) -> Problem:
+    return Problem.of(u, filters, in_start=0, in_len=5, out_start=0, out_len=5, lag0=0, reverse=False, circular=False)
 
 
 def test_a_transform_beyond_the_longest_is_refused_of_documents_and_behind_masks_too() -> None:
@@ -211,6 +240,17 @@ def test_what_the_engine_cannot_do_it_refuses_and_names_who_can(given: dict[str,
     reason = engine.refuses(_problem(**given))
     assert reason is not None
     assert "backend='plain'" in reason
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="a GPU multiplies bfloat16")
+def test_the_interpreter_refuses_transforms_of_bfloat16_and_sums_them_up() -> None:
+    u, k = torch.randn(1, 2, 50).bfloat16(), torch.randn(2, 40)
+    truth = longwave.long_conv(u.double(), k.double(), backend="plain")
+    with pytest.raises(UnsupportedError, match=r"multiplies no matrices of bfloat16; a GPU does, .* backend='plain' takes"):
+        longwave.long_conv(u, k, backend="triton")
+    # The interpreter cuts bfloat16 off where it should round, which is twice the error.
+    allowed = 2 * bound(torch.bfloat16, 50, "plain", truth=truth)
+    assert relative_l2(longwave.long_conv(u, k, precision="high", backend="triton"), truth) <= allowed
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="this machine has a GPU")

@@ -40,6 +40,8 @@ FUSED = [
     Case(L=20, H=2, K=12, mode="full", K_rev=0, precision="high", dtype=F16, D=True),
     Case(B=1, H=1, L=700, K=700, D=True, dtype=F32),  # blocks of frequencies, one row a tile
     Case(B=1, H=2, L=301, K=301, P=150, K_rev=33, dtype=F16, **ALL),
+    Case(B=1, H=1, L=600, K=600, P=600, dtype=F32),  # both planes, in another shape than one
+    Case(B=1, H=1, L=1030, K=1030, mode="full", dtype=F16, D=True),
     *[Case(mode=m, B=1, H=3, L=40, K=15, documents=(0, 1, 2, 17, 17, 40), **ALL) for m in ("causal", "circular", "same")],
     Case(B=1, H=3, L=40, K=15, documents=(0, 9, 40), P=11, K_rev=5, **ALL),
     Case(B=1, H=2, L=24, K=24, mask=HALF, D=True),
