@@ -80,10 +80,13 @@ class EventTimer:
 
 
 def timer_for(device: str) -> Timer:
-    """The timer of a device. Raises ArgumentError for a device that PyTorch does not have here."""
+    """The timer of a device, of several GPUs the current one. Raises ArgumentError for a device that PyTorch does not have
+    here, and for one with an index: events would be recorded on the current one."""
     if device == "cpu":
         return WallTimer()
-    if device.partition(":")[0] == "cuda" and torch.cuda.is_available():
+    if device.startswith("cuda:"):
+        raise ArgumentError(f"--device {device} is one of several; use cuda, and CUDA_VISIBLE_DEVICES to say which GPU that is")
+    if device == "cuda" and torch.cuda.is_available():
         return EventTimer(lambda: torch.cuda.Event(enable_timing=True), torch.cuda.synchronize)
     raise ArgumentError(f"--device {device} is not on this machine; use cpu, or cuda where PyTorch finds a GPU")
 

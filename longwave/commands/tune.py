@@ -62,7 +62,10 @@ def _reset(path: Path) -> int:
 
 
 def _run_gpu(args: argparse.Namespace) -> int:
-    if args.json is not None and (args.show or args.reset or args.adopt is not None):
+    idle = args.show or args.reset or args.adopt is not None
+    if idle and args.device != "cuda":
+        raise ArgumentError(f"--device {args.device} has no table; use cpu, or cuda, whose table has the rows of every GPU")
+    if idle and args.json is not None:
         raise ArgumentError("--json keeps what is measured, and --show, --reset and --adopt measure nothing; drop it")
     from longwave.backends.triton import launch_table
 

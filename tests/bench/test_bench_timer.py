@@ -93,6 +93,8 @@ def test_the_timer_waits_for_the_device() -> None:
 def test_a_device_that_is_not_here_is_refused() -> None:
     with pytest.raises(ArgumentError, match="--device abacus is not on this machine"):
         timer_for("abacus")
+    with pytest.raises(ArgumentError, match="--device cuda:1 is one of several; use cuda, and CUDA_VISIBLE_DEVICES"):
+        timer_for("cuda:1")
 
 
 def test_peak_memory_is_what_a_call_takes() -> None:

@@ -83,6 +83,9 @@ def test_tuning_for_a_gpu_is_refused_without_one(capsys: pytest.CaptureFixture[s
         (["--device", "cuda", "--adopt", "no-such-file"], "no-such-file has no rows of launches"),
         (["--json", "x.json"], "--json is about rows of --device cuda"),
         (["--adopt"], "--adopt is about rows of --device cuda"),
+        (["--device", "abacus", "--show"], "--device abacus has no table; use cpu, or cuda"),
+        (["--device", "cuda:1", "--reset"], "--device cuda:1 has no table; use cpu, or cuda"),
+        (["--device", "cuda:1"], "--device cuda:1 is one of several; use cuda"),
     ):
         status, _, err = typed(capsys, "tune", *arguments)
         assert status == 2

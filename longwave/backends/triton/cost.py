@@ -18,7 +18,7 @@ from typing import NamedTuple
 
 from longwave import dtypes
 from longwave.backends.triton import plans
-from longwave.backends.triton.fir_plan import takes
+from longwave.backends.triton.fir_plan import reached, takes
 from longwave.backends.triton.layouts import layout
 from longwave.errors import ArgumentError, UnsupportedError
 from longwave.planner import Plan
@@ -119,6 +119,7 @@ def _side(length: int) -> float:
 
 def stages(p: Problem, t: Transform | None = None) -> list[Stage]:
     """Of a forward, by the transform t of its rows; by sums where few taps are summed as they stand."""
+    p = p if t is not None else reached(p)[0]
     rows, filters = p.batch * p.channels, p.groups * (p.batch if p.per_sample else 1)
     item, tap_item = dtypes.named(p.dtype).itemsize, dtypes.named(p.filter_dtype).itemsize
     u = p.in_len - p.history

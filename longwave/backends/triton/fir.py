@@ -6,18 +6,21 @@ from torch import Tensor
 
 from longwave.backends.triton.fir_launch import Signal, Taps, add_sums
 from longwave.backends.triton.fir_launch import convolve as sum_up
-from longwave.operands import Operands
+from longwave.backends.triton.fir_plan import reached
+from longwave.operands import Operands, cut
 from longwave.problem import Problem
 from longwave.results import Gradients
 
 
 def convolve(p: Problem, y: Tensor, given: Operands) -> None:
     """Write y."""
+    p, given, _ = _reached(p, given, Gradients())
     _sum_up(p, y, given, times=given.postgate)
 
 
 def differentiate(p: Problem, into: Gradients, dy: Tensor, given: Operands) -> None:
     """Write the gradients, and add those of k and D."""
+    p, given, into = _reached(p, given, into)
     u, _, D, pregate, postgate, _ = given
     signal, dz = _signal(p, given), Signal(dy, postgate, circular=p.circular)
     if into.postgate is not None:
@@ -37,6 +40,12 @@ def differentiate(p: Problem, into: Gradients, dy: Tensor, given: Operands) -> N
         add_sums(_taps(p, into.k), dy, postgate, signal, shift=_shift(p))
     if into.D is not None:
         add_sums(Taps(into.D.unsqueeze(1)), dy, postgate, signal._replace(past=None), shift=_present(p))
+
+
+def _reached(p: Problem, given: Operands, into: Gradients) -> tuple[Problem, Operands, Gradients]:
+    """With the taps alone that meet a sample."""
+    p, taps = reached(p)
+    return p, given._replace(k=cut(given.k, taps)), into._replace(k=cut(into.k, taps))
 
 
 def _sum_up(p: Problem, y: Tensor, given: Operands, times: Tensor | None) -> None:

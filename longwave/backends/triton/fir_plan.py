@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from functools import lru_cache
 
 from longwave import dtypes
@@ -13,10 +14,10 @@ from longwave.problem import Problem
 # by the cost model (`cost`) of an H200 sums are faster up to 8 to 16 taps of 16-bit signals and 16 to 28 of float32 (a long row
 # to a short one), on an RTX 4090 up to 28 to 48 and 104 to 156. `longwave tune --device cuda` measures it.
 MOST_TAPS = {False: 16, True: 28}
-# So are more taps of a handful of samples, while they are fewer products than the least transform has, of 256 points, by its
-# 98 kflop and published rates: of so few results rounded products may leave one that is much worse than the rest, and sums in
-# float32 do not.
-FEW_SAMPLES, MOST_PRODUCTS = 16, 2048
+SIXTEEN_BITS = ("float16", "bfloat16")
+# So is a handful of samples under any taps, of which few meet a sample: of so few results rounded products may leave one that
+# is much worse than the rest, and sums in float32 do not.
+FEW_SAMPLES = 16
 # A filter's gradient is summed over spans of so many samples, in so many chains. Spans of long rows are longer, so that there
 # are about so many: what is left of each span waits in memory.
 SPAN, MOST_SPANS, LONGEST_SPAN, CHAINS = 4096, 64, 65536, 64
@@ -28,29 +29,40 @@ def takes(p: Problem) -> bool:
         return False
     if p.mask is not None or p.segments is not None:
         return False
-    samples = max(p.in_len, p.out_len)
-    if samples <= FEW_SAMPLES and samples * p.taps <= MOST_PRODUCTS:
-        return True
-    return p.taps <= MOST_TAPS[p.precision == "high" or p.dtype not in ("float16", "bfloat16")]
+    return max(p.in_len, p.out_len) <= FEW_SAMPLES or p.taps <= MOST_TAPS[p.precision == "high" or p.dtype not in SIXTEEN_BITS]
+
+
+def reached(p: Problem) -> tuple[Problem, slice]:
+    """The problem of the taps alone that meet a sample, and where those are as they are stored; the others are not read, and
+    their gradients are zeros. One where none does, and all of them where they meet samples again and again."""
+    lo, hi = p.lags
+    first = max(lo, p.out_start - (p.in_start + p.in_len) + 1)
+    last = min(hi, p.out_start + p.out_len - 1 - p.in_start)
+    if p.circular:
+        return p, slice(0, p.taps)
+    if first > last:
+        return replace(p, taps=1), slice(0, 1)
+    at, taps = hi - last if p.reverse else first - lo, last - first + 1
+    return replace(p, taps=taps, lag0=last if p.reverse else first), slice(at, at + taps)
 
 
 def plan(p: Problem) -> Plan:
-    item, B, H = dtypes.named(p.dtype).itemsize, p.batch, p.channels
+    item, B, H, K = dtypes.named(p.dtype).itemsize, p.batch, p.channels, reached(p)[0].taps
     taps = math.prod((B, p.groups, p.taps) if p.per_sample else (p.groups, p.taps))
     signals = (1 + p.pregate) * (p.in_len - p.history) + p.postgate * p.out_len + p.history
     wide = dtypes.arithmetic(dtypes.named(p.dtype))
-    partials = partial_bytes(B, H, p.out_len, p.taps, wide.itemsize)
+    partials = partial_bytes(B, H, p.out_len, K, wide.itemsize)
     sums = wide.itemsize * (taps + p.skip * H)
     return Plan(
         backend="triton",
-        algorithm=f"direct, sums over {p.taps} taps in {dtypes.name(wide)}",
+        algorithm=f"direct, sums over {K} taps in {dtypes.name(wide)}",
         N=0,
         samples_in_flight=B,
         channels_in_flight=H,
         scratch_bytes=0,
         result_bytes=B * H * p.out_len * item,
         backward_bytes=B * H * signals * item + sums + partials,
-        flop=2.0 * p.taps * B * H * p.out_len,
+        flop=2.0 * K * B * H * p.out_len,
         predicted_ms=None,
         predicted_for="",
         problem=p,

@@ -206,9 +206,18 @@ def show(device: str) -> str:
 
 
 def adopt(path: Path) -> int:
-    """Take the rows of a file into the package's table; how many they are. Raises ArgumentError where there are none."""
+    """Take the rows of a file into the package's table; how many they are. Raises ArgumentError where there are none, or one
+    that no GPU has timed, or is of no kernel that the package has."""
+    kernels = {(row.key.kernel, row.key.operand) for row in _packaged()}
     try:
         rows = read(path)
+        if not rows:
+            raise ValueError("its table is empty")
+        for row in rows:
+            if row.device in ("", COMPILED):
+                raise ValueError(f"no GPU has timed its '{row.key}'")
+            if (row.key.kernel, row.key.operand) not in kernels:
+                raise ValueError(f"its '{row.key}' is no kernel of this package")
     except (OSError, ValueError) as error:
         raise ArgumentError(
             f"{path} has no rows of launches ({error}); give what `longwave tune --device cuda` kept or wrote with --json"

@@ -109,6 +109,26 @@ def test_the_package_takes_rows_over(
 
 
 @pytest.mark.parametrize(
+    ("rows", "reason"),
+    [
+        ([], "its table is empty"),
+        ([ROW, ROW._replace(device="")], "no GPU has timed its 'convolve 32·32 float16'"),
+        ([ROW._replace(device=COMPILED)], "no GPU has timed its 'convolve 32·32 float16'"),
+        ([ROW, ROW._replace(key=Key.of("attention", F16))], "its 'attention float16' is no kernel of this package"),
+    ],
+)
+def test_the_package_takes_no_rows_that_are_not_of_its_kernels_on_a_gpu(
+    rows: list[Row], reason: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    written, before = tmp_path / "tune.json", PACKAGED.read_bytes()
+    written.write_text(json.dumps({"launches": [row.data for row in rows]}))
+    status, _, err = typed(capsys, "tune", "--device", "cuda", "--adopt", str(written))
+    assert status == 2
+    assert f"{written} has no rows of launches ({reason})" in err
+    assert PACKAGED.read_bytes() == before
+
+
+@pytest.mark.parametrize(
     "change",
     [
         lambda row: row.pop("date"),
