@@ -41,6 +41,7 @@ def run(args: argparse.Namespace) -> int:
         if value is not None and value < 1:
             raise ArgumentError(f"--{name} {value} is too few; use 1 or more")
     from longwave.backends.triton import ahead
+    from longwave.bench.stamp import make_stamp
 
     rows, complaints = [], []
     for found in ahead.compiled(args.arch, args.workers, args.first, args.only):
@@ -56,7 +57,7 @@ def run(args: argparse.Namespace) -> int:
                 flush=True,
             )
     if args.json:
-        print(json.dumps({"kernels": rows, "complaints": complaints}, indent=1))
+        print(json.dumps({"stamp": asdict(make_stamp()), "kernels": rows, "complaints": complaints}, indent=1))
     elif complaints:
         print("\n" + "\n".join(complaints))
     return int(bool(complaints))

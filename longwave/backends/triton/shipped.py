@@ -85,6 +85,8 @@ def shipped() -> Iterator[Configuration]:
         for shape in used(wide, 2):  # `full`, and a history
             if shape not in WINDOWS[wide]:
                 yield _convolve(f"fused {shape} {name} of both planes", kind, shape, upper=True)
+            yield _convolve(f"fused {shape} {name} of both planes, gated", kind, shape, gated=True, upper=True)
+            yield _correlate(f"filter gradient of both planes {shape} {name}", kind, shape, False, upper=True)
         for shape in INNER[wide]:
             yield _convolve(f"split rows {shape} {name}", kind, shape, split_rows=True)
             yield _correlate(f"filter gradient of split rows {shape} {name}", kind, shape, True)
@@ -139,13 +141,14 @@ def _in_l2(name: str, kind: torch.dtype, bins: int, shape: Shape) -> Configurati
     return _configuration(name, split.convolve_in_l2, arguments, constexprs, Key.of("convolve_in_l2", kind, shape))
 
 
-def _correlate(name: str, kind: torch.dtype, shape: Shape, split_rows: bool) -> Configuration:
+def _correlate(name: str, kind: torch.dtype, shape: Shape, split_rows: bool, upper: bool = False) -> Configuration:
     signal, z = Signal(_view(kind)), _POINTER[kind]
     first: tuple[Any, ...]
     first, second = ((None, _PLACE, z),) * 2 if split_rows else ((signal, _PLACE, None),) * 2
     back = _power(kind) if split_rows else None
     arguments = (*first, back, *second, back, "*fp32", _tables(shape, kind), _PARTS if split_rows else _ROWS, "i32", "i32")
-    flags = {"UPPER": split_rows, "UPPER_OTHER": split_rows, "MORE": False}
+    both = upper or split_rows
+    flags = {"UPPER": both, "UPPER_OTHER": both, "MORE": False}
     key = Key.of("correlate_split" if split_rows else "correlate", kind, shape)
     return _configuration(name, fused.correlate, arguments, {**constants(shape, kind), **flags}, key)
 
