@@ -58,8 +58,9 @@ CONTRACTS = {
     "triton": Contract(1e-15, 1e-6, 1e-6, 5.0, 4e-6, operand_rounding=4.0),
 }
 
-# Of fewer samples the error of rounding is a matter of luck: that of 64 is within a fifth of what is expected, that of one
-# may be nothing at all. Results of float32 that are rounded once share the luck; those of rounded products do not.
+# Of fewer different samples the error of rounding is a matter of luck: that of 64 is within a fifth of what is expected, that
+# of one, however often it is repeated, may be nothing at all. Results of float32 that are rounded once share the luck; those
+# of rounded products do not.
 FEW = 64
 # Of |v|*|k|, below which a row counts as cancelled; N(0,1) rows keep about 0.7 of it.
 _CANCELLED = 0.25
@@ -124,7 +125,7 @@ def bound(io_dtype: torch.dtype, length: int, backend: str = "plain", *, truth: 
     - `length`: samples that meet in one output: L, or L+K-1 for `full`.
     - `backend`: a key of `CONTRACTS`.
     - `truth`: the exact result, float64. 16-bit types only: the bound is then the contract, a multiple of
-      `rounding_error(truth)`, or, where 16-bit signals are multiplied as they are and there are fewer than `FEW` samples, of
+      `rounding_error(truth)`, or, where 16-bit signals are multiplied as they are and fewer than `FEW` samples differ, of
       `expected_rounding(truth)` if that is more. Without it the bound is what rounding can cost at most (half a unit in the
       last place of every sample), which float16 results below 6e-5 (subnormal) may miss.
 
@@ -144,7 +145,7 @@ def bound(io_dtype: torch.dtype, length: int, backend: str = "plain", *, truth: 
         # errors are spread evenly below half a unit, 0.43 of the worst case in L2 for N(0,1) data.
         return max(1.0, contract.rounding_factor / 1.5) * 2.0 ** -_BITS[real] + arithmetic
     rounding = rounding_error(truth, io_dtype)
-    if contract.multiplies_as_given and truth.numel() < FEW:
+    if contract.multiplies_as_given and truth.to(torch.float32).unique().numel() < FEW:  # repeated ones differ in float64
         rounding = max(rounding, expected_rounding(truth, io_dtype))
     return contract.rounding_factor * rounding + arithmetic
 

@@ -79,6 +79,8 @@ def test_few_samples_are_held_to_what_rounding_is_expected_to_cost() -> None:
     assert rounding_error(lucky, half) < 1e-8
     assert expected_rounding(lucky, half) == pytest.approx(2.0**-10 / math.sqrt(12))
     assert 1e-3 < bound(half, 1, "triton", truth=lucky) < 5 * 2.0**-11
+    repeated = (lucky * (1 + 2.0**-52 * torch.arange(3))).repeat(100)
+    assert bound(half, 1, "triton", truth=repeated) == pytest.approx(bound(half, 1, "triton", truth=lucky))
     for exact in ("cpu", "plain"):  # what is rounded once has the same luck
         assert bound(half, 1, exact, truth=lucky) < 2e-6
     assert bound(half, 1, "triton", truth=torch.zeros(1, dtype=torch.float64)) < 1e-5
