@@ -7,10 +7,12 @@ import json
 import os
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 import triton
 
+from longwave.backends.triton.configurations import shipped
 from longwave.backends.triton.spills import KNOWN, TRITON
 
 ARCHITECTURES = ("sm_80", "sm_89", "sm_90")
@@ -41,6 +43,18 @@ def test_no_kernel_spills_more_than_is_known_or_needs_more_than_there_is(first: 
     for kernel in kernels:  # the tools were understood
         assert 16 <= kernel["registers"] <= 255
         assert kernel["instructions"] > 50
+
+
+def test_tables_are_kept_of_every_kernel_that_ships() -> None:
+    kept: dict[tuple[str, str], int] = {}
+    for file in sorted((Path(__file__).parents[3] / "benchmarks" / "results").glob("*-kernels-*.json")):
+        kernels = json.loads(file.read_text())["kernels"]
+        kept |= {(kernel["name"], kernel["architecture"]): kernel["stack_bytes"] for kernel in kernels}
+    names = {configuration.name for configuration in shipped()}
+    assert kept.keys() == {(name, part) for name in names for part in ARCHITECTURES}
+    assert {(name, part): held for (name, part), held in kept.items() if held} == {
+        (name, part): held for name, parts in KNOWN.items() for part, held in parts.items()
+    }
 
 
 def test_a_kernel_that_must_not_be_is_complained_of() -> None:
