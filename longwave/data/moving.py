@@ -119,6 +119,7 @@ def draw_examples(path: str | Path, seed: int = 0, each: int = 2) -> None:
 
     Raises:
         MissingDependencyError: matplotlib is not installed.
+        ArgumentError: the file cannot be written.
         DataError: the digits cannot be had.
     """
     columns = 10
@@ -134,7 +135,7 @@ def draw_examples(path: str | Path, seed: int = 0, each: int = 2) -> None:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Draw examples into the file that the command line names; returns 0."""
+    """Draw examples into the file that the command line names; returns 0, or 2 where they cannot be drawn."""
     return pictures.main("longwave.data.moving", "Moving MNIST", draw_examples, arguments)
 
 

@@ -340,6 +340,7 @@ def draw_examples(path: str | Path, seed: int = 0, each: int = 2) -> None:
 
     Raises:
         MissingDependencyError: matplotlib is not installed.
+        ArgumentError: the file cannot be written.
     """
     figure = pictures.figure(2.2 * len(GEOMETRIES), 4.6 * each)
     axes = figure.subplots(2 * each, len(GEOMETRIES), squeeze=False)
@@ -355,7 +356,7 @@ def draw_examples(path: str | Path, seed: int = 0, each: int = 2) -> None:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Draw examples into the file that the command line names; returns 0."""
+    """Draw examples into the file that the command line names; returns 0, or 2 where they cannot be drawn."""
     return pictures.main("longwave.data.pathfinder", "Pathfinder", draw_examples, arguments)
 
 

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import argparse
+import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from longwave.errors import MissingDependencyError
+from longwave.errors import ArgumentError, LongwaveError, MissingDependencyError
 
 
 def figure(width: float, height: float) -> Any:
@@ -24,13 +25,27 @@ def figure(width: float, height: float) -> Any:
 
 
 def save(drawn: Any, path: str | Path, dpi: int) -> None:
-    """Write a figure, the same bytes wherever it is drawn by the same matplotlib."""
-    drawn.savefig(path, dpi=dpi, metadata={"Software": None})
+    """Write a figure, the same bytes wherever it is drawn by the same matplotlib.
+
+    Raises:
+        ArgumentError: the file cannot be written, or is to be of a kind that is none of pictures.
+    """
+    try:
+        drawn.savefig(path, dpi=dpi, metadata={"Software": None})
+    except (OSError, ValueError) as error:
+        raise ArgumentError(f"{path} cannot be drawn ({error}); name a .png in a folder that exists") from error
 
 
 def main(module: str, what: str, draw: Callable[[Path], None], arguments: Sequence[str] | None = None) -> int:
-    """Draw examples of `what` into the file that the command line of `module` names; returns 0."""
+    """Draw examples of `what` into the file that the command line of `module` names.
+
+    Returns 0, or 2 with one sentence where they cannot be drawn.
+    """
     parser = argparse.ArgumentParser(prog=f"python -m {module}", description=f"draw examples of {what}")
     parser.add_argument("out", type=Path, metavar="OUT.png")
-    draw(parser.parse_args(arguments).out)
+    try:
+        draw(parser.parse_args(arguments).out)
+    except LongwaveError as error:
+        sys.stderr.write(f"{parser.prog}: {error}\n")
+        return 2
     return 0

@@ -76,10 +76,7 @@ class Options:
         for name, allowed in named:
             _check_among(name, getattr(self, name), allowed)
         for option in tasks.find(self.task).OPTIONS:
-            if option.least is not None:
-                _check_least(option.name, self.own[option.name], option.least)
-            if option.choices:
-                _check_among(option.name, self.own[option.name], option.choices)
+            _check_own(option, self.own[option.name])
 
     @property
     def flat(self) -> dict[str, Value]:
@@ -94,8 +91,9 @@ class Options:
         """The command line that asks for the same run, but for its folder."""
         names = [option.name for option in common(self.task) if option.name in ("preset", "context", "batch", "steps", "lr")]
         said = {name: self.flat[name] for name in names}
-        said |= {name: value for name, value in self.own.items() if value != resolve(self.task, said).own[name]}
-        said |= {name: value for name, value in self.flat.items() if value != resolve(self.task, said).flat[name]}
+        for name, value in (*self.own.items(), *self.flat.items()):  # a default may follow from what is said before it
+            if value != resolve(self.task, said).flat[name]:
+                said[name] = value
         return ["train", self.task, *(word for name, value in said.items() for word in (f"--{dashed(name)}", str(value)))]
 
 
@@ -153,6 +151,9 @@ def resolve(task: str, asked: Mapping[str, Any]) -> Options:
     advised = recipe.defaults(task, preset)
     chosen = {**advised, **{name: value for name, value in asked.items() if name != "model"}, "preset": preset}
     fixed = {option.name: chosen.pop(option.name, option.default) for option in module.OPTIONS}
+    for option in module.OPTIONS:  # before a context is made of them
+        if not callable(fixed[option.name]):
+            _check_own(option, fixed[option.name])
     if module.CONTEXTS is None:
         chosen["context"] = tasks.offered(task, "context", "a task without --context")(fixed)
     elif "context" not in asked:  # a preset's filters may be longer or shorter than what the task has
@@ -206,6 +207,13 @@ def resume_options(task: str, stored: Mapping[str, Any], asked: Mapping[str, Any
                 "was given; leave the option out, or start a new run in another --out"
             )
     return options
+
+
+def _check_own(option: Option, value: Any) -> None:
+    if option.least is not None:
+        _check_least(option.name, value, option.least)
+    if option.choices:
+        _check_among(option.name, value, option.choices)
 
 
 def _check_least(name: str, value: Any, least: float) -> None:

@@ -15,8 +15,8 @@ from longwave import distributed, models
 from longwave.distributed.explain import check_interconnect
 from longwave.errors import ArgumentError
 from longwave.models.hyena import HyenaConfig, HyenaLM
+from longwave.nn import staged
 from longwave.nn.decode import PART
-from longwave.nn.staged import group_channels
 from longwave.planner import size
 from longwave.train.world import Sizes
 
@@ -143,10 +143,14 @@ def _activations(config: HyenaConfig, rows: int, length: int, split: bool, check
         inside = (2 * d + mixer + mlp) * value + filter_bytes + (order - 1) * kept
         return config.layers * inside + (inner + d) * value
     if length > PART and not split:
-        # A block in stages keeps its input. The one that is computed again holds the gradients of input and result and what the
-        # convolutions gave, filters, and for a group of channels what these take, its gradients, and a result.
-        group = group_channels(d)
-        return ((config.layers + 3) * d + (2 * (order + 1) + 1) * group) * value + taps * (order - 1) * (d + 2 * group)
+        # A block in stages keeps its input. The one that is computed again holds the gradients of input and result, what the
+        # convolutions gave and filters; and at one time what those of a group of channels take, its gradients and a result, at
+        # another the inside of the MLP for a part of the positions, or that of the filter's network for a part of the taps.
+        group = staged.group_channels(d)
+        convolved = (2 * (order + 1) + 1) * group * value + 2 * taps * (order - 1) * group
+        fed = (4 * d + 3 * inner) * FLOAT * rows * min(length, staged.PART)
+        made = (network + 4 * filters) * min(taps, FLOAT * PART)
+        return (config.layers + 3) * d * value + taps * filters + max(convolved, fed, made)
     part = FLOAT * rows * min(length, PART)
     again = max((mlp + inner) * part + d * value, (mixer + (order + 2) * d) * value + filter_bytes + (order - 1) * kept)
     return config.layers * 2 * d * value + again

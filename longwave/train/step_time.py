@@ -22,6 +22,8 @@ SCHEMA = "longwave-step/1"
 # Turns that do not count: compilation, and memory that is kept from then on.
 UNCOUNTED = 2
 LONG_S = 60.0
+# Positions of a step that comes before one that is not timed.
+FEW = 64
 
 
 class _Copy(torch.autograd.Function):
@@ -45,8 +47,8 @@ def _copied(u: Tensor, k: Tensor, D: Tensor | None = None, **options: Any) -> Te
 @dataclass(frozen=True)
 class Steps:
     """Median seconds of a training step of each kind, in the order they were asked for, none where nothing was timed; and,
-    where that was asked for and the machine can say, the bytes that a step holds at its peak beside the parameters and the
-    optimizer's state.
+    where that was asked for and the machine can say, the bytes that a step holds at its peak, gradients among them, beside the
+    parameters and the optimizer's state.
     """
 
     preset: str
@@ -89,7 +91,7 @@ def measure(
 ) -> Steps:
     """Steps in turns (loss, gradients, AdamW; random inputs), the first two of each not counted, or one if all take a minute.
 
-    With `memory` one more of each, for what it holds; in 0 rounds that one alone, the first of all, and none with copies.
+    With `memory` one more of each, for what it holds; in 0 rounds that alone, after one of few positions, and none of copies.
     With `layers` the model has so many: all blocks cost the same, and a few of them say enough.
     The loss is that of the next token where the model predicts tokens, and of ten classes a sequence elsewhere.
 
@@ -100,7 +102,8 @@ def measure(
     module = models.find(kind)
     config = config if layers is None else replace(config, layers=layers)
     sample, classes = _example(config, batch, context)
-    steps: dict[str, Callable[[], None]] = {}
+    steps: dict[str, Callable[..., None]] = {}
+    optimizers: dict[str, torch.optim.Optimizer] = {}
     for name in (*backends, COPY) if rounds else backends:
         torch.manual_seed(0)
         chosen = {"conv": _copied} if name == COPY else {"backend": name}
@@ -108,13 +111,13 @@ def measure(
         body_of(model).activation_checkpointing = activation_checkpointing
         optimizer = torch.optim.AdamW(model.parameters())
 
-        def step(model: Trained = model, optimizer: torch.optim.Optimizer = optimizer) -> None:
-            nats, count = loss_nats(model, sample, autocast=False)[:2]
+        def step(taken: Batch = sample, model: Trained = model, optimizer: torch.optim.Optimizer = optimizer) -> None:
+            nats, count = loss_nats(model, taken, autocast=False)[:2]
             optimizer.zero_grad(set_to_none=True)
             (nats / count).backward()
             optimizer.step()
 
-        steps[name] = step
+        steps[name], optimizers[name] = step, optimizer
     times: dict[str, list[float]] = {name: [] for name in steps}
     turn, began = 0, time.perf_counter()
     while rounds and turn < UNCOUNTED + rounds:
@@ -125,7 +128,12 @@ def measure(
                 times[name].append(time.perf_counter() - start)
         # What the second step still finds new (kept memory, compiled kernels of the optimiser) is nothing beside a minute.
         turn += UNCOUNTED if turn == 0 and time.perf_counter() - began > LONG_S * len(steps) else 1
-    held = {name: peak_extra_bytes(one_step) for name, one_step in steps.items()} if memory else {}
+    held = {}
+    for name, one_step in steps.items() if memory else ():
+        if not rounds:  # moments, modules and threads are there after few positions too
+            one_step(Batch(sample.inputs[:, :FEW], sample.targets if classes else sample.targets[:, :FEW]))
+        optimizers[name].zero_grad(set_to_none=True)  # those of the step itself are to count
+        held[name] = peak_extra_bytes(one_step)
     medians = {name: statistics.median(found) for name, found in times.items() if found}
     return Steps(preset, kind, context, batch, medians, config.layers, held)
 

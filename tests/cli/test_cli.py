@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import dataclasses
 import subprocess
 import sys
 
 import pytest
+from allocated import peak_bytes
 from terminal import typed
 
 import longwave
 from longwave import cli
 from longwave.errors import ArgumentError
+from longwave.models.hyena import PRESETS, HyenaLM
+from longwave.train import step_time
 
 
 def test_every_command_has_help(capsys: pytest.CaptureFixture[str]) -> None:
@@ -69,6 +73,17 @@ def test_step_says_what_one_step_holds_without_timing_it(capsys: pytest.CaptureF
         hidden = 16_384 * 64 * 4  # the least that is held: a few dozen times the hidden states, and a few of the filters
         assert 10 * hidden < held < 200 * hidden
     assert "replaced by a copy" not in out
+
+
+def test_what_a_step_holds_is_not_what_stays(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of few positions: gradients, and as much inside AdamW; its moments were made before, timed or not."""
+    monkeypatch.setattr(step_time, "peak_extra_bytes", peak_bytes)
+    parameters = sum(p.numel() for p in HyenaLM(dataclasses.replace(PRESETS["hyenadna-tiny-1k-d256"], layers=1)).parameters())
+    for rounds in (0, 1):
+        steps = step_time.measure(
+            "hyenadna-tiny-1k-d256", 8, 1, ["plain"], rounds=rounds, activation_checkpointing=False, layers=1, memory=True
+        )
+        assert 1 < steps.bytes["plain"] / (4 * parameters) < 2.5
 
 
 def test_plan_explains(capsys: pytest.CaptureFixture[str]) -> None:

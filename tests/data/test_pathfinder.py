@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 
-from longwave.data import baselines, draws, pathfinder
+from longwave.data import baselines, draws, pathfinder, pictures
 from longwave.data.examples import Examples, Split
 from longwave.errors import ArgumentError
 
@@ -108,6 +108,18 @@ def test_a_picture_of_examples(tmp_path: Path) -> None:
     assert written.startswith(b"\x89PNG")
     width, height = struct.unpack(">II", written[16:24])
     assert min(width, height) > 500
+
+
+@pytest.mark.parametrize("out", ["nowhere/examples.png", "examples.csv"])
+def test_a_picture_that_cannot_be_written_is_refused(
+    out: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    figure = pytest.importorskip("matplotlib.figure")
+    monkeypatch.setattr(pathfinder, "draw_examples", lambda path: pictures.save(figure.Figure(), path, 20))
+    assert pathfinder.main([str(tmp_path / out)]) == 2
+    err = capsys.readouterr().err
+    assert "cannot be drawn" in err
+    assert err.count("\n") == 1
 
 
 def test_other_sides_are_refused() -> None:

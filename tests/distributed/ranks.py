@@ -1,4 +1,7 @@
-"""Processes that compute together: one spawn runs many checks, and says which of them failed."""
+"""Processes that compute together: one spawn runs many checks, and says which of them failed.
+
+With `pytest --device cuda` they meet on NCCL and take a GPU each; who needs more than there are is skipped.
+"""
 
 from __future__ import annotations
 
@@ -9,6 +12,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+import devices
 import pytest
 import torch
 import torch.distributed as dist
@@ -28,9 +32,12 @@ Check = tuple[str, Callable[..., None], tuple[Any, ...]]
 def run(world: int, checks: Sequence[Check], folder: Path, *, timeout_s: float = 120, lost: Sequence[int] = ()) -> None:
     """Run checks on `world` processes, of which those `lost` need not come to an end; raises AssertionError with what failed on
     which rank."""
+    if devices.DEVICE != "cpu" and torch.cuda.device_count() < world:
+        pytest.skip(f"{world} ranks take as many GPUs, and this machine has {torch.cuda.device_count()}")
     context = torch.multiprocessing.get_context("spawn")
     processes = [
-        context.Process(target=_work, args=(rank, world, list(checks), str(folder), timeout_s)) for rank in range(world)
+        context.Process(target=_work, args=(rank, world, list(checks), str(folder), timeout_s, devices.DEVICE))
+        for rank in range(world)
     ]
     for process in processes:
         process.start()
@@ -43,13 +50,19 @@ def run(world: int, checks: Sequence[Check], folder: Path, *, timeout_s: float =
     assert not any(failures), "\n".join(failures)
 
 
-def _work(rank: int, world: int, checks: list[Check], folder: str, timeout_s: float) -> None:
+def _work(rank: int, world: int, checks: list[Check], folder: str, timeout_s: float, device: str) -> None:
     torch.set_num_threads(1)
+    devices.choose(device)
+    if device != "cpu":
+        torch.cuda.set_device(rank)
     dist.init_process_group(
-        "gloo", init_method=f"file://{folder}/meeting", rank=rank, world_size=world,
+        "gloo" if device == "cpu" else "cpu:gloo,cuda:nccl",
+        init_method=f"file://{folder}/meeting",
+        rank=rank,
+        world_size=world,
         timeout=datetime.timedelta(seconds=timeout_s),
     )  # fmt: skip
-    mesh = init_device_mesh("cpu", (world,), mesh_dim_names=("cp",))
+    mesh = init_device_mesh(device, (world,), mesh_dim_names=("cp",))
     failed = []
     for name, check, given in checks:
         try:
@@ -81,7 +94,7 @@ def equals_one_process(mesh: DeviceMesh, case: Case, how: str, method: str, back
     got, apart = together(mesh, case, how, method=method, backend=backend)
     if mesh.get_local_rank() == 0:
         contract = "plain" if backend == "auto" else backend
-        held_to_truth(case, arguments(case), result_gradient(case), got, contract, apart)
+        held_to_truth(case, arguments(case, "cpu"), result_gradient(case), got, contract, apart)
 
 
 def equals_or_is_refused(mesh: DeviceMesh, case: Case, how: str, method: str, backend: str = "auto") -> None:
@@ -110,10 +123,10 @@ def differs_without_exchange(mesh: DeviceMesh, case: Case, how: str) -> None:
     if mesh.get_local_rank() == 0:
         for name in sorted(got.keys() & {"y", "u", "k", "k_rev"}):
             with pytest.raises(AssertionError, match="relative error"):
-                held_to_truth(case, arguments(case), result_gradient(case), {name: got[name]}, "plain")
+                held_to_truth(case, arguments(case, "cpu"), result_gradient(case), {name: got[name]}, "plain")
             zeros = {name: torch.zeros_like(got[name])}
             with pytest.raises(AssertionError, match="relative error"):
-                held_to_truth(case, arguments(case), result_gradient(case), zeros, "plain")
+                held_to_truth(case, arguments(case, "cpu"), result_gradient(case), zeros, "plain")
 
 
 def together(
@@ -121,7 +134,7 @@ def together(
 ) -> tuple[dict[str, Tensor], dict[str, float]]:
     """On rank 0 the result and the gradients of a case that is split over the ranks, whole; and how much larger the shares of
     filters' gradients are, all together, than their sum."""
-    kwargs, dy = arguments(case), result_gradient(case)
+    kwargs, dy = arguments(case), devices.here(result_gradient(case))
     rank, lengths = mesh.get_local_rank(), split(case.L, mesh.size(), how)
     start, time = sum(lengths[:rank]), -2 if case.layout == "BLH" else -1
     local: dict[str, Any] = {}
@@ -139,6 +152,7 @@ def together(
     if y.requires_grad:  # every rank goes back where one has to
         y.backward(dy.narrow(time, start, lengths[rank]))
         found |= {name: leaf.grad for name, leaf in leaves.items()}  # type: ignore[misc]
+    found = {name: x.cpu() for name, x in found.items()}
     shares: list[dict[str, Tensor]] = [{} for _ in lengths]
     dist.gather_object(found, shares if rank == 0 else None)
     if rank:

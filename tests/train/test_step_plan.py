@@ -51,12 +51,23 @@ def test_a_step_holds_what_is_planned(more: dict[str, Any]) -> None:
     _held_to_the_plan(ALONE, more)
 
 
-def test_a_step_in_stages_holds_what_is_planned(monkeypatch: pytest.MonkeyPatch) -> None:
-    for module in (staged, filters, hyena, step_plan):
-        monkeypatch.setattr(module, "PART", 256)
-    config = dataclasses.replace(models.find_preset("small")[1], filter_length=16_384, layers=3)
+@pytest.mark.parametrize(
+    ("part", "positions", "rows", "more"),
+    [
+        (256, 16_384, 1, {"layers": 3}),  # most is held while a group of channels is convolved
+        (2_048, 8_200, 2, {"layers": 2, "filter_width": 4, "filter_features": 3}),  # in the MLP
+        (2_048, 8_200, 1, {"layers": 2, "d_model": 72, "d_inner": 72, "order": 3}),  # in the network of the filters
+    ],
+)
+def test_a_step_in_stages_holds_what_is_planned(
+    part: int, positions: int, rows: int, more: dict[str, int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(staged, "PART", part)
+    for module in (filters, hyena, step_plan):
+        monkeypatch.setattr(module, "PART", 4 * part)
+    config = dataclasses.replace(models.find_preset("small")[1], filter_length=positions, **more)
     monkeypatch.setitem(hyena.PRESETS, "small", config)
-    model, tokens = hyena.HyenaLM(config, activation_checkpointing=True), torch.randint(0, 4, (1, config.filter_length))
+    model, tokens = hyena.HyenaLM(config, activation_checkpointing=True), torch.randint(0, 4, (rows, positions))
     model(tokens).mean().backward()
     threads = torch.get_num_threads()
     torch.set_num_threads(1)  # each has scratch memory of its own
@@ -64,7 +75,7 @@ def test_a_step_in_stages_holds_what_is_planned(monkeypatch: pytest.MonkeyPatch)
         held = peak_bytes(lambda: model(tokens).mean().backward())
     finally:
         torch.set_num_threads(threads)
-    planned = step_plan.plan("small", config.filter_length, 1, Sizes(1, 1, 1), checkpointing=True)
+    planned = step_plan.plan("small", positions, rows, Sizes(1, 1, 1), checkpointing=True)
     assert planned.step_bytes - planned.gradient_bytes == pytest.approx(held, rel=WITHIN)
 
 

@@ -196,6 +196,9 @@ def test_tasks_that_ask_for_what_comes_next_refuse_models_that_see_it(
         (["train", "mnist", "--context", "100"], "unrecognized arguments: --context"),
         (["train", "recall", "--vocabulary", "3"], "--vocabulary must be at least 4"),
         (["train", "pathfinder", "--side", "33"], "--side must be one of 32, 64"),
+        (["train", "pathfinder", "--side", "0"], "--side must be one of 32, 64"),
+        (["train", "pathfinder", "--side", "64", "--dashes", "10"], "64 pixels have 2 to 9 dashes and 10 was given"),
+        (["train", "pathfinder", "--dashes", "1"], "--dashes must be at least 2"),
         (["train", "text", "--context", "5"], "from 16 to 65,536 characters"),
         (["train", "promoters", "--context", "2001"], "from 16 to 2,000 bases, but 2,001"),
         (["train", "text", "--model", "transformer"], "no model 'transformer'"),
@@ -297,6 +300,11 @@ def test_the_stamped_command_asks_for_the_same_run() -> None:
         chosen = options.resolve("dna", asked)
         again = build_parser().parse_args(chosen.words)
         assert options.resolve("dna", options.given("dna", again)) == chosen
+    for asked in ({"side": 64}, {"side": 64, "dashes": 3}, {"preset": "longconv-paths", "dashes": 6}):
+        chosen = options.resolve("pathfinder", asked)
+        assert ("--dashes" in chosen.words) == ("dashes" in asked)  # what follows from the side is not said
+        again = build_parser().parse_args(chosen.words)
+        assert options.resolve("pathfinder", options.given("pathfinder", again)) == chosen
 
 
 def test_a_setting_is_found_again_in_a_checkpoint(train: Callable[..., int], tmp_path: Path) -> None:
