@@ -52,7 +52,7 @@ FUSED = {
     for wide in _COLUMNS
 }
 # Of rows that have both planes of the ring to hold (`full`, a history); longer ones are split: 16·16·16 would spill 416 bytes a
-# thread, which is more traffic than that of a split. 64·32 of float32 spills 40, which is much less.
+# thread, which is more traffic than that of a split. 64·32 of float32 spills 40 (88 with gates), which is much less.
 BOTH = {
     False: (*(Shape(n1, 16) for n1 in (16, 32, 48)), *(Shape(n1, 32) for n1 in range(32, 113, BLOCK))),
     True: (Shape(16, 16), Shape(32, 16), Shape(32, 32), Shape(48, 32), Shape(64, 32)),

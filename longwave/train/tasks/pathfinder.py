@@ -11,17 +11,6 @@ HELP = "tell whether a dashed path joins two dots of an image"
 UNIT = "pixel"
 METRIC = accuracy_per("image")
 CONTEXTS = None
-OPTIONS = (
-    Option("side", 32, "pixels of a side: 32, 64, 128, 256 or 512 (default: 32)", choices=(32, 64, 128, 256, 512)),
-    Option(
-        "dashes",
-        lambda pixels: _most(pixels),
-        "of each of the two long paths, 2 to as many as fit (default: the most)",
-        least=2,
-    ),
-    Option("test_images", 1_000, "images of the test (default: 1000)", metavar="IMAGES", least=1),
-    most_validated("image", 200),
-)
 
 
 def _most(pixels: int) -> int:
@@ -29,6 +18,19 @@ def _most(pixels: int) -> int:
     from longwave.data import pathfinder
 
     return pathfinder.geometry(math.isqrt(pixels)).steps
+
+
+OPTIONS = (
+    Option("side", 32, "pixels of a side: 32, 64, 128, 256 or 512 (default: 32)", choices=(32, 64, 128, 256, 512)),
+    Option(
+        "dashes",
+        _most,
+        "of each of the two long paths, 2 to as many as fit (default: the most)",
+        least=2,
+    ),
+    Option("test_images", 1_000, "images of the test (default: 1000)", metavar="IMAGES", least=1),
+    most_validated("image", 200),
+)
 
 
 def context(own: dict[str, Any]) -> int:
