@@ -110,11 +110,11 @@ def told(what: str) -> Iterator[None]:
     except RuntimeError as error:
         if isinstance(error, RankError | torch.OutOfMemoryError):
             raise
-        advice = "read what that rank said and start all of them again"
-        raise rank_lost(f" or did not answer in time while {what}", error, advice) from error
+        happened = f" or did not answer in time while {what}"
+        raise rank_lost("read what that rank said and start all of them again", happened, error) from error
 
 
-def rank_lost(more: str = "", reason: Exception | str = "", advice: str = "start all of them again with --resume") -> RankError:
-    """The one sentence about another rank that is gone: `more` of what happened, in whose words, and what to do."""
+def rank_lost(advice: str, more: str = "", reason: Exception | str = "") -> RankError:
+    """The one sentence about another rank that is gone: what to do, `more` of what happened, and in whose words."""
     words = re.sub(r"^\[\S*\] ", "", " ".join(str(reason).split())).split(". ")[0][:160]
     return RankError(f"another rank has ended{more}" + (f" ({words})" if words else "") + f"; {advice}")

@@ -18,7 +18,7 @@ import torch.distributed as dist
 
 from longwave.distributed.mesh import rank_lost, told
 from longwave.errors import ArgumentError, LongwaveError, UnsupportedError
-from longwave.train.pulse import FAILED, Pulse
+from longwave.train.pulse import AGAIN, FAILED, Pulse
 from longwave.train.world import Sizes, World
 
 TIMEOUT_S = 120.0
@@ -171,7 +171,7 @@ def _said_once(store: dist.Store) -> Iterator[None]:
         found = error
         foreign = isinstance(error, RuntimeError) and not isinstance(error, LongwaveError)
         if foreign and (isinstance(error, dist.DistError) or lost(str(error))):
-            found = rank_lost(" or did not answer in time", error)
+            found = rank_lost(AGAIN, " or did not answer in time", error)
         if not isinstance(found, LongwaveError):
             _first(store)
         elif not found.everywhere:

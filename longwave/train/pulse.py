@@ -26,6 +26,8 @@ MOST_MISSED = 10
 # Keys of the store, and what stands in the place of a beat when a process has come to its end.
 BEAT, MET, FAILED = "longwave/beat", "longwave/met", "longwave/failed"
 ENDED = "ended"
+# What to do where one process of a run is lost.
+AGAIN = "start all of them again with --resume"
 STORE = "the store by which the ranks found each other"
 # The status of a process that ends so, and how long it may take to say why.
 STATUS, LAST_WORDS_S = 2, 5.0
@@ -79,7 +81,7 @@ class Pulse:
         nap, here = _FIRST_NAP_S, self.store.add(key, 1)
         while here < self._met[what] * self.size:
             if self.store.check([FAILED]):
-                raise rank_lost()
+                raise rank_lost(AGAIN)
             time.sleep(nap)
             nap, here = min(2 * nap, _LONGEST_NAP_S), self.store.add(key, 0)
 
