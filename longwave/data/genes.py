@@ -24,7 +24,7 @@ import numpy.typing as npt
 import torch
 
 from longwave.data import draws
-from longwave.data.codes import ALPHABET, UNKNOWN, Codes, encode, reverse_complement
+from longwave.data.codes import ALPHABET, UNKNOWN, Codes, Record, encode, reverse_complement
 from longwave.data.examples import EVERY, IGNORE, Examples, Split, check_batch
 from longwave.data.packages import fetched
 from longwave.errors import ArgumentError, DataError
@@ -81,6 +81,30 @@ def load(length: int, train: str | os.PathLike[str] | None = None, test: str | o
     """
     if length < 1:
         raise ArgumentError(f"a window has at least 1 base and a length of {length} was given")
+    first, validation, second = _parts(train, test)
+    return Split(
+        GeneWindows(first, length),
+        consecutive(validation, length),
+        consecutive(second, length),
+        classes=3,
+        vocabulary=len(ALPHABET),
+        source=f"{len(first) + len(validation)} and {len(second)} annotated genes of chr2R, dm3",
+    )
+
+
+def training_records(train: str | os.PathLike[str] | None = None, test: str | os.PathLike[str] | None = None) -> list[Record]:
+    """The genes that train, without their labels: DNA without a base of what is held out.
+
+    Raises:
+        DataError: a file cannot be had or read, or genes overlap.
+    """
+    return [Record(gene.name, gene.codes) for gene in _parts(train, test)[0]]
+
+
+def _parts(
+    train: str | os.PathLike[str] | None, test: str | os.PathLike[str] | None
+) -> tuple[list[Gene], list[Gene], list[Gene]]:
+    """The genes that train, validate and test."""
     instead = "give GenBank files of your own, for training and for testing"
     first, second = (
         read_genbank(given or fetched(_PACKAGE, _FOLDER + file, sha256, instead=instead))
@@ -91,14 +115,7 @@ def load(length: int, train: str | os.PathLike[str] | None = None, test: str | o
     held_out = -(-len(first) // VALIDATION_SHARE)
     if held_out == len(first):
         raise DataError("one gene cannot both train and validate; give a file with at least two")
-    return Split(
-        GeneWindows(first[:-held_out], length),
-        consecutive(first[-held_out:], length),
-        consecutive(second, length),
-        classes=3,
-        vocabulary=len(ALPHABET),
-        source=f"{len(first)} and {len(second)} annotated genes of chr2R, dm3",
-    )
+    return first[:-held_out], first[-held_out:], second
 
 
 def read_genbank(path: str | os.PathLike[str]) -> list[Gene]:

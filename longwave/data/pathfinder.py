@@ -9,7 +9,8 @@ quadratic model of nothing but their places is right in 61 % of images at 32², 
 A path is a chain of steps of one length whose direction turns a little at each and which does not touch itself, laid at a
 random place and angle. An image that finds no room is drawn anew from its own random numbers: what else is in a batch does
 not matter. The same draws give the same paths at 128², 256² and 512². Long paths of fewer dashes (`dashes`) are an easier task,
-as shorter contours are in the papers.
+as shorter contours are in the papers; training may begin with them (`first_dashes`), which is what a model learns by that from
+images alone learns nothing.
 
 `python -m longwave.data.pathfinder OUT.png` draws examples of every size.
 
@@ -95,13 +96,22 @@ _ROUNDS = 200
 _CHUNK = 16
 
 
-def load(side: int = 32, held_out: int = 1_000, dashes: int | None = None) -> Split:
+def load(
+    side: int = 32,
+    held_out: int = 1_000,
+    dashes: int | None = None,
+    *,
+    first_dashes: int | None = None,
+    grow_every: int = 1_000,
+) -> Split:
     """Images of one size.
 
     Args:
         side: 32, 64, 128, 256 or 512 pixels.
-        dashes: of A and of B, 2 to 6 at 32², 9 at 64², 14 in larger images; the most without it.
         held_out: images in validation and test, each.
+        dashes: of A and of B, 2 to 6 at 32², 9 at 64², 14 in larger images; the most without it.
+        first_dashes: in the first training batch, at most `dashes`; as many without it. What is held out has `dashes`.
+        grow_every: batches after which there is one more, until there are `dashes`.
 
     Returns:
         inputs (n, side², 1) float32 from -1 (nothing) to 1 (ink); labels (n,), 1 where one path joins the dots.
@@ -110,8 +120,33 @@ def load(side: int = 32, held_out: int = 1_000, dashes: int | None = None) -> Sp
         ArgumentError: another side, too few or too many dashes, or nothing held out.
     """
     form = geometry(side, dashes)
+    first = geometry(side, first_dashes or form.steps).steps
+    if first > form.steps or grow_every < 1:
+        raise ArgumentError(
+            f"paths grow to {form.steps} dashes, one after at least 1 batch, but {first} first dashes and {grow_every} batches "
+            "were given; take fewer first dashes, or more batches"
+        )
+    draw = partial(_growing, side=side, dashes=form.steps, first=first, every=grow_every)
     source = f"Pathfinder, {side} × {side} pixels, paths of {form.steps} dashes"
-    return generated(partial(batch, side=side, dashes=dashes), held_out, classes=2, vocabulary=0, source=source)
+    return generated(draw, held_out, classes=2, vocabulary=0, source=source)
+
+
+def _growing(
+    size: int,
+    seed: int,
+    step: int,
+    rank: int = 0,
+    part: str = "train",
+    rows: slice = EVERY,
+    *,
+    side: int,
+    dashes: int,
+    first: int,
+    every: int,
+) -> Examples:
+    """`batch`, of which the first for training have paths of `first` dashes."""
+    dashes = min(dashes, first + step // every) if part == "train" else dashes
+    return batch(size, seed, step, rank, part, rows, side=side, dashes=dashes)
 
 
 def geometry(side: int, dashes: int | None = None) -> Geometry:

@@ -98,6 +98,20 @@ def load(
     return Split(train, validation, test, classes=2, vocabulary=len(ALPHABET), source=source)
 
 
+def training_records(chromosome: str | os.PathLike[str] | None = None) -> list[Record]:
+    """The chromosome's blocks that train, those in a row joined: DNA without a base of what is held out.
+
+    Raises:
+        DataError: the file cannot be had or read.
+    """
+    record = read_fasta(chromosome or fetched(*_CHROMOSOME, instead="give the FASTA file of a chromosome"))[0]
+    whole, trained = len(PARTS) * BLOCK, int((PARTS == 0).sum()) * BLOCK
+    return [
+        Record(f"{record.name}:{first + 1}", record.codes[first : first + trained])
+        for first in range(0, len(record.codes), whole)
+    ]
+
+
 def _places(promoters: Sequence[Record], record: Record) -> tuple[Places, Places]:
     """The first index of every promoter on `record`, ascending, and its strand, 1 for the other one; each place once."""
     places = set()

@@ -18,7 +18,7 @@ import numpy as np
 import torch
 
 from longwave.data import draws
-from longwave.data.codes import ALPHABET, UNKNOWN, Codes
+from longwave.data.codes import ALPHABET, UNKNOWN, Codes, Record
 from longwave.data.examples import EVERY, Examples, Split, check_batch
 from longwave.data.fasta import read_fasta
 from longwave.data.packages import fetched
@@ -59,6 +59,23 @@ def load(length: int, folder: str | os.PathLike[str] | None = None) -> Split:
     """
     if length < 1:
         raise ArgumentError(f"a window has at least 1 base and a length of {length} was given")
+    names, loci = _loci(folder)
+    train, validation, test = (LocusWindows(part, length) for part in zip(*loci, strict=True))
+    source = ", ".join(SPECIES if folder is None else names)
+    return Split(train, validation.spread(HELD_OUT_WINDOWS), test.spread(HELD_OUT_WINDOWS), len(loci), len(ALPHABET), source)
+
+
+def training_records(folder: str | os.PathLike[str] | None = None) -> list[Record]:
+    """What of every locus trains: DNA without a base of what is held out.
+
+    Raises:
+        DataError: a file cannot be had or read.
+    """
+    return [Record(name, train) for name, (train, *_) in zip(*_loci(folder), strict=True)]
+
+
+def _loci(folder: str | os.PathLike[str] | None) -> tuple[list[str], list[list[Codes]]]:
+    """The names of the files, and what of each trains, validates and tests."""
     instead = "give a folder of FASTA files of your own"
     files = (
         sorted(path for path in Path(folder).glob("*") if path.is_file())
@@ -67,15 +84,12 @@ def load(length: int, folder: str | os.PathLike[str] | None = None) -> Split:
     )
     if len(files) < 2:
         raise DataError(f"{folder} has {len(files)} files and telling apart takes two; {instead}")
-    parts: tuple[list[Codes], list[Codes], list[Codes]] = ([], [], [])
+    loci = []
     for path in files:
         codes = read_fasta(path)[0].codes
         held_out = int(HELD_OUT_SHARE * codes.size)
-        for part, cut in zip(parts, np.split(codes, [codes.size - 2 * held_out, codes.size - held_out]), strict=True):
-            part.append(cut)
-    train, validation, test = (LocusWindows(part, length) for part in parts)
-    names = ", ".join(SPECIES) if folder is None else ", ".join(path.name for path in files)
-    return Split(train, validation.spread(HELD_OUT_WINDOWS), test.spread(HELD_OUT_WINDOWS), len(files), len(ALPHABET), names)
+        loci.append(np.split(codes, [codes.size - 2 * held_out, codes.size - held_out]))
+    return [path.name for path in files], loci
 
 
 class LocusWindows:

@@ -12,6 +12,7 @@ import dataclasses
 import functools
 import importlib
 import pkgutil
+from collections.abc import Mapping
 from types import ModuleType
 from typing import Any, cast
 
@@ -22,6 +23,7 @@ from torch.utils.checkpoint import checkpoint
 
 from longwave.errors import ArgumentError, UnsupportedError
 from longwave.nn.decode import SequenceStream
+from longwave.nn.explicit_filters import Zoom
 from longwave.nn.fsmn import WindowStream
 from longwave.nn.inputs import Inputs
 from longwave.nn.long_conv import LongConvOp
@@ -142,6 +144,17 @@ class SequenceModel(nn.Module):
         `forward` says what may be asked.
         """
         return F.linear(self(inputs, cu_seqlens=cu_seqlens), self.head_weight())
+
+    def zoomed(self, tensors: Mapping[str, Tensor], zoom: Zoom) -> dict[str, Tensor]:
+        """What the tensors of such a model of images of one size are for this one, of images of another.
+
+        Raises:
+            UnsupportedError: nothing says what its filters are in two dimensions.
+        """
+        raise UnsupportedError(
+            f"{type(self).__name__} does not take what was learnt on images of {zoom.side}² pixels to {zoom.new_side}²; begin "
+            "with weights for images of that size, or with a model of explicit filters, as longconv"
+        )
 
     def stream(
         self, batch_size: int, *, max_length: int | None = None, max_rollback: int = 0, backend: str | None = None

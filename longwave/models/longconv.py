@@ -11,15 +11,18 @@ after the layer), no dropout of taps or features, taps that decay as drawn; toke
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import cast
 
-from torch import nn
+from torch import Tensor, nn
+from torch.nn import functional as F
 
 from longwave.errors import ArgumentError, UnsupportedError
 from longwave.models import SequenceModel, check_config, initialise
 from longwave.nn.butterfly import ButterflyConv1d
 from longwave.nn.conv_glu import ConvGLU, FilterConv1d
-from longwave.nn.explicit_filters import SquashedFilter
+from longwave.nn.explicit_filters import SquashedFilter, Zoom, zoomed
 from longwave.nn.long_conv import LongConvOp
 from longwave.nn.residual import ResidualBlock
 
@@ -120,6 +123,20 @@ class LongConvModel(SequenceModel):
         self.blocks = nn.ModuleList(_block(config, backend, conv, self.split) for _ in range(config.layers))
         self.norm = nn.LayerNorm(config.d_model)
         initialise(self, keep=(ConvGLU,))
+
+    def zoomed(self, tensors: Mapping[str, Tensor], zoom: Zoom) -> dict[str, Tensor]:
+        """What the tensors of such a model of images of one size are for this one, of images of another: filters that are, once
+        squashed, `explicit_filters.zoomed`.
+        """
+        ahead, squash = ".filter.k", self.config.squash
+        found = dict(tensors)
+        for name in (name for name in tensors if name.endswith(ahead)):
+            names = [name, name.removesuffix(ahead) + ".filter_rev.k"]
+            taps = [F.softshrink(tensors[name], squash) if name in tensors else None for name in names]
+            for name, new in zip(names, zoomed(cast(Tensor, taps[0]), taps[1], zoom), strict=True):
+                if new is not None:
+                    found[name] = new + squash * new.sign()
+        return found
 
 
 Config, Model = LongConvConfig, LongConvModel

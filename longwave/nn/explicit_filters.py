@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from typing import ClassVar
+from typing import ClassVar, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -141,6 +141,50 @@ class MultiScaleFilter(nn.Module):
             f"channels={self.channels}, max_length={self.max_length}, scale_taps={self.scale_taps}, "
             f"slow_decay={self.slow_decay}, fast_decay={self.fast_decay}"
         )
+
+
+class Zoom(NamedTuple):
+    """Images of `side`² and of `new_side`² pixels, read row by row; what is 1 pixel wide there is `factor` pixels here."""
+
+    side: int
+    new_side: int
+    factor: float
+
+
+def zoomed(k: Tensor, k_rev: Tensor | None, zoom: Zoom) -> tuple[Tensor, Tensor | None]:
+    """Filters over images of one size, row by row, as they are over images of another: what they see in both is the same.
+
+    A lag is that of one place from another, dy · side + dx with -side / 2 <= dx < side / 2. Taps are interpolated linearly
+    between such places, and divided by factor², for as many more pixels have what one had.
+
+    Args:
+        k: (H, side²) taps of what came before; k_rev: the same of what comes after, or None. Lag 0 counts in both.
+
+    Returns:
+        (H, new_side²) taps of either; lag 0 all in k.
+    """
+    side, new_side, factor = zoom
+    lags = side * side
+    both = k.new_zeros(k.shape[0], 2 * lags - 1) if k_rev is None else F.pad(k_rev.flip(-1), (0, lags - 1))
+    both = both + F.pad(k, (lags - 1, 0))
+    # The plane of the places that a lag can be of, and one more on every side, which are of no lag, or of another row's.
+    dy, dx = torch.arange(-side - 1, side + 2), torch.arange(-(side // 2) - 1, (side + 1) // 2 + 1)
+    lag = dy[:, None] * side + dx
+    there = (lag.abs() < lags) & (dx >= -(side // 2)) & (dx < (side + 1) // 2)
+    plane = torch.where(there, both[:, (lag + lags - 1).clamp(0, 2 * lags - 2)], 0.0)
+    new_lag = torch.arange(1 - new_side**2, new_side**2, dtype=torch.float64)
+    y = torch.floor((new_lag + new_side // 2) / new_side)
+    at = torch.stack([(new_lag - y * new_side) / factor - dx[0], y / factor - dy[0]], dim=-1)
+    size = torch.tensor([len(dx) - 1, len(dy) - 1])
+    grid = (2 * at / size - 1).to(k.dtype)
+    drawn = F.grid_sample(plane[None], grid[None, None], mode="bilinear", padding_mode="zeros", align_corners=True)
+    new = drawn[0, :, 0] / factor**2
+    middle = new_side**2 - 1
+    if k_rev is None:
+        return new[:, middle:].clone(), None
+    before = new[:, : middle + 1].flip(-1)
+    before[:, 0] = 0
+    return new[:, middle:].clone(), before
 
 
 def _checked(filter: SquashedFilter | MultiScaleFilter, taps: int | None) -> int:

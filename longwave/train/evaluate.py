@@ -46,7 +46,8 @@ def setting(description: Description, *, batch: int = 1) -> Setting:
     """What the task of a checkpoint was opened with, for `batch` sequences a step."""
     config = models.find(description.model).Config(**description.config)
     causal = models.is_causal(description.model, config)
-    return Setting(context=description.context, batch=batch, seed=0, causal=causal, own=description.own)
+    own = tasks.own_options(description.task, description.own, description.context)
+    return Setting(context=description.context, batch=batch, seed=0, causal=causal, own=own)
 
 
 def held_out(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
+import hashlib
 import json
 import os
 import shlex
@@ -170,10 +171,16 @@ def _short(words: dict[str, str]) -> dict[str, str]:
 
 def _job(asked: Asked, task: Task, world: World) -> loop.Job:
     """Raises DataError where the run in the folder is of another model."""
-    job = make_job(asked.chosen, task, asked.device, world)
+    chosen, begun = asked.chosen, asked.resume and checkpoint.steps_in(asked.out)
+    job = make_job(chosen, task, asked.device, world)
     if asked.stored and asked.stored.get("model") != _about_model(job):
-        preset = asked.chosen.preset
-        raise DataError(f"the run in {asked.out} is of another model than this version's {preset}; start a new run")
+        raise DataError(f"the run in {asked.out} is of another model than this version's {chosen.preset}; start a new run")
+    if chosen.init_from and not begun:
+        zoom = getattr(tasks.find(chosen.task), "zoom", None)
+        checkpoint.begin_with(
+            Path(chosen.init_from), job.model, task=chosen.task, classes=task.classes,
+            zoom=zoom and (lambda before: zoom(before, chosen.own)),
+        )  # fmt: skip
     return job
 
 
@@ -193,11 +200,21 @@ def _hold(asked: Asked, task: Task, job: loop.Job, world: World, stack: ExitStac
         compared = [_without_none(dataclasses.asdict(reference)) for reference in job.references]
         about = {
             "task": chosen.task, "train": chosen.flat, "data": task.about, "model": _about_model(job),
-            "references": compared,
+            "references": compared, **({"began_with": _began_with(chosen)} if chosen.init_from else {}),
         }  # fmt: skip
         folder.create(out, about)
     launch.remember(world, out)
     stack.enter_context(folder.held(out))
+
+
+def _began_with(chosen: Options) -> dict[str, Any]:
+    """What the run takes its first weights from, in TOML's types: a path alone would not say."""
+    path = checkpoint.find_weights(Path(chosen.init_from))
+    about = checkpoint.describe(path)
+    return {
+        "task": about.task, "model": about.model, "preset": about.preset, "context": about.context, "step": about.step,
+        "source": about.data.get("source", ""), "sha256": hashlib.sha256(path.read_bytes()).hexdigest(),
+    }  # fmt: skip
 
 
 def _resume_command(asked: Asked, world: World) -> str:
@@ -330,6 +347,8 @@ def _finish(job: loop.Job, task: Task, chosen: Options, out: Path, guard: Interr
         "references": labels,
         "stamp": stamp,
     }
+    if began_with := folder.read_config(out).get("began_with"):
+        result["began_with"] = began_with
     write_text(out / RESULT, json.dumps(result, indent=2) + "\n")
     sys.stdout.write(_table(cost, job, found, out))
 

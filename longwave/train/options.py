@@ -6,13 +6,14 @@ import dataclasses
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import torch
 
 from longwave import models
 from longwave.errors import ArgumentError
-from longwave.train import recipe, tasks
+from longwave.train import checkpoint, recipe, tasks
 from longwave.train.task import Option, Value
 
 AUTOCAST = ("auto", "off", "bf16")
@@ -48,7 +49,9 @@ class Options:
     autocast: str
     activation_checkpointing: str
     own: dict[str, Value]
-    offload_activations: str = "off"  # the default of runs that were begun before there was this option
+    # Of runs that were begun before there were these options:
+    offload_activations: str = "off"
+    init_from: str = ""
 
     def __post_init__(self) -> None:
         at_least = {
@@ -92,8 +95,12 @@ class Options:
         names = [option.name for option in common(self.task) if option.name in ("preset", "context", "batch", "steps", "lr")]
         said = {name: self.flat[name] for name in names}
         for name, value in (*self.own.items(), *self.flat.items()):  # a default may follow from what is said before it
-            if value != resolve(self.task, said).flat[name]:
+            if name != "init_from" and value != resolve(self.task, said).flat[name]:
                 said[name] = value
+        if self.init_from:  # last, for the file need not be there any more
+            here = Path.cwd()
+            inside = Path(self.init_from).is_relative_to(here)
+            said["init_from"] = str(Path(self.init_from).relative_to(here)) if inside else self.init_from
         return ["train", self.task, *(word for name, value in said.items() for word in (f"--{dashed(name)}", str(value)))]
 
 
@@ -109,7 +116,7 @@ def common(task: str) -> list[Option]:
     return [
         Option("preset", "", "size of the model (default: the recipe's); an unknown name lists them all"),
         *length,
-        Option("filter_length", 0, "taps of the long filters (default: as many as the context)", metavar="TAPS"),
+        Option("filter_length", 0, "taps of the long filters (default: the context, or those of --init-from)", metavar="TAPS"),
         Option("batch", 0, "sequences in a step", metavar="SEQUENCES"),
         Option("steps", 0, "updates in all"),
         Option("seed", 0, f"of the initial weights and of the order of {counted} (default: 0)"),
@@ -130,6 +137,7 @@ def common(task: str) -> list[Option]:
         ),
         Option("eval_every", 0, "steps between validations (default: a tenth of all)", metavar="STEPS"),
         Option("checkpoint_every", 0, "steps between checkpoints (default: a fifth of all)", metavar="STEPS"),
+        Option("init_from", "", "run, or file of weights, to begin with (default: drawn weights)", metavar="RUN", is_file=True),
     ]  # fmt: skip
 
 
@@ -144,7 +152,8 @@ def resolve(task: str, asked: Mapping[str, Any]) -> Options:
         ArgumentError: an unknown preset or model, a preset of another model, or a value out of range.
     """
     module, model = tasks.find(task), asked.get("model")
-    preset = asked.get("preset") or recipe.default_preset(task, model)
+    begun = checkpoint.describe(checkpoint.find_weights(Path(asked["init_from"]))) if asked.get("init_from") else None
+    preset = asked.get("preset") or (begun.preset if begun else recipe.default_preset(task, model))
     owner = models.find_preset(preset)[0]
     if model is not None and model != owner:
         raise ArgumentError(f"--preset {preset} is one of the model {owner}, not of --model {model}; leave one of them out")
@@ -167,7 +176,8 @@ def resolve(task: str, asked: Mapping[str, Any]) -> Options:
     steps = chosen["steps"]
     plain = {option.name: option.default for option in common(task)}
     plain |= {
-        "filter_length": context,
+        # Of images of another size filters are drawn anew, as long as their images.
+        "filter_length": begun.config["filter_length"] if begun and not hasattr(module, "zoom") else context,
         "warmup": steps // 20,
         "eval_every": max(steps // 10, 1),
         "checkpoint_every": max(steps // 5, 1),
@@ -195,7 +205,7 @@ def resume_options(task: str, stored: Mapping[str, Any], asked: Mapping[str, Any
     """
     names = [option.name for option in tasks.find(task).OPTIONS]
     try:
-        own = {name: stored[name] for name in names}
+        own = tasks.own_options(task, stored, stored["context"])
         options = Options(task=task, own=own, **{name: value for name, value in stored.items() if name not in names})
     except (TypeError, KeyError) as error:
         raise ArgumentError(f"{folder}/config.toml does not hold the options of a run of this version ({error})") from error

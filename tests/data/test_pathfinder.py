@@ -141,3 +141,19 @@ def test_paths_of_fewer_dashes() -> None:
     for dashes in (1, 10):
         with pytest.raises(ArgumentError, match=f"images of 64 pixels have 2 to 9 dashes and {dashes} was given"):
             pathfinder.load(64, dashes=dashes)
+
+
+def test_paths_of_training_grow_and_those_held_out_do_not() -> None:
+    split = pathfinder.load(32, held_out=16, dashes=5, first_dashes=3, grow_every=2)
+    for step, dashes in enumerate([3, 3, 4, 4, 5, 5, 5]):
+        batch = split.train.batch(step, 4, 7)
+        assert torch.equal(batch.inputs, pathfinder.batch(4, 7, step, side=32, dashes=dashes).inputs)
+        assert not torch.equal(batch.inputs, pathfinder.batch(4, 7, step, side=32, dashes=dashes - 1).inputs)
+    held_out = next(iter(split.test.batches(16)))
+    assert torch.equal(held_out.inputs, pathfinder.batch(16, 0, 0, part="test", side=32, dashes=5).inputs)
+
+
+@pytest.mark.parametrize(("first", "every"), [(6, 1), (1, 1), (3, 0)])
+def test_growing_from_what_does_not_fit_is_refused(first: int, every: int) -> None:
+    with pytest.raises(ArgumentError, match="dashes"):
+        pathfinder.load(32, dashes=5, first_dashes=first, grow_every=every)

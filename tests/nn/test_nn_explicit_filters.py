@@ -7,8 +7,10 @@ import math
 import pytest
 import torch
 
+from longwave import long_conv
 from longwave.errors import ArgumentError
 from longwave.nn import ConvGLU, FilterConv1d, HyenaFilter, MultiScaleFilter, SquashedFilter
+from longwave.nn.explicit_filters import Zoom, zoomed
 from longwave.reference import long_conv_ref
 
 
@@ -120,3 +122,47 @@ def test_conv_glu_is_its_formula(make, two_sided: bool, heads: int, length: int,
     expected = value / (1 + torch.exp(-gate))
     assert expected.abs().max() > 1e-2
     torch.testing.assert_close(layer(u), expected, rtol=1e-9, atol=1e-11)
+
+
+def _places(side: int) -> dict[int, tuple[int, int]]:
+    """Lag -> the place that it is of."""
+    return {dy * side + dx: (dy, dx) for dy in range(-side, side + 1) for dx in range(-(side // 2), (side + 1) // 2)}
+
+
+@pytest.mark.parametrize(("side", "new_side", "factor"), [(4, 4, 1.0), (4, 8, 2.0), (5, 7, 1.44), (6, 5, 0.8), (8, 16, 1.44)])
+def test_zoomed_taps_are_those_of_the_places_between(side: int, new_side: int, factor: float) -> None:
+    k, k_rev = torch.randn(2, 3, side * side, dtype=torch.float64)
+    taps = {lag: k[:, lag] if lag > 0 else k_rev[:, -lag] for lag in range(1 - side * side, side * side)}
+    taps[0] = k[:, 0] + k_rev[:, 0]
+    there = {place: taps[lag] for lag, place in _places(side).items() if lag in taps}
+    expected = torch.zeros(3, 2 * new_side**2 - 1, dtype=torch.float64)
+    for lag, (dy, dx) in _places(new_side).items():
+        if abs(lag) < new_side**2:
+            for (y, x), tap in there.items():
+                near = max(1 - abs(dy / factor - y), 0) * max(1 - abs(dx / factor - x), 0)
+                expected[:, lag + new_side**2 - 1] += near * tap / factor**2
+    ahead, before = zoomed(k, k_rev, Zoom(side, new_side, factor))
+    assert before is not None
+    assert torch.equal(before[:, 0], torch.zeros(3, dtype=torch.float64))
+    assert expected.abs().max() > 0.1
+    torch.testing.assert_close(torch.cat([before[:, 1:].flip(-1), ahead], dim=1), expected, rtol=1e-12, atol=1e-12)
+    alone = zoomed(k, None, Zoom(side, new_side, factor))
+    of_k = zoomed(k, torch.zeros_like(k), Zoom(side, new_side, factor))
+    assert alone[1] is None
+    assert torch.equal(alone[0], of_k[0])
+
+
+def test_a_filter_sees_in_a_larger_image_what_it_saw() -> None:
+    side, factor = 16, 2
+    rows, columns = torch.meshgrid(torch.arange(side) - 8.0, torch.arange(side) - 8.0, indexing="ij")
+    image = torch.exp(-((rows - 1) ** 2 + columns**2) / 8)
+    large = torch.nn.functional.interpolate(image[None, None], scale_factor=factor, mode="bilinear")[0, 0]
+    k, k_rev = torch.zeros(2, 1, side * side)
+    for dy, dx in ((0, 1), (1, -2), (2, 3)):  # what is above and to the left of a pixel; k_rev what is below
+        k[0, dy * side + dx] = 1.0
+        k_rev[0, dy * side + dx + 1] = 0.5
+    new = zoomed(k, k_rev, Zoom(side, factor * side, factor))
+    before = long_conv(image.reshape(1, -1), k, k_rev=k_rev).view(side, side)
+    after = long_conv(large.reshape(1, -1), new[0], k_rev=new[1]).view(factor * side, factor * side)
+    shrunk = torch.nn.functional.avg_pool2d(after[None, None], factor)[0, 0]
+    assert (shrunk - before).norm() < 0.06 * before.norm()

@@ -13,6 +13,7 @@ and, where they make sense,
 
 - `prepare(own)`: what one process leaves on the disk before several open the data;
 - `held_out(setting, fasta=None, overlap=None)`: names and batches, what `longwave eval` scores in the place of the test data;
+- `zoom(before, own) -> Zoom | None`: how images of another run, by its own options, become this one's, for `--init-from`;
 - `codec(setting) -> Codec`, for `longwave generate`: text to tokens and back.
 
 What has to be imported for data is imported in `make`.
@@ -23,13 +24,13 @@ from __future__ import annotations
 import functools
 import importlib
 import pkgutil
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple, Protocol, cast
 
 import torch
 
 from longwave.errors import ArgumentError
-from longwave.train.task import Metric, Option, Setting, Task
+from longwave.train.task import Metric, Option, Setting, Task, Value
 
 
 class Codec(NamedTuple):
@@ -67,6 +68,15 @@ def find(name: str) -> TaskModule:
     if name not in available():
         raise ArgumentError(f"there is no task {name!r}; this version has {', '.join(available())}")
     return available()[name]
+
+
+def own_options(name: str, kept: Mapping[str, Any], context: int) -> dict[str, Value]:
+    """The task's own options of a run: those that it kept, and the defaults of those that there were not when it began."""
+    own = {}
+    for option in find(name).OPTIONS:
+        default = option.default(context) if callable(option.default) else option.default
+        own[option.name] = kept.get(option.name, default)
+    return own
 
 
 def offered(name: str, what: str, command: str) -> Any:

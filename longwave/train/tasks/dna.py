@@ -25,6 +25,13 @@ OPTIONS = (
         is_file=True,
     ),
     Option(
+        "corpus",
+        "ecoli",
+        "ecoli, or what the task promoters, species or genes trains on, to --init-from for it (default: ecoli)",
+        metavar="NAME",
+        choices=("ecoli", "promoters", "species", "genes"),
+    ),
+    Option(
         "packed",
         "off",
         "on: read the plain file --fasta in rows of packed records, of which only what a step needs is in memory, and test on "
@@ -52,7 +59,7 @@ def prepare(own: Mapping[str, Any]) -> None:
 
 def make(setting: Setting) -> Task:
     """Raises DataError where the file cannot be used or holds too little, ArgumentError where a number is out of range."""
-    from longwave.data import dna, fasta, genome, markov
+    from longwave.data import dna, markov
     from longwave.data.codes import UNKNOWN
     from longwave.data.examples import EVERY
     from longwave.errors import ArgumentError
@@ -60,11 +67,13 @@ def make(setting: Setting) -> Task:
     from longwave.train.stretches import shifted
 
     path, context = setting.own["fasta"], setting.context
+    if path and setting.own["corpus"] != "ecoli":
+        raise ArgumentError(f"--fasta {path} and --corpus {setting.own['corpus']} are two sets of data; leave one of them out")
     if setting.own["packed"] == "on":
         if not path:
             raise ArgumentError("--packed on reads rows of a file; name it with --fasta")
         return packed_task(path, setting)
-    records = fasta.read_fasta(path) if path else [genome.ecoli()]
+    source, records = _records(setting.own)
     data = dna.split(records, context)
     validation = data.validation[: setting.own["eval_bases"]]
 
@@ -84,7 +93,7 @@ def make(setting: Setting) -> Task:
     return Task(
         reads=Reads(vocabulary=5, predicted=4, causal=True),
         classes=None,
-        about=_about(path or f"E. coli 536, {genome.ACCESSION}, in the package", records),
+        about=_about(source, records),
         batches=batches,
         validation=lambda: _windows(validation, context, records=data.validation_records),
         test=lambda: _windows(data.test, context, overlap=context // 2, records=data.test_records),
@@ -105,10 +114,27 @@ def held_out(setting: Setting, fasta: str | None = None, overlap: int | None = N
     if not 0 <= overlap < context:
         raise ArgumentError(f"--overlap must be from 0 to {context - 1:,} (the context - 1), but {overlap:,} was given")
     if fasta is None:
-        yield f"{genome.ACCESSION}:test", _windows(dna.split([genome.ecoli()], context).test, context, overlap=overlap)
+        corpus = setting.own["corpus"]
+        data = dna.split(_records({"fasta": "", "corpus": corpus})[1], context)
+        yield (
+            f"{genome.ACCESSION if corpus == 'ecoli' else corpus}:test",
+            _windows(data.test, context, overlap=overlap, records=data.test_records),
+        )
         return
     for record in read_fasta(fasta):
         yield record.name, _windows(record.codes, context, overlap=overlap)
+
+
+def _records(own: Mapping[str, Any]) -> tuple[str, Sequence[Record]]:
+    """What is read, and what it is called."""
+    from longwave.data import fasta, genes, genome, promoters, species
+
+    if own["fasta"]:
+        return own["fasta"], fasta.read_fasta(own["fasta"])
+    if own["corpus"] == "ecoli":
+        return f"E. coli 536, {genome.ACCESSION}, in the package", [genome.ecoli()]
+    trained = {"promoters": promoters.training_records, "species": species.training_records, "genes": genes.training_records}
+    return f"training data of {own['corpus']}", trained[own["corpus"]]()
 
 
 def codec(setting: Setting) -> Codec:

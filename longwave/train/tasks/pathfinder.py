@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from typing import Any
 
+from longwave.nn.explicit_filters import Zoom
 from longwave.train.task import Classes, Option, Reads, Reference, Setting, Task, accuracy_per, chance, most_validated
 
 HELP = "tell whether a dashed path joins two dots of an image"
@@ -28,6 +30,8 @@ OPTIONS = (
         "of each of the two long paths, 2 to as many as fit (default: the most)",
         least=2,
     ),
+    Option("first_dashes", 0, "dashes of the paths that training begins with (default: 0, which is --dashes)", least=0),
+    Option("grow_every", 1_000, "steps after which those have one more, up to --dashes (default: 1000)", "STEPS", least=1),
     Option("test_images", 1_000, "images of the test (default: 1000)", metavar="IMAGES", least=1),
     most_validated("image", 200),
 )
@@ -39,12 +43,25 @@ def context(own: dict[str, Any]) -> int:
     return side**2
 
 
+def zoom(before: Mapping[str, Any], own: Mapping[str, Any]) -> Zoom | None:
+    """From the images of a run to those of another: as much larger as paths are."""
+    from longwave.data import pathfinder
+
+    first, second = before["side"], own["side"]
+    return (
+        None if first == second else Zoom(first, second, pathfinder.geometry(second).pitch / pathfinder.geometry(first).pitch)
+    )
+
+
 def make(setting: Setting) -> Task:
     """The images are drawn as they are needed."""
     from longwave.data import baselines, pathfinder
     from longwave.train.splits import as_task, compared
 
-    split = pathfinder.load(setting.own["side"], setting.own["test_images"], setting.own["dashes"])
+    own = setting.own
+    split = pathfinder.load(
+        own["side"], own["test_images"], own["dashes"], first_dashes=own["first_dashes"] or None, grow_every=own["grow_every"]
+    )
 
     def references() -> list[Reference]:
         return [chance(2), compared("majority", baselines.majority(split))]
@@ -54,6 +71,6 @@ def make(setting: Setting) -> Task:
         setting,
         reads=Reads(values=1),
         classes=Classes(split.classes, "mean"),
-        validated=setting.own["eval_images"],
+        validated=own["eval_images"],
         references=references,
     )
