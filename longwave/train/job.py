@@ -111,7 +111,7 @@ def _asked(args: argparse.Namespace, world: World) -> Asked:
     for module in TRAIN_MODULES:
         need(module)
     given, stored = options.given(args.task, args), dict[str, Any]()
-    out = args.out or _default_folder(options.resolve(args.task, given))
+    out = args.out or default_folder(options.resolve(args.task, given))
     resume = args.resume or launch.goes_on(world, out)
     if resume:
         stored = folder.read_config(out)
@@ -300,7 +300,8 @@ def make_model(
     return name, model, dataclasses.asdict(config)
 
 
-def _default_folder(chosen: Options) -> Path:
+def default_folder(chosen: Options) -> Path:
+    """Where a run goes that is given no --out."""
     return Path("runs") / f"{chosen.task}-{chosen.preset}-{chosen.context}"
 
 

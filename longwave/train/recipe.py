@@ -2,7 +2,8 @@
 
 `TASK-MODEL.toml` names a `preset`, the one to take when the model alone is asked for, and has a table for every preset that has
 its own numbers: `context`, `batch`, `steps`, `lr`, and any other option of the task. What `also` lists are further runs of the
-preset, each with the options that it changes: rows of `docs/results.md`, whose commands say them.
+preset, each with the options that it changes, `init_from` the folder of one before it among them: rows of `docs/results.md`,
+whose commands say them.
 """
 
 from __future__ import annotations

@@ -81,7 +81,8 @@ def as_markdown(results: Iterable[dict[str, Any]]) -> str:
     for (task, model), content in recipe.available().items():
         for preset in (name for name, value in content.items() if isinstance(value, dict)):
             for asked in recipe.runs(task, preset):
-                chosen = resolve(task, {"preset": preset, **asked})
+                known = {name: value for name, value in asked.items() if name != "init_from"}  # of a run that may not be here
+                chosen = resolve(task, {"preset": preset, **known})
                 if (task, preset, chosen.context) not in ran:
                     rows.append(_missing(model, chosen, asked))
     rows.sort(key=lambda row: (*row[:3], int(row[4].replace(",", ""))))

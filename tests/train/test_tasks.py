@@ -266,8 +266,13 @@ def test_recipes_are_of_tasks_and_models_that_are_there() -> None:
             own = {name: value for name, value in content[preset].items() if name != "also"}
             assert options.resolve(task, {"preset": preset}).flat.items() >= own.items()
             assert others == content[preset].get("also", [])
+            folders = [str(job.default_folder(options.resolve(task, {"preset": preset})))]
             for run in others:
-                assert options.resolve(task, {"preset": preset, **run}).flat.items() >= run.items()
+                known = {name: value for name, value in run.items() if name != "init_from"}
+                chosen = options.resolve(task, {"preset": preset, **known})
+                assert chosen.flat.items() >= known.items()
+                assert run.get("init_from", folders[-1]) == folders[-1]  # where the run before it is
+                folders.append(str(job.default_folder(chosen)))
             assert models.find_preset(preset)[0] == model
 
 
@@ -300,7 +305,7 @@ def test_the_stamped_command_asks_for_the_same_run() -> None:
         chosen = options.resolve("dna", asked)
         again = build_parser().parse_args(chosen.words)
         assert options.resolve("dna", options.given("dna", again)) == chosen
-    for asked in ({"side": 64}, {"side": 64, "dashes": 3}, {"preset": "longconv-paths", "dashes": 6}):
+    for asked in ({"side": 64}, {"side": 64, "dashes": 3}, {"preset": "longconv-paths", "dashes": 5}):
         chosen = options.resolve("pathfinder", asked)
         assert ("--dashes" in chosen.words) == ("dashes" in asked)  # what follows from the side is not said
         again = build_parser().parse_args(chosen.words)
