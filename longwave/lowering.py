@@ -160,8 +160,11 @@ def _check_mask(mask: FrequencyMask, mode: str, k_rev: Tensor | None) -> None:
 def two_sided(k: Tensor, k_rev: Tensor, B: int, H: int, signal: torch.dtype) -> Tensor:
     """One filter with the lags 1 - K_rev … K - 1 from two that both count lag 0, added in arithmetic precision."""
     wide = dtypes.filter_arithmetic(signal, torch.promote_types(k.dtype, k_rev.dtype))
-    k, k_rev = _same_rows(k.to(wide), k_rev.to(wide), B, H)
-    return torch.cat([k_rev[..., 1:].flip(-1), k_rev[..., :1] + k[..., :1], k[..., 1:]], dim=-1)
+    # Split, not sliced: the gradient of a slice is as large as what it was cut from, and is made and added up for each.
+    (k_0, later), (k_rev_0, earlier) = (
+        f.split([1, f.shape[-1] - 1], dim=-1) for f in _same_rows(k.to(wide), k_rev.to(wide), B, H)
+    )
+    return torch.cat([earlier.flip(-1), k_rev_0 + k_0, later], dim=-1)
 
 
 def _same_rows(a: Tensor, b: Tensor, B: int, H: int) -> tuple[Tensor, Tensor]:

@@ -6,6 +6,8 @@ from collections.abc import Callable
 
 import torch
 
+import longwave
+
 
 def peak_bytes(call: Callable[[], object]) -> int:
     """The most bytes that a call held on the CPU beyond what was held before it."""
@@ -18,3 +20,11 @@ def peak_bytes(call: Callable[[], object]) -> int:
             held += event.nbytes()
             peak = max(peak, held)
     return peak
+
+
+def gated_scratch_bytes(channels: int, length: int) -> int:
+    """What the backward of a gated convolution of some rows takes beside the gradients: a thread's own memory, which goes with
+    the width of its vectors."""
+    shapes = (1, channels, length), (channels, length)
+    plan = longwave.plan(*shapes, D=True, pregate=True, postgate=True)
+    return plan.backward_bytes - 4 * (4 * channels * length + channels)  # of u, both gates, k and D

@@ -330,6 +330,7 @@ def _finish(job: loop.Job, task: Task, chosen: Options, out: Path, guard: Interr
         "steps": last["step"],
         "parameters": parameters(job.model),
         "seconds": metrics.seconds,
+        "autocast": "bf16" if job.autocast else "off",
         "metric": metric.name,
         f"test_{metric.counted}s": cost.targets,
         f"model_{metric.name}": metric.of(cost),

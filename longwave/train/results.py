@@ -94,6 +94,7 @@ def _row(result: dict[str, Any]) -> tuple[str, ...]:
     metric, stamp = tasks.find(result["task"]).METRIC, Stamp(**result["stamp"])
     name, label = list(result["references"].items())[-1]
     machine = f"{stamp.cpu}, {stamp.cores} cores" if stamp.device == "cpu" else stamp.device
+    machine += ", bf16" * (result.get("autocast") == "bf16")
     return (
         result["task"], result["model"], result["preset"], f"{result['parameters']:,}", f"{result['context']:,}",
         f"{result['steps']:,}", f"{result['seconds']:,.0f}", f"{result[f'model_{metric.name}']:.4f} {metric.label}",
