@@ -19,8 +19,8 @@ from longwave.train.task import Batch, Classes
 
 COPY = "copy"
 SCHEMA = "longwave-step/1"
-# Turns that do not count: compilation, and memory that is kept from then on. Only from the ninth on did what a step of LongConv at
-# 16,384 frees fit what the next one asks for: before, each touched up to 200 MiB of fresh pages a layer.
+# Turns that do not count: compilation, and memory that is kept from then on. Only from the ninth on did what a step of LongConv
+# at 16,384 frees fit what the next one asks for: before, each touched up to 200 MiB of fresh pages a layer.
 UNCOUNTED = 8
 LONG_S = 60.0
 # Positions of a step that comes before one that is not timed.
