@@ -9,7 +9,7 @@ from torch import Tensor
 
 from longwave import taps
 from longwave.backends.cpu import calls, direct, kept, launches, prepared, strips, threads
-from longwave.backends.cpu.layouts import layout
+from longwave.backends.cpu.layouts import layout, writes_taps
 from longwave.backends.cpu.program import form
 from longwave.backends.cpu.results import arithmetic, empty
 from longwave.documents import cover, documents
@@ -66,13 +66,14 @@ def backward(
         if direct.takes(alone):
             direct.differentiate(alone, into if p.segments is None else into._replace(D=None), cut(dy, outputs), own)
         else:
-            _differentiate(alone, into, cut(dy, outputs), own, spectrum)
+            _differentiate(alone, into, cut(dy, outputs), own, spectrum, adds=p.segments is not None)
     if grads.k is not None and p.rev_taps:
         _sum_few_taps(p, grads.k, dy, given)
     return rounded(p, grads, given.D)
 
 
-def _differentiate(p: Problem, into: Gradients, dy: Tensor, given: Operands, spectrum: Tensor | None) -> None:
+def _differentiate(p: Problem, into: Gradients, dy: Tensor, given: Operands, spectrum: Tensor | None, *, adds: bool) -> None:
+    """`adds`: whether there may be something in the gradients of the filters already."""
     ready, lifts, found = prepared.is_ready(p, spectrum), prepared.lifts(p, spectrum), layout(p)
     if kept.connects_nothing(p, found):
         nothing = (into.u, into.pregate, into.postgate, into.history) if given.D is None else (into.history,)
@@ -83,18 +84,22 @@ def _differentiate(p: Problem, into: Gradients, dy: Tensor, given: Operands, spe
             of_D = into._replace(k=None, D=None, history=None)
             direct.differentiate(_one_tap(p), of_D, dy, _only_skip(given, given.D))
         return
-    # The second sum is that of a circular convolution's second copy of the taps.
-    count = (1 + bool(found.filter_again)) * (into.k is not None)
-    sums = [dy.new_empty(p.batch if p.per_sample else 1, p.channels, found.taps, dtype=arithmetic(p)) for _ in range(count)]
+    sums: list[Tensor] = []
+    as_it_stands = not adds and writes_taps(p, found)
+    if into.k is not None and as_it_stands:
+        sums = [into.k if p.per_sample else into.k.unsqueeze(0)]
+    elif into.k is not None:  # the second sum is that of a circular convolution's second copy of the taps
+        shape = (p.batch if p.per_sample else 1, p.channels, found.taps)
+        sums = [dy.new_empty(shape, dtype=arithmetic(p)) for _ in range(1 + bool(found.filter_again))]
     filters = None if given.k is None or ready else taps.folded(p, found.period, taps.ordered(p, given.k))
     places = (
         *given._replace(k=filters), None, dy, into.u, into.pregate, into.postgate, into.history,
-        *(total if p.per_sample else total[0] for total in sums), *[None] * (2 - count),
+        *(total if p.per_sample else total[0] for total in sums), *[None] * (2 - len(sums)),
     )  # fmt: skip
     for part, tensors in strips.parts(p, found, (*places, spectrum if ready else None, None)):
         launch = calls.backward_launch(part, threads.width(), ready, lifts, *map(form, tensors[: launches.SPECTRA]))
         launch.run(tensors)
-    if into.k is not None:
+    if into.k is not None and not as_it_stands:
         if found.filter_again:
             sums[0][..., 1:] += sums[1][..., 1:]
         taps.add_gradient(p, found.period, found.first_tap, into.k, sums[0])

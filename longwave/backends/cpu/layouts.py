@@ -92,6 +92,11 @@ def layout(p: Problem) -> Layout:
     )
 
 
+def writes_taps(p: Problem, found: Layout) -> bool:
+    """Whether what a launch gives for the filters is their gradient as it stands, and not a term of it."""
+    return p.groups == p.channels and found.taps == p.taps and not (p.reverse or found.period or found.filter_again)
+
+
 def beside(p: Problem, found: Layout) -> tuple[list[Segment], list[Segment]]:
     """What D reaches at the same sample, in one ring: samples of u where results stand (with indices of u), and samples of the
     result's gradient where inputs do (with indices of y)."""

@@ -9,7 +9,7 @@ from functools import lru_cache
 from longwave import dtypes
 from longwave.backends.cpu import direct, long_rows, strips, threads, tilings
 from longwave.backends.cpu.costs import MACHINE, seconds
-from longwave.backends.cpu.layouts import Layout, layout
+from longwave.backends.cpu.layouts import Layout, layout, writes_taps
 from longwave.backends.cpu.results import arithmetic, gradient_bytes, width
 from longwave.backends.cpu.tables import factors, matrix_shape
 from longwave.documents import documents
@@ -18,7 +18,8 @@ from longwave.problem import Problem
 
 
 @lru_cache(maxsize=1024)
-def plan(problem: Problem) -> Plan:
+def plan(problem: Problem, document: bool = False) -> Plan:
+    """`document`: as one of several, whose gradients of the filters are added up."""
     p = problem
     if p.segments is not None:
         return _plan_of_documents(p)
@@ -51,7 +52,7 @@ def plan(problem: Problem) -> Plan:
         channels_in_flight=in_flight[1],
         scratch_bytes=_forward_bytes(p, found, workers),
         result_bytes=p.batch * p.channels * p.out_len * dtypes.named(p.dtype).itemsize,
-        backward_bytes=gradient_bytes(p) + _backward_bytes(p, found, workers),
+        backward_bytes=gradient_bytes(p) + _backward_bytes(p, found, workers, document),
         flop=5 * transforms * rows * math.log2(max(2, N)),
         predicted_ms=1e3 * seconds(N, 2 * tiles + filters) * rows / N / workers,
         predicted_for=f"{workers} threads of an {MACHINE}",
@@ -62,7 +63,7 @@ def plan(problem: Problem) -> Plan:
 def _plan_of_documents(p: Problem) -> Plan:
     """One document after the other; their programs are kept, for as many lengths as `layout` keeps."""
     found = documents(p)
-    plans = [plan(document.problem) for document in found] or [plan(replace(p, segments=None))]
+    plans = [plan(document.problem, document=True) for document in found] or [plan(replace(p, segments=None))]
     largest = max(plans, key=lambda one: one.bytes)
     return replace(
         largest,
@@ -87,10 +88,11 @@ def _forward_bytes(p: Problem, found: Layout, workers: int) -> int:
     return taps + max(tiling.dealt.bytes for tiling in tilings.forward_tilings(p, found, workers, p.channels_last))
 
 
-def _backward_bytes(p: Problem, found: Layout, workers: int) -> int:
+def _backward_bytes(p: Problem, found: Layout, workers: int, document: bool) -> int:
     """What a backward allocates beside the gradients, all of which are wanted."""
     back = found.backward or found
     sums = (p.batch if p.per_sample else 1) * p.channels * found.taps * arithmetic(p).itemsize * (1 + bool(found.filter_again))
+    sums *= document or not writes_taps(p, found)
     if found.is_long:
         of_strip, rows = strips.scratch(p, workers, backward=True)
         dealt, matrices = long_rows.long_dealt(of_strip, found.at.N, workers, 4, True)
