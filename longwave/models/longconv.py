@@ -127,7 +127,16 @@ class LongConvModel(SequenceModel):
     def zoomed(self, tensors: Mapping[str, Tensor], zoom: Zoom) -> dict[str, Tensor]:
         """What the tensors of such a model of images of one size are for this one, of images of another: filters that are, once
         squashed, `explicit_filters.zoomed`.
+
+        Raises:
+            UnsupportedError: filters are smoothed too, in one dimension.
+            ArgumentError: filters are not as long as the images.
         """
+        if self.config.smooth:
+            raise UnsupportedError(
+                f"filters that are smoothed over {self.config.smooth} taps do not go to images of another size, where their "
+                "rows would be smoothed again; take a preset with smooth=0"
+            )
         ahead, squash = ".filter.k", self.config.squash
         found = dict(tensors)
         for name in (name for name in tensors if name.endswith(ahead)):

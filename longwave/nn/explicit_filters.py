@@ -162,9 +162,18 @@ def zoomed(k: Tensor, k_rev: Tensor | None, zoom: Zoom) -> tuple[Tensor, Tensor 
 
     Returns:
         (H, new_side²) taps of either; lag 0 all in k.
+
+    Raises:
+        ArgumentError: filters of other lengths.
     """
     side, new_side, factor = zoom
     lags = side * side
+    for taps in (k, k_rev):
+        if taps is not None and taps.shape[-1] != lags:
+            raise ArgumentError(
+                f"filters over images of {side}² pixels have {lags:,} taps, but {taps.shape[-1]:,} were given; take filters as "
+                "long as the images"
+            )
     both = k.new_zeros(k.shape[0], 2 * lags - 1) if k_rev is None else F.pad(k_rev.flip(-1), (0, lags - 1))
     both = both + F.pad(k, (lags - 1, 0))
     # The plane of the places that a lag can be of, and one more on every side, which are of no lag, or of another row's.

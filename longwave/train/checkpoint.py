@@ -7,7 +7,6 @@ from __future__ import annotations
 import dataclasses
 import json
 import re
-from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,14 +18,12 @@ from longwave import models
 from longwave._version import __version__
 from longwave.errors import ArgumentError, DataError
 from longwave.models import SequenceModel
-from longwave.nn.explicit_filters import Zoom
 from longwave.train.files import replacing
-from longwave.train.heads import Trained, body_of, with_head
+from longwave.train.heads import Trained, with_head
 from longwave.train.optional import need
 from longwave.train.task import Classes
 
 FORMAT = "longwave-1"
-_BODY = "body."  # before the names of the tensors of a model that is under a head
 _WEIGHTS = re.compile(r"weights-(\d{8})\.safetensors")
 
 
@@ -104,52 +101,6 @@ def load_weights(path: Path, model: Trained) -> None:
         model.load_state_dict(load_tensors(path))
     except RuntimeError as error:
         raise DataError(f"the tensors in {path} are not those of the model it names ({_one_line(error)})") from error
-
-
-def begin_with(
-    path: Path,
-    model: Trained,
-    *,
-    task: str,
-    classes: Classes | None,
-    zoom: Callable[[Mapping[str, Any]], Zoom | None] | None = None,
-) -> Description:
-    """Copy the weights of a file, or of a run's newest checkpoint, into `model`; its head only where both are of one task.
-
-    Args:
-        path: of another run.
-        model: on the CPU, with its head.
-        task, classes: of `model`.
-        zoom: from another run's own options of the same task to how its images become those of `model`.
-
-    Returns:
-        What the weights say about themselves.
-
-    Raises:
-        DataError: there is no whole checkpoint.
-        ArgumentError: the model under the head is another one.
-    """
-    path = find_weights(path)
-    description = describe(path)
-    there = load_tensors(path)
-    headed, same_head = bool(description.classes), classes is not None and dataclasses.asdict(classes) == description.classes
-    if not (same_head and description.task == task):
-        there = {name: x for name, x in there.items() if not headed or name.startswith(_BODY)}
-        there = {name.removeprefix(_BODY) if headed else name: x for name, x in there.items()}
-        model = body_of(model)
-    if description.task == task and zoom is not None and (images := zoom(description.own)) is not None:
-        there = body_of(model).zoomed(there, images)
-    here = model.state_dict()
-    for name in sorted({*here, *there}):
-        shapes = [tuple(tensors[name].shape) if name in tensors else None for tensors in (there, here)]
-        if shapes[0] != shapes[1]:
-            its, mine = ("missing" if shape is None else f"{'×'.join(map(str, shape))}" for shape in shapes)
-            raise ArgumentError(
-                f"--init-from {path} has weights of {description.model} {description.preset}, whose {name} is {its} and "
-                f"here {mine}; take its preset, --filter-length {description.config['filter_length']} and data of its kind"
-            )
-    model.load_state_dict(there)
-    return description
 
 
 def load_model(path: Path, *, backend: str = "auto", device: torch.device | None = None) -> tuple[Trained, Description]:

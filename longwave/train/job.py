@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
-import hashlib
 import json
 import os
 import shlex
@@ -26,6 +25,7 @@ from longwave.errors import ArgumentError, DataError
 from longwave.models import SequenceModel
 from longwave.ops.long_conv import long_conv
 from longwave.train import checkpoint, folder, launch, loop, options, tasks
+from longwave.train.begin import begin
 from longwave.train.determinism import same_bits
 from longwave.train.files import write_text
 from longwave.train.heads import Trained, with_head
@@ -82,14 +82,16 @@ def _run(args: argparse.Namespace, world: World, stack: ExitStack) -> int:
     if asked.resume and not args.resume and world.leads:
         say(f"started again by the launcher: going on with the run in {out}")
     world = world.meet(device)
-    job = world.agreed(lambda: _job(asked, task, world))
+    job, began_with = world.agreed(
+        lambda: _job(asked, task, world), lambda made: _short({"weights of --init-from": str(made[1])})
+    )
     if world.leads:
         count = parameters(job.model)
         on = f"{device}" if world.size == 1 else f"{world.size} processes on {device.type}"
         say(f"{job.description.model} {chosen.preset}: {count:,} parameters, context {chosen.context:,}, {on}")
         say(f"{task.about['source']}" + "; fitting what to compare with" * (not asked.resume))
     job = dataclasses.replace(job, model=world.sharded(job.model), references=world.told_late(lambda: _references(asked, task)))
-    world.agreed(lambda: _hold(asked, task, job, world, stack) if world.leads else None)
+    world.agreed(lambda: _hold(asked, task, job, began_with, world, stack) if world.leads else None)
     with InterruptGuard(speaks=world.leads) as guard:
         with same_bits(device):
             outcome = loop.train(job, chosen, out, resume=asked.resume, guard=guard)
@@ -169,19 +171,21 @@ def _short(words: dict[str, str]) -> dict[str, str]:
     return {name: word if len(word) <= 64 else f"{word[:40]}... ({digest(word)})" for name, word in words.items()}
 
 
-def _job(asked: Asked, task: Task, world: World) -> loop.Job:
-    """Raises DataError where the run in the folder is of another model."""
-    chosen, begun = asked.chosen, asked.resume and checkpoint.steps_in(asked.out)
+def _job(asked: Asked, task: Task, world: World) -> tuple[loop.Job, dict[str, Any]]:
+    """What is trained, and what it began with. Raises DataError where the run in the folder is of another model, or began with
+    other weights than there are now."""
+    chosen, stored, out = asked.chosen, asked.stored, asked.out
     job = make_job(chosen, task, asked.device, world)
-    if asked.stored and asked.stored.get("model") != _about_model(job):
-        raise DataError(f"the run in {asked.out} is of another model than this version's {chosen.preset}; start a new run")
-    if chosen.init_from and not begun:
-        zoom = getattr(tasks.find(chosen.task), "zoom", None)
-        checkpoint.begin_with(
-            Path(chosen.init_from), job.model, task=chosen.task, classes=task.classes,
-            zoom=zoom and (lambda before: zoom(before, chosen.own)),
-        )  # fmt: skip
-    return job
+    if stored and stored.get("model") != _about_model(job):
+        raise DataError(f"the run in {out} is of another model than this version's {chosen.preset}; start a new run")
+    if asked.resume and checkpoint.steps_in(out):
+        return job, {}
+    began_with = begin(job.model, chosen, task)
+    if stored and stored.get("began_with", {}) != began_with:
+        raise DataError(
+            f"the run in {out} began with weights that {chosen.init_from} had then and has no more; start a new run"
+        )
+    return job, began_with
 
 
 def _about_model(job: loop.Job) -> dict[str, Any]:
@@ -193,28 +197,18 @@ def _references(asked: Asked, task: Task) -> list[Reference]:
     return known or task.references()
 
 
-def _hold(asked: Asked, task: Task, job: loop.Job, world: World, stack: ExitStack) -> None:
+def _hold(asked: Asked, task: Task, job: loop.Job, began_with: dict[str, Any], world: World, stack: ExitStack) -> None:
     """Make the folder of a new run, and keep other runs out of it until the end."""
     chosen, out = asked.chosen, asked.out
     if not asked.resume:
         compared = [_without_none(dataclasses.asdict(reference)) for reference in job.references]
         about = {
             "task": chosen.task, "train": chosen.flat, "data": task.about, "model": _about_model(job),
-            "references": compared, **({"began_with": _began_with(chosen)} if chosen.init_from else {}),
+            "references": compared, **({"began_with": began_with} if began_with else {}),
         }  # fmt: skip
         folder.create(out, about)
     launch.remember(world, out)
     stack.enter_context(folder.held(out))
-
-
-def _began_with(chosen: Options) -> dict[str, Any]:
-    """What the run takes its first weights from, in TOML's types: a path alone would not say."""
-    path = checkpoint.find_weights(Path(chosen.init_from))
-    about = checkpoint.describe(path)
-    return {
-        "task": about.task, "model": about.model, "preset": about.preset, "context": about.context, "step": about.step,
-        "source": about.data.get("source", ""), "sha256": hashlib.sha256(path.read_bytes()).hexdigest(),
-    }  # fmt: skip
 
 
 def _resume_command(asked: Asked, world: World) -> str:

@@ -97,8 +97,8 @@ class Options:
         for name, value in (*self.own.items(), *self.flat.items()):  # a default may follow from what is said before it
             if name != "init_from" and value != resolve(self.task, said).flat[name]:
                 said[name] = value
-        if self.init_from:  # last, for the file need not be there any more
-            here = Path.cwd()
+        if self.init_from:  # last, for the file need not be there any more; its filters' length follows from it no longer
+            here, said["filter_length"] = Path.cwd(), self.filter_length
             inside = Path(self.init_from).is_relative_to(here)
             said["init_from"] = str(Path(self.init_from).relative_to(here)) if inside else self.init_from
         return ["train", self.task, *(word for name, value in said.items() for word in (f"--{dashed(name)}", str(value)))]
@@ -176,13 +176,14 @@ def resolve(task: str, asked: Mapping[str, Any]) -> Options:
     steps = chosen["steps"]
     plain = {option.name: option.default for option in common(task)}
     plain |= {
-        # Of images of another size filters are drawn anew, as long as their images.
-        "filter_length": begun.config["filter_length"] if begun and not hasattr(module, "zoom") else context,
+        "filter_length": context,
         "warmup": steps // 20,
         "eval_every": max(steps // 10, 1),
         "checkpoint_every": max(steps // 5, 1),
     }
     own = {name: value(context) if callable(value) else value for name, value in fixed.items()}
+    if begun and tasks.zoom(task, begun.task, begun.own, own) is None:  # those of larger images are longer
+        plain["filter_length"] = begun.config["filter_length"]
     return Options(**{**plain, **chosen}, task=task, own=own)
 
 

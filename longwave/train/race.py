@@ -17,6 +17,7 @@ from longwave.bench.record import write_atomically
 from longwave.bench.stamp import Stamp
 from longwave.errors import ArgumentError
 from longwave.train import job, loop, options
+from longwave.train.begin import begin
 from longwave.train.determinism import same_bits
 from longwave.train.optim import learning_rate, make_optimizer
 from longwave.train.optional import TRAIN_MODULES, need
@@ -119,6 +120,7 @@ class _Side:
     def __init__(self, chosen: Options, task: Task, device: torch.device) -> None:
         self.chosen, self.arm = chosen, Arm(chosen.backend)
         self.job = job.make_job(chosen, task, device)
+        begin(self.job.model, chosen, task)
         self.optimizer = make_optimizer(self.job.model, lr=chosen.lr, weight_decay=chosen.weight_decay)
         self.batch = self.job.batches
 

@@ -154,7 +154,7 @@ class World:
         if short_filters and _model(model).follows:
             raise ArgumentError(
                 f"--cp {self.sizes.cp} gives the model {model} filters of --filter-length, and its own are as long as the "
-                "context; leave --filter-length out"
+                "context; make --filter-length the context"
             )
 
     def operators(self) -> dict[str, Any]:

@@ -30,6 +30,7 @@ from typing import Any, NamedTuple, Protocol, cast
 import torch
 
 from longwave.errors import ArgumentError
+from longwave.nn.explicit_filters import Zoom
 from longwave.train.task import Metric, Option, Setting, Task, Value
 
 
@@ -77,6 +78,13 @@ def own_options(name: str, kept: Mapping[str, Any], context: int) -> dict[str, V
         default = option.default(context) if callable(option.default) else option.default
         own[option.name] = kept.get(option.name, default)
     return own
+
+
+def zoom(name: str, before: str, its: Mapping[str, Any], own: Mapping[str, Any]) -> Zoom | None:
+    """How the images of a run of the task `before` become those of one of `name`, by the own options of both; None where they
+    are of one size, or the tasks differ."""
+    of_task: Callable[..., Zoom | None] | None = getattr(find(name), "zoom", None)
+    return of_task(its, own) if of_task is not None and before == name else None
 
 
 def offered(name: str, what: str, command: str) -> Any:

@@ -134,7 +134,26 @@ def _records(own: Mapping[str, Any]) -> tuple[str, Sequence[Record]]:
     if own["corpus"] == "ecoli":
         return f"E. coli 536, {genome.ACCESSION}, in the package", [genome.ecoli()]
     trained = {"promoters": promoters.training_records, "species": species.training_records, "genes": genes.training_records}
-    return f"training data of {own['corpus']}", trained[own["corpus"]]()
+    return f"training data of {own['corpus']}", _ends_last(trained[own["corpus"]]())
+
+
+def _ends_last(records: Sequence[Record]) -> list[Record]:
+    """The end of every record after the beginnings of all: what is held out is of all of them, and so is what is trained on."""
+    import numpy as np
+
+    from longwave.data.codes import Record
+    from longwave.data.dna import HELD_OUT_SHARE
+
+    parts = []
+    for record in records:
+        held_out = len(record.codes) // HELD_OUT_SHARE
+        parts.append(np.split(record.codes, [len(record.codes) - 2 * held_out, len(record.codes) - held_out]))
+    return [
+        Record(f"{r.name} part {i + 1}", part[i])
+        for i in range(3)
+        for r, part in zip(records, parts, strict=True)
+        if len(part[i])
+    ]
 
 
 def codec(setting: Setting) -> Codec:
