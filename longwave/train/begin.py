@@ -68,11 +68,15 @@ def _refuse_others(
         its, mine = ("×".join(map(str, tensors[name].shape)) if name in tensors else "missing" for tensors in (there, here))
         if its == mine:
             continue
-        advice, taps = f"take the preset {about.preset}, and data of its kind", about.config["filter_length"]
-        if about.preset == chosen.preset and zoomed:
+        taps = about.config["filter_length"]
+        if about.preset != chosen.preset:
+            advice = f"take the preset {about.preset}"
+        elif zoomed:
             advice = "leave --filter-length out"
-        elif about.preset == chosen.preset and taps != chosen.filter_length:
+        elif taps != chosen.filter_length:
             advice = f"take --filter-length {taps}"
+        else:
+            advice = f"take a task whose inputs are like those of {about.task}"
         raise ArgumentError(
             f"--init-from {path} has weights of {about.model} {about.preset}, whose {name} is {its}, and here it is {mine}; "
             f"{advice}"

@@ -7,7 +7,7 @@ from collections import Counter
 from pathlib import Path
 from typing import Any
 
-from longwave.train import checkpoint, tasks
+from longwave.train import checkpoint, folder, tasks
 from longwave.train.record import METRICS, Metrics
 from longwave.train.task import Metric
 
@@ -37,6 +37,10 @@ def lines(path: Path) -> list[str]:
         f"data        {_data(description.data)}",
     ]
     if path.is_dir():
+        kept = folder.read_config(path) if (path / folder.CONFIG).is_file() else {}  # weights may be kept alone
+        if begun := kept.get("began_with"):
+            whose = f"{begun['model']}, preset {begun['preset']}, on {begun['task']}, context {begun['context']:,}"
+            found.append(f"began with  {whose}, step {begun['step']:,}")
         found += _latest(path, tasks.find(description.task).METRIC)
         found += [
             f"file        {file.name}  {file.stat().st_size:,} bytes" for file in sorted(path.iterdir()) if file.is_file()

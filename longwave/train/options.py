@@ -155,6 +155,10 @@ def resolve(task: str, asked: Mapping[str, Any]) -> Options:
     begun = checkpoint.describe(checkpoint.find_weights(Path(asked["init_from"]))) if asked.get("init_from") else None
     preset = asked.get("preset") or (begun.preset if begun else recipe.default_preset(task, model))
     owner = models.find_preset(preset)[0]
+    if begun and model not in (None, begun.model):
+        raise ArgumentError(
+            f"--init-from {asked['init_from']} holds the model {begun.model}, not --model {model}; leave --model out"
+        )
     if model is not None and model != owner:
         raise ArgumentError(f"--preset {preset} is one of the model {owner}, not of --model {model}; leave one of them out")
     advised = recipe.defaults(task, preset)

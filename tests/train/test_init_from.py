@@ -43,7 +43,9 @@ STILL = ("--lr", "1e-30")
 """A rate at which nothing is learnt."""
 
 
-def test_weights_go_from_the_next_base_to_a_task_of_classes(tmp_path: Path, micro: str) -> None:
+def test_weights_go_from_the_next_base_to_a_task_of_classes(
+    tmp_path: Path, micro: str, capsys: pytest.CaptureFixture[str]
+) -> None:
     data = FILES["promoters"](tmp_path)
     first = learnt("dna", tmp_path / "dna", "--preset", micro, "--context", "1024", *FILES["dna"](tmp_path))
     words = ["--init-from", str(tmp_path / "dna"), "--context", "100", *data, *STILL]
@@ -61,6 +63,8 @@ def test_weights_go_from_the_next_base_to_a_task_of_classes(tmp_path: Path, micr
     assert len(result["began_with"]["sha256"]) == 64
     assert "--init-from" in result["stamp"]["command"]
     assert read_config(tmp_path / "promoters")["train"]["filter_length"] == 1024
+    said = typed(capsys, "info", str(tmp_path / "promoters"))[1]
+    assert f"began with  hyena, preset {micro}, on dna, context 1,024, step 2\n" in said
     # The head goes along where the task is the same, and its run can be gone when this one is resumed.
     third = learnt("promoters", tmp_path / "third", *words, "--init-from", str(tmp_path / "promoters"))
     for name, x in second.items():
@@ -96,7 +100,7 @@ def test_filters_of_images_grow_with_them(tmp_path: Path, paths: str) -> None:
     [
         ("mnist", [], "inputs.bias is missing"),
         ("promoters", ["--preset", "m2-bert-tiny"], "take the preset micro"),
-        ("promoters", ["--model", "m2_bert"], "leave one of them out"),
+        ("promoters", ["--model", "m2_bert"], "leave --model out"),
     ],
 )
 def test_other_weights_are_refused(
