@@ -133,9 +133,11 @@ class ConvSSM(nn.Module):
             frames = u.to(wide).flatten(0, 1)
             a = torch.complex(-self.log_decay.double().exp(), self.frequency.double())
             log_z, b = discretised(a, self.log_dt.double().exp(), "zoh")
-            B = b.view(-1, 1, 1, 1) * torch.view_as_complex(self.B.double())
-            C = 2 * self.C.double()
-            v = F.conv2d(frames, torch.cat([B.real, B.imag]).to(wide), padding="same")
+            # In real numbers: inductor (PyTorch 2.13) takes the gradient of a convolution for complex weights in a wrong order.
+            re, im = (part.view(-1, 1, 1, 1) for part in (b.real, b.imag))
+            B, C = self.B.double(), 2 * self.C.double()
+            B = torch.cat([re * B[..., 0] - im * B[..., 1], re * B[..., 1] + im * B[..., 0]])
+            v = F.conv2d(frames, B.to(wide), padding="same")
             lead = None if state is None else state.to(wide)
             x = all_states(
                 log_z, v.reshape(N, T, self.state, height * width), lead, cu_seqlens=cu_seqlens, backend=backend, conv=self.conv
