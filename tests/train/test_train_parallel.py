@@ -270,7 +270,7 @@ def test_what_cannot_be_split_is_refused() -> None:
         World(Sizes(2, 2, 1)).check(3, "hyena")
     with pytest.raises(UnsupportedError, match=r"s5 does not read spans.*h3, hyena"):
         World(Sizes(1, 1, 2)).check(2, "s5")
-    with pytest.raises(ArgumentError, match="its own are as long as the context; leave --filter-length out"):
+    with pytest.raises(ArgumentError, match="its own are as long as the context; make --filter-length the context"):
         World(Sizes(1, 1, 2)).check(2, "h3", short_filters=True)
     World(Sizes(1, 1, 2)).check(2, "hyena", short_filters=True)
     World(Sizes(1, 1, 2)).check(1, "hyena")
