@@ -9,8 +9,8 @@ quadratic model of nothing but their places is right in 61 % of images at 32², 
 A path is a chain of steps of one length whose direction turns a little at each and which does not touch itself, laid at a
 random place and angle. An image that finds no room is drawn anew from its own random numbers: what else is in a batch does
 not matter. The same draws give the same paths at 128², 256² and 512². Long paths of fewer dashes (`dashes`) are an easier task,
-as shorter contours are in the papers; training may begin with them (`first_dashes`), which is what a model learns by that from
-images alone learns nothing.
+as shorter contours are in the papers; training may begin with them (`first_dashes`), and then learns what it
+does not learn from the longest alone.
 
 `python -m longwave.data.pathfinder OUT.png` draws examples of every size.
 
