@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -24,6 +24,7 @@ from longwave.checks import (
 from longwave.errors import ArgumentError
 from longwave.masks import FrequencyMask
 from longwave.operands import Operands
+from longwave.transforms import is_traced, must_be_seen_through
 
 PRECISIONS = (None, "high")
 
@@ -160,11 +161,27 @@ def _check_mask(mask: FrequencyMask, mode: str, k_rev: Tensor | None) -> None:
 def two_sided(k: Tensor, k_rev: Tensor, B: int, H: int, signal: torch.dtype) -> Tensor:
     """One filter with the lags 1 - K_rev … K - 1 from two that both count lag 0, added in arithmetic precision."""
     wide = dtypes.filter_arithmetic(signal, torch.promote_types(k.dtype, k_rev.dtype))
+    rows = _same_rows(k.to(wide), k_rev.to(wide), B, H)
+    return _joined(*rows) if must_be_seen_through() or is_traced() else _Joined.apply(*rows)
+
+
+def _joined(k: Tensor, k_rev: Tensor) -> Tensor:
     # Split, not sliced: the gradient of a slice is as large as what it was cut from, and is made and added up for each.
-    (k_0, later), (k_rev_0, earlier) = (
-        f.split([1, f.shape[-1] - 1], dim=-1) for f in _same_rows(k.to(wide), k_rev.to(wide), B, H)
-    )
+    (k_0, later), (k_rev_0, earlier) = (f.split([1, f.shape[-1] - 1], dim=-1) for f in (k, k_rev))
     return torch.cat([earlier.flip(-1), k_rev_0 + k_0, later], dim=-1)
+
+
+class _Joined(torch.autograd.Function):
+    """The eager path: gradients are a view and one copy, where those of splits are joined and take three."""
+
+    @staticmethod
+    def forward(ctx: Any, k: Tensor, k_rev: Tensor) -> Tensor:
+        ctx.lag0 = k_rev.shape[-1] - 1
+        return _joined(k, k_rev)
+
+    @staticmethod
+    def backward(ctx: Any, dk: Tensor) -> tuple[Tensor, Tensor]:
+        return dk[..., ctx.lag0 :], dk[..., : ctx.lag0 + 1].flip(-1)
 
 
 def _same_rows(a: Tensor, b: Tensor, B: int, H: int) -> tuple[Tensor, Tensor]:

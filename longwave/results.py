@@ -16,7 +16,7 @@ from longwave.problem import Problem
 
 class Gradients(NamedTuple):
     """Where the gradients of a call go, or None for those that nobody wants: to be written, but those of k and D, which are of
-    the arithmetic type, to be added to."""
+    the arithmetic type, to be added to (that of k unless its engine says that it writes it)."""
 
     u: Tensor | None = None
     k: Tensor | None = None
@@ -48,14 +48,15 @@ def fresh_gradients(
     given: Operands,
     wide: torch.dtype,
     empty: Callable[[Problem, int, Tensor], Tensor] = empty,
+    writes_k: bool = False,
 ) -> Gradients:
     """Those that are needed (u, k, D, pregate, postgate, history): zeros of the dtype `wide` for k and D, and zeros where no
-    document has a sample."""
+    document has a sample. `writes_k`: that of k is to be written too, every tap of it, and not added to."""
     need_u, need_k, need_D, need_pregate, need_postgate, need_history = needs
     u, L = given.u, p.in_len - p.history
     grads = Gradients(
         u=empty(p, L, u) if need_u else None,
-        k=u.new_zeros(p.filter_shape, dtype=wide) if need_k else None,
+        k=(u.new_empty if writes_k else u.new_zeros)(p.filter_shape, dtype=wide) if need_k else None,
         D=u.new_zeros(p.channels, dtype=wide) if need_D and given.D is not None else None,
         pregate=empty(p, L, u) if need_pregate else None,
         postgate=empty(p, p.out_len, u) if need_postgate else None,

@@ -29,7 +29,7 @@ LAYERS = [
     "ring",
     "planner",
 ]
-LAYERS += ["problem", "checks", "operands", "dtypes", "masks", "lengths", "errors"]
+LAYERS += ["problem", "checks", "operands", "dtypes", "masks", "lengths", "transforms", "errors"]
 BESIDE = {"data": {"errors", "data"}, "reference": set(), "_version": set()}  # what stands apart from the column
 PARTS = {
     "train": {"data", "_version"},

@@ -21,7 +21,7 @@ from longwave.lowering import lower
 from longwave.masks import FrequencyMask
 from longwave.ops.long_conv import long_conv
 from longwave.ops.prepared import PreparedFilter
-from longwave.ops.transforms import must_be_seen_through
+from longwave.transforms import must_be_seen_through
 
 
 def context_parallel_conv(

@@ -15,7 +15,7 @@ from longwave.distributed.spans import Spans, around, documents_of
 from longwave.distributed.transfers import fetch, tied
 from longwave.errors import ArgumentError, UnsupportedError
 from longwave.ops.short_conv import check, short_conv
-from longwave.ops.transforms import must_be_seen_through
+from longwave.transforms import must_be_seen_through
 
 
 def context_parallel_short_conv(

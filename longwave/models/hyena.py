@@ -27,7 +27,7 @@ from longwave.nn.long_conv import LongConvOp
 from longwave.nn.residual import ResidualBlock
 from longwave.nn.short_conv import ShortConvOp
 from longwave.nn.staged import in_stages
-from longwave.ops.transforms import must_be_seen_through
+from longwave.transforms import must_be_seen_through
 
 
 @dataclass(frozen=True)

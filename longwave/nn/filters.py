@@ -12,7 +12,7 @@ from torch.utils.checkpoint import checkpoint
 from longwave.errors import ArgumentError
 from longwave.nn.decode import PART
 from longwave.nn.residual import CHECKPOINT
-from longwave.ops.transforms import must_be_seen_through
+from longwave.transforms import must_be_seen_through
 
 
 class Sine(nn.Module):

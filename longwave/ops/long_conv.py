@@ -19,8 +19,8 @@ from longwave.masks import FrequencyMask
 from longwave.operands import Operands
 from longwave.ops import pair
 from longwave.ops.prepared import PreparedFilter
-from longwave.ops.transforms import is_traced, must_be_seen_through, refuse_forward_mode, without_autocast
 from longwave.problem import Filters, Problem
+from longwave.transforms import is_traced, must_be_seen_through, refuse_forward_mode, without_autocast
 
 
 def long_conv(

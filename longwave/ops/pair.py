@@ -24,8 +24,8 @@ from longwave.checks import segments_of
 from longwave.dtypes import cast, conj, resolved
 from longwave.masks import FrequencyMask
 from longwave.operands import Operands
-from longwave.ops.transforms import must_be_seen_through, refuse_forward_mode
 from longwave.problem import Filters, Problem
+from longwave.transforms import must_be_seen_through, refuse_forward_mode
 
 _INTEGERS = "SymInt lag0, bool reverse, bool circular"
 _WHO = "str backend, str? mask=None"

@@ -14,8 +14,8 @@ from longwave.backends import plain
 from longwave.checks import LAYOUTS, check_boundaries, check_choice, check_tensor, segments_of
 from longwave.dtypes import resolved
 from longwave.errors import ArgumentError
-from longwave.ops.transforms import is_traced, must_be_seen_through, refuse_forward_mode, without_autocast
 from longwave.problem import ShortCall
+from longwave.transforms import is_traced, must_be_seen_through, refuse_forward_mode, without_autocast
 
 MAX_TAPS = 256
 REAL_DTYPES = tuple(dtype for dtype in dtypes.SIGNAL_DTYPES if not dtype.is_complex)

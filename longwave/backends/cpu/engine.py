@@ -56,7 +56,8 @@ def backward(
     problem: Problem, needs: tuple[bool, ...], dy: Tensor, given: Operands, spectrum: Tensor | None = None
 ) -> list[Tensor]:
     p = problem
-    grads = fresh_gradients(p, needs, given, arithmetic(p), empty)
+    writes_k = _writes_k(p)
+    grads = fresh_gradients(p, needs, given, arithmetic(p), empty, writes_k)
     if grads.D is not None and not (p.segments is None and direct.takes(p)):
         # As one direct sum: as a lag among the filter's, small beside them, it would have their rounding errors.
         direct.differentiate(_one_tap(p), Gradients(D=grads.D), dy, _only_skip(given, None))
@@ -66,14 +67,21 @@ def backward(
         if direct.takes(alone):
             direct.differentiate(alone, into if p.segments is None else into._replace(D=None), cut(dy, outputs), own)
         else:
-            _differentiate(alone, into, cut(dy, outputs), own, spectrum, adds=p.segments is not None)
+            _differentiate(alone, into, cut(dy, outputs), own, spectrum, writes_k)
     if grads.k is not None and p.rev_taps:
         _sum_few_taps(p, grads.k, dy, given)
     return rounded(p, grads, given.D)
 
 
-def _differentiate(p: Problem, into: Gradients, dy: Tensor, given: Operands, spectrum: Tensor | None, *, adds: bool) -> None:
-    """`adds`: whether there may be something in the gradients of the filters already."""
+def _writes_k(p: Problem) -> bool:
+    """Whether the filters' gradient is written where it stays; or else it is a sum, which begins with zeros."""
+    if p.segments is not None or direct.takes(p):
+        return False
+    found = layout(p)
+    return writes_taps(p, found) and not kept.connects_nothing(p, found)
+
+
+def _differentiate(p: Problem, into: Gradients, dy: Tensor, given: Operands, spectrum: Tensor | None, writes_k: bool) -> None:
     ready, lifts, found = prepared.is_ready(p, spectrum), prepared.lifts(p, spectrum), layout(p)
     if kept.connects_nothing(p, found):
         nothing = (into.u, into.pregate, into.postgate, into.history) if given.D is None else (into.history,)
@@ -85,8 +93,7 @@ def _differentiate(p: Problem, into: Gradients, dy: Tensor, given: Operands, spe
             direct.differentiate(_one_tap(p), of_D, dy, _only_skip(given, given.D))
         return
     sums: list[Tensor] = []
-    as_it_stands = not adds and writes_taps(p, found)
-    if into.k is not None and as_it_stands:
+    if into.k is not None and writes_k:
         sums = [into.k if p.per_sample else into.k.unsqueeze(0)]
     elif into.k is not None:  # the second sum is that of a circular convolution's second copy of the taps
         shape = (p.batch if p.per_sample else 1, p.channels, found.taps)
@@ -99,7 +106,7 @@ def _differentiate(p: Problem, into: Gradients, dy: Tensor, given: Operands, spe
     for part, tensors in strips.parts(p, found, (*places, spectrum if ready else None, None)):
         launch = calls.backward_launch(part, threads.width(), ready, lifts, *map(form, tensors[: launches.SPECTRA]))
         launch.run(tensors)
-    if into.k is not None and not as_it_stands:
+    if into.k is not None and not writes_k:
         if found.filter_again:
             sums[0][..., 1:] += sums[1][..., 1:]
         taps.add_gradient(p, found.period, found.first_tap, into.k, sums[0])
