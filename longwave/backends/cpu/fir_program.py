@@ -35,9 +35,11 @@ WORDS = HEADER + 16 * VIEW_WORDS
 SUM_LANES = 16
 # Samples of a row that are summed while a cache holds them, and those of which a backward unit sums a filter's gradient.
 CHUNK_SAMPLES, SPAN_SAMPLES = 1024, 4096
-# Channels of a strip where neighbours in memory are channels: two lines of a cache in float32; and for the gradient of one tap,
-# which is that of D and reads more than it computes (512 channels of 16,384 samples: 13.7 -> 10.7 ms).
-STRIP_CHANNELS, STRIP_OF_ONE_TAP = 32, 16
+# Channels of a strip where neighbours in memory are channels: two lines of a cache in float32.
+STRIP_CHANNELS = 32
+# The gradient of one tap, which is that of D, reads more than it computes: long stretches of memory, and short ones of time,
+# that a second-level cache holds. Strips of 16 channels and 1,024 samples took 1.5 times as long.
+ONE_TAP_STRIP, ONE_TAP_CHUNK = 256, 512
 # Nanoseconds a unit, and a sample with each of its taps (eight lanes) and its activation, on one thread of an AMD EPYC 7003.
 NS_UNIT, NS_SAMPLE, NS_TAP, NS_ACTIVATION = 300.0, 0.6, 0.04, 1.5
 
@@ -82,14 +84,14 @@ def header(s: Sums, gradient: bool) -> Header:
     length = last - first
     span = SPAN_SAMPLES if gradient else CHUNK_SAMPLES
     spans = -(-length // span)
-    beside = STRIP_OF_ONE_TAP if gradient and s.taps == 1 else STRIP_CHANNELS
+    beside, chunk = (ONE_TAP_STRIP, ONE_TAP_CHUNK) if gradient and s.taps == 1 else (STRIP_CHANNELS, CHUNK_SAMPLES)
     strip = min(beside if s.side_by_side else max(1, 512 // length), s.channels)
     # A chunk, and what lies before and after it: for an activation's slope before that once more.
-    reach = min(CHUNK_SAMPLES, length) + SUM_LANES + s.taps + (max(high, 0) - min(s.low, 0) if gradient else 0)
+    reach = min(chunk, length) + SUM_LANES + s.taps + (max(high, 0) - min(s.low, 0) if gradient else 0)
     row, table, partial = _row_bytes(reach, s.itemsize), _row_bytes(s.taps, s.itemsize), _partial_row(s.taps)
     words = (
         s.channels, s.low, s.taps, s.falling, s.channels // s.groups, s.activation, s.past_start, s.u_start, s.out_start,
-        s.in_first, s.in_last, s.out_first, s.out_last, first, last, CHUNK_SAMPLES, span, spans, strip, row, table, 0,
+        s.in_first, s.in_last, s.out_first, s.out_last, first, last, chunk, span, spans, strip, row, table, 0,
         partial, s.batch, s.groups, s.per_sample,
     )  # fmt: skip
     units = s.batch * -(-s.channels // strip) * spans
