@@ -120,33 +120,15 @@ def load(
         ArgumentError: another side, too few or too many dashes, or nothing held out.
     """
     form = geometry(side, dashes)
-    first = geometry(side, first_dashes or form.steps).steps
-    if first > form.steps or grow_every < 1:
+    first = form.steps if first_dashes is None else first_dashes
+    if not FEWEST <= first <= form.steps or grow_every < 1:
         raise ArgumentError(
-            f"paths grow to {form.steps} dashes, one after at least 1 batch, but {first} first dashes and {grow_every} batches "
-            "were given; take fewer first dashes, or more batches"
+            f"paths begin with {FEWEST} to {form.steps} dashes and have one more every so many batches, 1 or more, but "
+            f"first_dashes is {first} and grow_every is {grow_every}; take numbers in range"
         )
-    draw = partial(_growing, side=side, dashes=form.steps, first=first, every=grow_every)
+    draw = partial(batch, side=side, dashes=form.steps, first_dashes=first, grow_every=grow_every)
     source = f"Pathfinder, {side} × {side} pixels, paths of {form.steps} dashes"
     return generated(draw, held_out, classes=2, vocabulary=0, source=source)
-
-
-def _growing(
-    size: int,
-    seed: int,
-    step: int,
-    rank: int = 0,
-    part: str = "train",
-    rows: slice = EVERY,
-    *,
-    side: int,
-    dashes: int,
-    first: int,
-    every: int,
-) -> Examples:
-    """`batch`, of which the first for training have paths of `first` dashes."""
-    dashes = min(dashes, first + step // every) if part == "train" else dashes
-    return batch(size, seed, step, rank, part, rows, side=side, dashes=dashes)
 
 
 def geometry(side: int, dashes: int | None = None) -> Geometry:
@@ -179,6 +161,8 @@ def batch(
     *,
     side: int = 32,
     dashes: int | None = None,
+    first_dashes: int | None = None,
+    grow_every: int = 1_000,
 ) -> Examples:
     """`size` images, half of either label (one more of either where `size` is odd): a function of the arguments alone.
 
@@ -188,7 +172,7 @@ def batch(
         part: "train", "validation" or "test".
         rows: those that are made.
         side: 32, 64, 128, 256 or 512.
-        dashes: as in `load`.
+        dashes, first_dashes, grow_every: as in `load`.
 
     Returns:
         inputs (size, side², 1) float32 from -1 to 1, labels (size,).
@@ -197,6 +181,8 @@ def batch(
         ArgumentError: a number or a part that is not allowed.
     """
     form = geometry(side, dashes)
+    if first_dashes is not None and part == "train":
+        form = replace(form, steps=min(form.steps, first_dashes + step // grow_every))
     keys, order = draws.words(2 * size + 1, seed, step, rank, part)[:-1].reshape(2, size)
     flip = int(draws.words(2 * size + 1, seed, step, rank, part)[-1] & np.uint64(1))
     labels = (np.argsort(np.argsort(order, kind="stable"), kind="stable") + flip) % 2
