@@ -180,8 +180,10 @@ class _Joined(torch.autograd.Function):
         return _joined(k, k_rev)
 
     @staticmethod
-    def backward(ctx: Any, dk: Tensor) -> tuple[Tensor, Tensor]:
-        return dk[..., ctx.lag0 :], dk[..., : ctx.lag0 + 1].flip(-1)
+    def backward(ctx: Any, dk: Tensor) -> tuple[Tensor | None, Tensor | None]:
+        need_k, need_k_rev = ctx.needs_input_grad
+        later, earlier = dk[..., ctx.lag0 :], dk[..., : ctx.lag0 + 1]
+        return later if need_k else None, earlier.flip(-1) if need_k_rev else None
 
 
 def _same_rows(a: Tensor, b: Tensor, B: int, H: int) -> tuple[Tensor, Tensor]:

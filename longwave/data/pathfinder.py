@@ -120,15 +120,20 @@ def load(
         ArgumentError: another side, too few or too many dashes, or nothing held out.
     """
     form = geometry(side, dashes)
-    first = form.steps if first_dashes is None else first_dashes
-    if not FEWEST <= first <= form.steps or grow_every < 1:
-        raise ArgumentError(
-            f"paths begin with {FEWEST} to {form.steps} dashes and have one more every so many batches, 1 or more, but "
-            f"first_dashes is {first} and grow_every is {grow_every}; take numbers in range"
-        )
-    draw = partial(batch, side=side, dashes=form.steps, first_dashes=first, grow_every=grow_every)
+    _check_growth(form, first_dashes, grow_every)
+    draw = partial(batch, side=side, dashes=form.steps, first_dashes=first_dashes, grow_every=grow_every)
     source = f"Pathfinder, {side} × {side} pixels, paths of {form.steps} dashes"
     return generated(draw, held_out, classes=2, vocabulary=0, source=source)
+
+
+def _check_growth(form: Geometry, first_dashes: int | None, grow_every: int) -> None:
+    if first_dashes is not None and not FEWEST <= first_dashes <= form.steps:
+        raise ArgumentError(
+            f"first_dashes is {first_dashes}, and paths of at most {form.steps} dashes begin with {FEWEST} to {form.steps}; "
+            "take one of those"
+        )
+    if grow_every < 1:
+        raise ArgumentError(f"grow_every is {grow_every}; paths have one more dash after 1 batch or more")
 
 
 def geometry(side: int, dashes: int | None = None) -> Geometry:
@@ -181,6 +186,7 @@ def batch(
         ArgumentError: a number or a part that is not allowed.
     """
     form = geometry(side, dashes)
+    _check_growth(form, first_dashes, grow_every)
     if first_dashes is not None and part == "train":
         form = replace(form, steps=min(form.steps, first_dashes + step // grow_every))
     keys, order = draws.words(2 * size + 1, seed, step, rank, part)[:-1].reshape(2, size)

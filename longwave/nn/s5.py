@@ -179,7 +179,7 @@ class S5(nn.Module):
             v = F.linear(u, B.to(wide)).unsqueeze(-1)
             lead = None if state is None else state.unsqueeze(-1)
             x = all_states(log_z, v, lead, cu_seqlens=cu_seqlens, backend=backend, conv=self.conv).squeeze(-1)
-            return F.linear(x, C.to(wide)) + self.D.to(wide) * u, x
+            return (F.linear(x, C.to(wide)) + self.D.to(wide) * u).to(self.D.dtype), x
 
     def _episodes(self, u: Tensor, state: Tensor | None, resets: Tensor, time_scale: float) -> tuple[Tensor, Tensor]:
         """`_through` of rows as documents of one row: each begins with its state as one sample more, and is cut at resets."""
@@ -196,7 +196,7 @@ class S5(nn.Module):
             cu_seqlens = F.pad(places, (0, 1), value=rows * (L + 1)).to(torch.int32)
             x = all_states(log_z, v, cu_seqlens=cu_seqlens, backend=self.backend, conv=self.conv)
             x = x.view(rows, L + 1, P2)[:, 1:]
-            return F.linear(x, C.to(wide)) + self.D.to(wide) * u, x
+            return (F.linear(x, C.to(wide)) + self.D.to(wide) * u).to(self.D.dtype), x
 
     def extra_repr(self) -> str:
         return f"d_model={self.d_model}, state={self.state}"

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+import itertools
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
 from longwave.nn import chunked_cross_entropy
-from longwave.train.heads import Classifier, Trained
+from longwave.train.heads import Classifier, Trained, body_of
 from longwave.train.task import IGNORE, Batch, Score
 
 POSITIONS_AT_A_TIME = 65_536
@@ -73,12 +74,23 @@ def score(model: Trained, batches: Iterable[Batch], *, device: torch.device, aut
         device: where the model is.
         autocast: whether it runs in bfloat16.
     """
-    total = Score(0, 0.0)
-    for batch in batches:
+    total, places = Score(0, 0.0), body_of(model).places
+    for batch in itertools.chain.from_iterable(_at_a_time(batch, places) for batch in batches):
         batch = on_device(batch, device)
         nats, count, hidden = loss_nats(model, batch, autocast=autocast)
         total += Score(int(count), float(nats) / math.log(2), int(right_answers(model, hidden, batch.targets)))
     return total
+
+
+def _at_a_time(batch: Batch, places: int) -> Iterator[Batch]:
+    """The batch, in parts of at most POSITIONS_AT_A_TIME hidden states (one row at least): a model of frames has one for each
+    place of a position, on a task of tokens too."""
+    rows = max(POSITIONS_AT_A_TIME // (batch.inputs.shape[1] * places), 1)
+    if places == 1 or batch.cu_seqlens is not None:
+        yield batch
+        return
+    for inputs, targets in zip(batch.inputs.split(rows), batch.targets.split(rows), strict=True):
+        yield batch._replace(inputs=inputs, targets=targets)
 
 
 def on_device(batch: Batch, device: torch.device) -> Batch:

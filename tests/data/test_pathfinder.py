@@ -155,5 +155,8 @@ def test_paths_of_training_grow_and_those_held_out_do_not() -> None:
 
 @pytest.mark.parametrize(("first", "every"), [(6, 1), (1, 1), (3, 0)])
 def test_growing_from_what_does_not_fit_is_refused(first: int, every: int) -> None:
-    with pytest.raises(ArgumentError, match="dashes"):
+    name = "grow_every" if every < 1 else "first_dashes"
+    with pytest.raises(ArgumentError, match=f"^{name} is"):
         pathfinder.load(32, dashes=5, first_dashes=first, grow_every=every)
+    with pytest.raises(ArgumentError, match=f"^{name} is"):
+        pathfinder.batch(2, 0, 0, dashes=5, first_dashes=first, grow_every=every)

@@ -70,13 +70,13 @@ def holds_what_is_planned(mesh: DeviceMesh, chunks: int, dtype: torch.dtype, gat
     q = Question(lengths, 1, H, (H, L), skip=True, pregate=gates, postgate=gates, method="all_to_all", dtype=name)
     choice = replace(choose(q), chunks=chunks, shards=Shards.of(H, ranks.size, chunks))
     call = transfers.Call(own["u"], own.get("pregate"), own.get("postgate"), None, k, None, D, False, False)
-    over_channels(call, choice, ranks)
+    as_sent = peak_bytes(lambda: over_channels(call, choice, ranks))  # more, where gloo is late
     with given_up_when_landed(mesh):
         held = peak_bytes(lambda: over_channels(call, choice, ranks))
     options: dict[str, Any] = {"method": "all_to_all", "D": True, "pregate": gates, "postgate": gates, "dtype": dtype}
     local = plan((1, H, L), (H, L), ranks=lengths, **options).local
     planned = memory(choice, local)[0] - sum(x.nbytes for x in own.values()) - k.nbytes
-    assert held - SMALL <= planned <= LATE * held, (held, planned)
+    assert held - SMALL <= planned <= LATE * min(held, as_sent), (held, as_sent, planned)
 
 
 @pytest.mark.parametrize("world", [2, pytest.param(4, marks=pytest.mark.slow)])

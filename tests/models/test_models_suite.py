@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import dataclasses
 import itertools
 import json
@@ -220,6 +221,20 @@ def test_autocast_stays_near_float32(name: str, config: Any) -> None:
     assert rounded.dtype == torch.float32
     error = (rounded - exact).norm() / exact.norm()
     assert 1e-6 < error < 0.1  # it did run in 16 bits, and well
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+@pytest.mark.parametrize(("name", "config"), CASES)
+def test_parameters_of_16_bits_give_hidden_states_of_16_bits(name: str, config: Any, dtype: torch.dtype) -> None:
+    torch.manual_seed(1)
+    model, inputs = models.find(name).Model(config).to(dtype), drawn(config, 48, dtype=torch.float32)
+    rounded = model(inputs.to(dtype) if inputs.is_floating_point() else inputs)
+    exact = copy.deepcopy(model).float()(inputs).detach()
+    assert rounded.dtype == dtype
+    error = (rounded - exact).norm() / exact.norm()
+    assert 1e-5 < error < 0.1
+    rounded.float().square().sum().backward()
+    assert all(p.grad is not None and p.grad.isfinite().all() for p in model.parameters())
 
 
 @pytest.mark.parametrize(("name", "config"), CASES)

@@ -54,6 +54,18 @@ def _as_function(case: Case) -> tuple[Callable[..., Tensor], list[Tensor], dict]
     return call, list(inputs.values()), kwargs
 
 
+@pytest.mark.parametrize("frozen", ["k", "k_rev"])
+def test_one_side_of_a_filter_may_be_frozen(frozen: str) -> None:
+    call, inputs, kwargs = _as_function(Case(B=2, H=2, L=5, K=3, K_rev=4, D=True))
+    names = list(floating(kwargs))
+    dy = torch.randn_like(call(*inputs))
+    whole = dict(zip(names, torch.autograd.grad(call(*inputs), inputs, dy), strict=True))
+    given = {name: x.detach().requires_grad_(name != frozen) for name, x in zip(names, inputs, strict=True)}
+    call(*given.values()).backward(dy)
+    for name, x in given.items():
+        assert x.grad is None if name == frozen else torch.equal(x.grad, whole[name])
+
+
 @pytest.mark.parametrize("case", SMALL, ids=str)
 def test_gradcheck_to_second_order(case: Case) -> None:
     call, inputs, _ = _as_function(case)

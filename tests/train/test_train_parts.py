@@ -35,6 +35,7 @@ class _Remembers(nn.Module):
     """A model whose prediction depends on how many tokens it has been shown, and on the last one."""
 
     activation_checkpointing = False
+    places = 1
 
     def __init__(self, memory: int) -> None:
         super().__init__()
@@ -107,6 +108,18 @@ def test_score_of_joined_records_is_that_of_each_alone(overlap: int) -> None:
 def test_score_refuses_an_overlap_out_of_range(overlap: int) -> None:
     with pytest.raises(ArgumentError, match="overlap"):
         _scored(_Remembers(1), _codes(9), 8, overlap=overlap)
+
+
+@pytest.mark.parametrize("places", [1, 4_096])
+def test_a_model_of_frames_is_scored_a_few_rows_at_a_time(places: int) -> None:
+    """Its hidden states are of every place of a position, on a task of tokens too."""
+    model = _Remembers(8)
+    whole = _scored(model, _codes(100), 8)
+    assert model.seen == [(12, 8), (1, 4)]
+    model.seen, model.places = [], places
+    assert _scored(model, _codes(100), 8).targets == whole.targets
+    assert model.seen == ([(12, 8), (1, 4)] if places == 1 else [(2, 8)] * 6 + [(1, 4)])
+    assert _scored(model, _codes(100), 8).mean_bits == pytest.approx(whole.mean_bits, rel=1e-6)
 
 
 def test_score_of_nothing_known_is_nan() -> None:

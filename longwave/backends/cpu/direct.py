@@ -7,6 +7,7 @@ transform. Of everything a problem may have only periods are left to `fused`.
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 import torch
 from torch import Tensor
@@ -38,7 +39,7 @@ def takes(p: Problem) -> bool:
 
 
 def plan(p: Problem) -> Plan:
-    header, back = (program.header(_sums(p, p.channels_last), gradient) for gradient in (False, True))
+    header, back = (_header(p, p.channels_last, gradient) for gradient in (False, True))
     workers = min(threads.width(), header.units)
     item = arithmetic(p)
     sums = (math.prod(p.filter_shape) + p.skip * p.channels) * item.itemsize
@@ -61,7 +62,7 @@ def plan(p: Problem) -> Plan:
 
 def convolve(p: Problem, y: Tensor, given: Operands) -> None:
     """Write y."""
-    header = program.header(_sums(p, _side_by_side(given.u)), False)
+    header = _header(p, _side_by_side(given.u), False)
     block = _program(header, given)
     _signals(block, (program.Y, y))
     threads.run(kernels.forward, block.address, like(p), header.units, header.seconds, header.scratch_bytes)
@@ -69,7 +70,7 @@ def convolve(p: Problem, y: Tensor, given: Operands) -> None:
 
 def differentiate(p: Problem, into: Gradients, dy: Tensor, given: Operands) -> None:
     """Write the gradients, and add those of k and D."""
-    header = program.header(_sums(p, _side_by_side(given.u)), True)
+    header = _header(p, _side_by_side(given.u), True)
     block = _program(header, given)
     _signals(
         block,
@@ -97,8 +98,23 @@ def differentiate(p: Problem, into: Gradients, dy: Tensor, given: Operands) -> N
             total += part
 
 
-def _sums(p: Problem, side_by_side: bool) -> Sums:
-    return Sums(
+def one_tap(p: Problem) -> Problem:
+    """What D does, as a filter of every channel; with no other."""
+    return replace(
+        p, taps=1, lag0=0, reverse=False, circular=False, groups=p.channels, per_sample=False, history=0, segments=None,
+        in_start=p.in_start + p.history, in_len=p.in_len - p.history, mask=None,
+    )  # fmt: skip
+
+
+def gradient_of_skip_bytes(p: Problem) -> int:
+    """What the gradient of D takes beside it, where it is that of `one_tap`."""
+    back = _header(one_tap(p), p.channels_last, True)
+    sums = p.channels * arithmetic(p).itemsize
+    return sums + back.partials_bytes + threads.scratch_bytes(back.units, back.seconds, back.scratch_bytes)
+
+
+def _header(p: Problem, side_by_side: bool, gradient: bool) -> Header:
+    sums = Sums(
         batch=p.batch,
         channels=p.channels,
         low=p.lags[0],
@@ -116,6 +132,7 @@ def _sums(p: Problem, side_by_side: bool) -> Sums:
         itemsize=arithmetic(p).itemsize,
         side_by_side=side_by_side,
     )
+    return program.header(sums, gradient, threads.width())
 
 
 def _program(header: Header, given: Operands) -> Program:

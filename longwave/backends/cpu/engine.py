@@ -43,7 +43,7 @@ def _convolve(p: Problem, y: Tensor, given: Operands, spectrum: Tensor | None) -
         if given.D is None:
             y.zero_()
         else:
-            direct.convolve(_one_tap(p), y, _only_skip(given, given.D))
+            direct.convolve(direct.one_tap(p), y, _only_skip(given, given.D))
         return
     filters, spectra = (None, spectrum) if ready else (taps.folded(p, found.period, taps.ordered(p, given.taps)), None)
     places = (*given._replace(k=filters), y)
@@ -60,7 +60,7 @@ def backward(
     grads = fresh_gradients(p, needs, given, arithmetic(p), empty, writes_k)
     if grads.D is not None and not (p.segments is None and direct.takes(p)):
         # As one direct sum: as a lag among the filter's, small beside them, it would have their rounding errors.
-        direct.differentiate(_one_tap(p), Gradients(D=grads.D), dy, _only_skip(given, None))
+        direct.differentiate(direct.one_tap(p), Gradients(D=grads.D), dy, _only_skip(given, None))
     for document in documents(p):
         alone, inputs, outputs = document
         own, into = given.part(inputs, outputs, alone.history > 0), grads.of(document)
@@ -90,7 +90,7 @@ def _differentiate(p: Problem, into: Gradients, dy: Tensor, given: Operands, spe
                 grad.zero_()
         if given.D is not None:
             of_D = into._replace(k=None, D=None, history=None)
-            direct.differentiate(_one_tap(p), of_D, dy, _only_skip(given, given.D))
+            direct.differentiate(direct.one_tap(p), of_D, dy, _only_skip(given, given.D))
         return
     sums: list[Tensor] = []
     if into.k is not None and writes_k:
@@ -113,16 +113,8 @@ def _differentiate(p: Problem, into: Gradients, dy: Tensor, given: Operands, spe
 
 
 def _only_skip(given: Operands, D: Tensor | None) -> Operands:
-    """The tensors of `_one_tap`: D stands for the filters."""
+    """The tensors of `direct.one_tap`: D stands for the filters."""
     return given._replace(k=None if D is None else D.unsqueeze(-1), D=None, history=None)
-
-
-def _one_tap(p: Problem) -> Problem:
-    """What D does, as a filter of every channel; with no other."""
-    return replace(
-        p, taps=1, lag0=0, reverse=False, circular=False, groups=p.channels, per_sample=False, history=0, segments=None,
-        in_start=p.in_start + p.history, in_len=p.in_len - p.history, mask=None,
-    )  # fmt: skip
 
 
 def _sum_few_taps(p: Problem, dk: Tensor, dy: Tensor, given: Operands) -> None:

@@ -37,9 +37,10 @@ SUM_LANES = 16
 CHUNK_SAMPLES, SPAN_SAMPLES = 1024, 4096
 # Channels of a strip where neighbours in memory are channels: two lines of a cache in float32.
 STRIP_CHANNELS = 32
-# The gradient of one tap, which is that of D, reads more than it computes: long stretches of memory, and short ones of time,
-# that a second-level cache holds. Strips of 16 channels and 1,024 samples took 1.5 times as long.
-ONE_TAP_STRIP, ONE_TAP_CHUNK = 256, 512
+# The gradient of one tap, which is that of D, reads more than it computes: so many bytes that are neighbours, down to a line of
+# a cache where threads would have fewer units than this, and short stretches of time. Of 4 x 16,384 samples of 512 channels on
+# two threads it took 20.5 ms, and 31.3 in strips of 16 channels and 1,024 samples.
+ONE_TAP_BYTES, ONE_TAP_UNITS, ONE_TAP_CHUNK = 1024, 4, 512
 # Nanoseconds a unit, and a sample with each of its taps (eight lanes) and its activation, on one thread of an AMD EPYC 7003.
 NS_UNIT, NS_SAMPLE, NS_TAP, NS_ACTIVATION = 300.0, 0.6, 0.04, 1.5
 
@@ -77,14 +78,18 @@ class Header(NamedTuple):
 
 
 @lru_cache(maxsize=4096)
-def header(s: Sums, gradient: bool) -> Header:
+def header(s: Sums, gradient: bool, workers: int) -> Header:
     """What its sums and their order are depends on taps, lags and windows alone."""
     high = s.low + s.taps - 1
     first, last = (min(s.in_first, s.out_first), max(s.in_last, s.out_last)) if gradient else (s.out_first, s.out_last)
     length = last - first
     span = SPAN_SAMPLES if gradient else CHUNK_SAMPLES
     spans = -(-length // span)
-    beside, chunk = (ONE_TAP_STRIP, ONE_TAP_CHUNK) if gradient and s.taps == 1 else (STRIP_CHANNELS, CHUNK_SAMPLES)
+    beside, chunk = STRIP_CHANNELS, CHUNK_SAMPLES
+    if gradient and s.taps == 1:
+        beside, chunk = ONE_TAP_BYTES // s.itemsize, ONE_TAP_CHUNK
+        while beside > 64 // s.itemsize and s.batch * -(-s.channels // beside) * spans < ONE_TAP_UNITS * workers:
+            beside //= 2
     strip = min(beside if s.side_by_side else max(1, 512 // length), s.channels)
     # A chunk, and what lies before and after it: for an activation's slope before that once more.
     reach = min(chunk, length) + SUM_LANES + s.taps + (max(high, 0) - min(s.low, 0) if gradient else 0)

@@ -52,7 +52,7 @@ def plan(problem: Problem, document: bool = False) -> Plan:
         channels_in_flight=in_flight[1],
         scratch_bytes=_forward_bytes(p, found, workers),
         result_bytes=p.batch * p.channels * p.out_len * dtypes.named(p.dtype).itemsize,
-        backward_bytes=gradient_bytes(p) + _backward_bytes(p, found, workers, document),
+        backward_bytes=gradient_bytes(p) + max(_backward_bytes(p, found, workers, document), _skip_bytes(p)),
         flop=5 * transforms * rows * math.log2(max(2, N)),
         predicted_ms=1e3 * seconds(N, 2 * tiles + filters) * rows / N / workers,
         predicted_for=f"{workers} threads of an {MACHINE}",
@@ -69,11 +69,17 @@ def _plan_of_documents(p: Problem) -> Plan:
         largest,
         scratch_bytes=max(one.scratch_bytes for one in plans),
         result_bytes=p.batch * p.channels * p.out_len * dtypes.named(p.dtype).itemsize,
-        backward_bytes=gradient_bytes(p) + max(one.backward_bytes - gradient_bytes(one.problem) for one in plans),
+        backward_bytes=gradient_bytes(p)
+        + max(_skip_bytes(p), *(one.backward_bytes - gradient_bytes(one.problem) for one in plans)),
         flop=sum(one.flop for one in plans),
         predicted_ms=sum(one.predicted_ms or 0.0 for one in plans),
         problem=p,
     )
+
+
+def _skip_bytes(p: Problem) -> int:
+    """Of the gradient of D, which comes before the others."""
+    return direct.gradient_of_skip_bytes(p) if p.skip else 0
 
 
 def _forward_bytes(p: Problem, found: Layout, workers: int) -> int:

@@ -34,7 +34,7 @@ class Shape(NamedTuple):
 
 
 @lru_cache(maxsize=1024)
-def _header(s: Shape, gradient: bool) -> Header:
+def _header(s: Shape, gradient: bool, workers: int) -> Header:
     return program.header(
         Sums(
             batch=s.batch,
@@ -56,11 +56,12 @@ def _header(s: Shape, gradient: bool) -> Header:
             activation=ACTIVATIONS[s.activation],
         ),
         gradient,
+        workers,
     )
 
 
 def forward(call: ShortCall) -> Tensor:
-    header = _header(_shape(call), False)
+    header = _header(_shape(call), False, threads.width())
     y = _empty(call.x)
     block = _program(header, call)
     _signals(block, call, (program.Y, y))
@@ -71,7 +72,7 @@ def forward(call: ShortCall) -> Tensor:
 def backward(needs: tuple[bool, ...], dy: Tensor, call: ShortCall) -> list[Tensor]:
     need_x, need_w, need_bias, need_state = needs
     shape = _shape(call)
-    header = _header(shape, True)
+    header = _header(shape, True, threads.width())
     dx = _empty(call.x) if need_x else None
     dw = _empty(call.w) if need_w else None
     dbias = _empty(call.bias) if need_bias and call.bias is not None else None

@@ -510,6 +510,10 @@ def _peak(call: Callable[[], object]) -> int:
         ((2, 1500, 40), 1500, "causal", "BLH"),
         ((1, 1 << 17, 21), 1 << 17, "causal", "BLH"),
         ((2, 1 << 16, 64), 1 << 16, "causal", "BLH"),
+        # Of these the gradient of D takes more than all else.
+        ((1, 128, 256), 128, "causal", "BLH"),
+        ((8, 128, 768), 128, "causal", "BLH"),
+        ((64, 64, 768), 768, "causal", "BHL"),
     ],
 )
 @pytest.mark.parametrize("count", [1, 2])
