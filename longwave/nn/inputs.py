@@ -67,11 +67,18 @@ class Inputs(nn.Module):
             inputs: (B, L) integers from 0 to vocabulary - 1, or (B, L, values) floating point.
 
         Raises:
-            ArgumentError: tokens where numbers are read or the other way round, or another number of values.
+            ArgumentError: tokens where numbers are read or the other way round, another number of values, or on a CPU a token
+                that the vocabulary does not have.
         """
         check_inputs(inputs, self.vocabulary, self.values)
         if self.vocabulary:
-            return nn.functional.embedding(inputs, self.weight)
+            try:
+                return nn.functional.embedding(inputs, self.weight)
+            except IndexError:  # a GPU looks up tokens later, and says so itself
+                raise ArgumentError(
+                    f"tokens are {int(inputs.min())} to {int(inputs.max())}, and this model reads 0 to {self.vocabulary - 1}; "
+                    "encode the data with the model's own alphabet"
+                ) from None
         return nn.functional.linear(inputs, self.weight, self.bias)
 
     def extra_repr(self) -> str:

@@ -145,6 +145,12 @@ def test_hyena_filter_decays_to_a_hundredth_where_it_says() -> None:
     assert (k[1, 100] / k[1, 0]).item() == pytest.approx(0.01)
 
 
+@pytest.mark.parametrize("token", [3, -1])
+def test_tokens_that_are_not_in_the_vocabulary_are_refused(token: int) -> None:
+    with pytest.raises(ArgumentError, match=f"tokens are {min(token, 0)} to {max(token, 2)}, and this model reads 0 to 2"):
+        Inputs(4, vocabulary=3)(torch.tensor([[0, 1, 2], [2, token, 0]]))
+
+
 def test_inputs_read_tokens_or_numbers_and_refuse_the_other() -> None:
     torch.manual_seed(0)
     tokens, numbers = Inputs(4, vocabulary=3), Inputs(4, vocabulary=0, values=2)
