@@ -93,11 +93,12 @@ def as_markdown(results: Iterable[dict[str, Any]]) -> str:
 def _row(result: dict[str, Any]) -> tuple[str, ...]:
     metric, stamp = tasks.find(result["task"]).METRIC, Stamp(**result["stamp"])
     name, label = list(result["references"].items())[-1]
-    machine = f"{stamp.cpu}, {stamp.cores} cores" if stamp.device == "cpu" else stamp.device
+    used = f"{stamp.threads} of " * (stamp.threads < stamp.cores)
+    machine = f"{stamp.cpu}, {used}{stamp.cores} cores" if stamp.device == "cpu" else stamp.device
     machine += ", bf16" * (result.get("autocast") == "bf16")
     return (
         result["task"], result["model"], result["preset"], f"{result['parameters']:,}", f"{result['context']:,}",
-        f"{result['steps']:,}", f"{result['seconds']:,.0f}", f"{result[f'model_{metric.name}']:.4f} {metric.label}",
+        f"{result['steps']:,}", f"{result['seconds']:,.0f}", f"{result[f'model_{metric.name}']:.4f} {metric.label}, of {result[f'test_{metric.counted}s']:,}",
         f"{result[f'{name}_{metric.name}']:.4f}, {label}", f"`{stamp.command}`",
         f"{stamp.commit[:10] or stamp.versions['longwave']}{' (changed)' * stamp.dirty}", machine,
     )  # fmt: skip
