@@ -98,7 +98,8 @@ def _row(result: dict[str, Any]) -> tuple[str, ...]:
     machine += ", bf16" * (result.get("autocast") == "bf16")
     return (
         result["task"], result["model"], result["preset"], f"{result['parameters']:,}", f"{result['context']:,}",
-        f"{result['steps']:,}", f"{result['seconds']:,.0f}", f"{result[f'model_{metric.name}']:.4f} {metric.label}, of {result[f'test_{metric.counted}s']:,}",
+        f"{result['steps']:,}", f"{result['seconds']:,.0f}",
+        f"{result[f'model_{metric.name}']:.4f} {metric.label}, of {result[f'test_{metric.counted}s']:,}",
         f"{result[f'{name}_{metric.name}']:.4f}, {label}", f"`{stamp.command}`",
         f"{stamp.commit[:10] or stamp.versions['longwave']}{' (changed)' * stamp.dirty}", machine,
     )  # fmt: skip
