@@ -7,7 +7,7 @@ from typing import Any
 from longwave.backends.cpu import moves, steps, words
 from longwave.backends.cpu.jit import kernel, part
 from longwave.backends.cpu.moves import ROW_BYTES, word
-from longwave.backends.cpu.simd import call_with_6, lanes_of, poke
+from longwave.backends.cpu.simd import call_with_6, call_with_8, lanes_of, poke
 from longwave.backends.cpu.words import DK, DPOSTGATE, DX, DZ, INPUT, LIFT, LIST_WORDS, LISTS, OUTPUT, SCALED, TAPS, WEIGHTS
 
 # Between the parts of a thread's scratch memory, so that their equal rows do not share a set of the cache.
@@ -49,8 +49,29 @@ def ends(p: int, scratch: int, which: int, store: int, x: int, weights: int, lik
 
 
 @part
-def walk(p: int, x: int, s: int, kind: int, scratch: int, ahead: int, like: Any) -> None:
-    call_with_6(word(p, words.WALK), p, x, s, kind, scratch, ahead, like)
+def walk(p: int, x: int, s: int, z: int, total: int, what: int, scratch: int, ahead: int, like: Any) -> None:
+    call_with_8(word(p, words.WALK), p, x, s, z, total, what, scratch, ahead, like)
+
+
+@part
+def walk_alone(p: int, x: int, what: int, scratch: int, like: Any) -> None:
+    """What needs nothing but x: INPUT_IN, or SUM_OUT."""
+    walk(p, x, x, x, x, what, scratch, 0, like)
+
+
+@part
+def gradients_of(need_x: bool, need_k: bool, need_y: bool) -> int:
+    """What a walk does for the gradients that are needed, but for the sum that is the filters'."""
+    what = 0
+    if need_k or need_y:
+        what |= words.INPUT_IN
+    if need_k or need_x:
+        what |= words.GRADIENT_IN
+    if need_x:
+        what |= words.GRADIENT_OUT
+    if need_y:
+        what |= words.RESULT_OUT
+    return what
 
 
 @part
@@ -61,10 +82,10 @@ def aim(p: int, scratch: int, b: int, unit: int, like: Any) -> None:
 
 
 @part
-def all_sides(p: int, x: int, s: int, kind: int, scratch: int, ahead: int, like: Any) -> None:
+def all_sides(p: int, x: int, s: int, z: int, total: int, what: int, scratch: int, ahead: int, like: Any) -> None:
     for side in range(word(p, words.SIDES)):
         apart = side * word(p, words.SIDE_BYTES)
-        walk(p, x + apart, s + apart, kind, scratch, ahead, like)
+        walk(p, x + apart, s + apart, z + apart, total + apart, what, scratch, ahead, like)
 
 
 @part
@@ -102,10 +123,21 @@ def lift_sides(p: int, scratch: int, to: int, s: int, like: Any) -> None:
 @part
 def transform_filters(p: int, scratch: int, s: int, like: Any) -> None:
     ends(p, scratch, TAPS, 0, s, SCALED, like)
-    all_sides(p, s, s, words.TRANSFORM, scratch, 0, like)
+    all_sides(p, s, s, s, s, words.INPUT_IN, scratch, 0, like)
     keep(p, s, like)
     if word(p, words.LIFTS) != 0:
         lift_sides(p, scratch, s, s, like)
+
+
+@part
+def start_filters(p: int, scratch: int, s: int, like: Any) -> int:
+    """What a walk is still to do for the filters' spectrum: where nothing is done to all of it at once, it is made block by
+    block beside what it is multiplied with."""
+    if word(p, words.LIFTS) != 0 or word(p, words.ROUGH_COUNT) != 0:
+        transform_filters(p, scratch, s, like)
+        return 0
+    ends(p, scratch, TAPS, 0, s, SCALED, like)
+    return words.FILTERS_IN
 
 
 @part
@@ -143,10 +175,11 @@ def forward(p: int, scratch: int, begin: int, end: int, like: Any) -> None:
             if word(p, words.SPECTRA) == 0:
                 for side in range(word(p, words.SIDES)):
                     known = moves.is_known(p, scratch + side * moves.PARTS_AT, like) and known
+            what = words.INPUT_IN | words.RESULT_OUT
             if not known:
-                transform_filters(p, scratch, s, like)
+                what |= start_filters(p, scratch, s, like)
             ends(p, scratch, INPUT, 0, x, WEIGHTS, like)
-            all_sides(p, x, s, words.MULTIPLY, scratch, sample_bytes if b + 1 < last else 0, like)
+            all_sides(p, x, s, x, x, what, scratch, sample_bytes if b + 1 < last else 0, like)
             ends(p, scratch, OUTPUT, 1, x, WEIGHTS, like)
 
 
@@ -164,46 +197,58 @@ def backward(p: int, scratch: int, begin: int, end: int, like: Any) -> None:
     need_y = word(p, LISTS + DPOSTGATE * LIST_WORDS + 1) > 0
     sums_up = word(p, LISTS + DK * LIST_WORDS + 1) > 0
     need_k = sums_up or products != 0
+    # Where nothing is done to all of the sum at once, it goes back block by block beside the last sample's.
+    inverts_sum = batch <= CHAIN and word(p, words.ROUGH_COUNT) == 0
     for unit in range(begin, end):
         tile, chunk = unit // chunks, unit % chunks
         low, high = batch * chunk // chunks, batch * (chunk + 1) // chunks
         s = filters_of(p, scratch, low, tile, own, like)
         for b in range(low, high):
             aim(p, scratch, b, tile, like)
-            if b == low:
-                if (need_x or need_y) and word(p, words.SPECTRA) == 0:
-                    transform_filters(p, scratch, s, like)
-                if sums_up:
-                    for side in range(sides):
-                        steps.clear(like, total + side * word(p, words.SIDE_BYTES), 2 * points)
-                        steps.clear(like, whole + side * word(p, words.SIDE_BYTES), 2 * points)
+            what, to = gradients_of(need_x, need_k, need_y), total
+            if b == low and (need_x or need_y) and word(p, words.SPECTRA) == 0:
+                what |= start_filters(p, scratch, s, like)
             if need_k or need_y:
                 ends(p, scratch, INPUT, 0, x, WEIGHTS, like)
-                all_sides(p, x, x, words.TRANSFORM, scratch, 0, like)
             if need_k or need_x:
                 ends(p, scratch, DZ, 0, z, WEIGHTS, like)
-                all_sides(p, z, z, words.TRANSFORM, scratch, 0, like)
-            if need_k:
-                for side in range(sides):
-                    apart = side * word(p, words.SIDE_BYTES)
-                    if products != 0:
-                        at = products + ((tile * sides + side) * batch + b) * points * ROW_BYTES
-                        steps.product(like, at, z + apart, x + apart, points)
-                        continue
-                    steps.accumulate(like, total + apart, z + apart, x + apart, points)
-                    if ends_chain(b, batch):
-                        steps.add(like, whole + apart, total + apart, 2 * points)
-                        steps.clear(like, total + apart, 2 * points)
+            if products != 0:
+                what |= words.SUM_BEGINS
+                to = products + (tile * sides * batch + b) * points * ROW_BYTES
+            elif need_k:
+                what |= words.SUM_BEGINS if b == 0 or ends_chain(b - 1, batch) else words.SUM_GROWS
+                if b == batch - 1 and inverts_sum:
+                    what |= words.SUM_OUT
+            for side in range(sides):
+                apart = side * word(p, words.SIDE_BYTES)
+                sum_at = to + (side * batch * points * ROW_BYTES if products != 0 else apart)
+                walk(p, x + apart, s + apart, z + apart, sum_at, what, scratch, 0, like)
+            if sums_up and ends_chain(b, batch):
+                if b < CHAIN:
+                    clear_sides(p, whole, like)
+                add_sides(p, whole, total, like)
             if need_x:
-                all_sides(p, z, s, words.INVERT_CONJUGATE, scratch, 0, like)
                 ends(p, scratch, DX, 1, z, WEIGHTS, like)
             if need_y:
-                all_sides(p, x, s, words.INVERT_PRODUCT, scratch, 0, like)
                 ends(p, scratch, DPOSTGATE, 1, x, WEIGHTS, like)
         if sums_up:  # 1/N came with the filter's spectrum so far
-            keep(p, whole, like)
-            all_sides(p, whole, whole, words.INVERT_ALONE, scratch, 0, like)
+            if not inverts_sum:
+                keep(p, whole, like)
+                all_sides(p, whole, whole, whole, whole, words.SUM_OUT, scratch, 0, like)
             ends(p, scratch, DK, 1, whole, SCALED, like)
+
+
+@part
+def clear_sides(p: int, x: int, like: Any) -> None:
+    for side in range(word(p, words.SIDES)):
+        steps.clear(like, x + side * word(p, words.SIDE_BYTES), 2 * word(p, words.N))
+
+
+@part
+def add_sides(p: int, total: int, x: int, like: Any) -> None:
+    for side in range(word(p, words.SIDES)):
+        apart = side * word(p, words.SIDE_BYTES)
+        steps.add(like, total + apart, x + apart, 2 * word(p, words.N))
 
 
 @part
@@ -258,5 +303,5 @@ def sums(p: int, scratch: int, begin: int, end: int, like: Any) -> None:
             steps.repeat_lane(like, whole, lanes - 1, 2 * points)
         aim(p, scratch, 0, unit, like)
         keep(p, whole, like)
-        all_sides(p, whole, whole, words.INVERT_ALONE, scratch, 0, like)
+        all_sides(p, whole, whole, whole, whole, words.SUM_OUT, scratch, 0, like)
         ends(p, scratch, DK, 1, whole, SCALED, like)

@@ -138,3 +138,4 @@ call_int = _foreign(types.int32, 0)
 call_bool = _foreign(types.boolean, 2)
 call_with_4 = _foreign(types.void, 5)  # integers, and a number of the arithmetic type
 call_with_6 = _foreign(types.void, 7)
+call_with_8 = _foreign(types.void, 9)

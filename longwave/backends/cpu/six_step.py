@@ -14,7 +14,7 @@ from __future__ import annotations
 from typing import Any
 
 from longwave.backends.cpu import moves, steps, words
-from longwave.backends.cpu.fused import ends, lift, scratch_part, walk
+from longwave.backends.cpu.fused import ends, gradients_of, lift, scratch_part, walk, walk_alone
 from longwave.backends.cpu.jit import kernel, part
 from longwave.backends.cpu.moves import ROW_BYTES, word
 from longwave.backends.cpu.simd import lanes_of
@@ -64,11 +64,11 @@ def _columns(p: int, scratch: int, x: int, b: int, h: int, kind: int, which: int
     moves.aim_at_columns(p, scratch, b, h, tile, like)
     if kind == COLUMNS_IN:
         ends(p, scratch, which, 0, x, weights, like)
-        walk(p, x, x, words.TRANSFORM, scratch, 0, like)
+        walk_alone(p, x, words.INPUT_IN, scratch, like)
         steps.turn(like, x, matrix + tile * ROW_BYTES, step, turns, high, low)
     else:
         steps.turn_back(like, x, matrix + tile * ROW_BYTES, step, turns, high, low)
-        walk(p, x, x, words.INVERT_ALONE, scratch, 0, like)
+        walk_alone(p, x, words.SUM_OUT, scratch, like)
         ends(p, scratch, which, 1, x, weights, like)
 
 
@@ -101,7 +101,7 @@ def _rows(p: int, scratch: int, x: int, z: int, matrices: int, h: int, kind: int
         return
     if kind == ROWS_FILTER:
         steps.gather(like, x, s, step, points)
-        walk(r, x, x, words.TRANSFORM, scratch, 0, like)
+        walk_alone(r, x, words.INPUT_IN, scratch, like)
         _keep(p, x, tile, like)
         steps.copy(like, s, x, points)
     elif kind == ROWS_LIFT:
@@ -110,29 +110,25 @@ def _rows(p: int, scratch: int, x: int, z: int, matrices: int, h: int, kind: int
         lift(p, scratch, s, made, points, like)
     elif kind == ROWS_MULTIPLY:
         steps.gather(like, x, v, step, points)
-        walk(r, x, s, words.MULTIPLY, scratch, 0, like)
+        walk(r, x, s, x, x, words.INPUT_IN | words.RESULT_OUT, scratch, 0, like)
         steps.scatter(like, x, v, step, points)
     elif kind == ROWS_LAST:
         _keep(p, total, tile, like)
-        walk(r, total, total, words.INVERT_ALONE, scratch, 0, like)
+        walk_alone(r, total, words.SUM_OUT, scratch, like)
         steps.copy(like, x, total, points)
         steps.scatter(like, x, total, step, points)
     else:
         if need_k or need_y:
             steps.gather(like, x, v, step, points)
-            walk(r, x, x, words.TRANSFORM, scratch, 0, like)
         if need_k or need_x:
             steps.gather(like, z, dz, step, points)
-            walk(r, z, z, words.TRANSFORM, scratch, 0, like)
+        what = gradients_of(need_x, need_k, need_y)
         if need_k:
-            if is_first != 0:
-                steps.clear(like, total, 2 * points)
-            steps.accumulate(like, total, z, x, points)
+            what |= words.SUM_BEGINS if is_first != 0 else words.SUM_GROWS
+        walk(r, x, s, z, total, what, scratch, 0, like)
         if need_x:
-            walk(r, z, s, words.INVERT_CONJUGATE, scratch, 0, like)
             steps.scatter(like, z, dz, step, points)
         if need_y:
-            walk(r, x, s, words.INVERT_PRODUCT, scratch, 0, like)
             steps.scatter(like, x, v, step, points)
 
 

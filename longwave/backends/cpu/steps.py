@@ -237,10 +237,11 @@ def accumulate(t: Lanes, total: Address, z: Address, v: Address, points: Address
 
 @traced
 def product(t: Lanes, to: Address, z: Address, v: Address, points: Address) -> None:
-    """z · conj(v), as `accumulate` adds it."""
+    """z · conj(v), as `accumulate` adds it to zeros: the sum of 0 and -0 is 0."""
+    zero = Complex(t.constant(0.0), t.constant(0.0))
     with t.loop(0, points) as i:
         at = i * t.row
-        t.store_complex(to + at, t.load_complex(z + at).times_conj(t.load_complex(v + at)))
+        t.store_complex(to + at, zero + t.load_complex(z + at).times_conj(t.load_complex(v + at)))
 
 
 @traced

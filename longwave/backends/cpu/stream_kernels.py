@@ -14,12 +14,12 @@ from __future__ import annotations
 from typing import Any
 
 from longwave.backends.cpu import stages, steps, stream_steps, words
-from longwave.backends.cpu.fused import walk
+from longwave.backends.cpu.fused import walk_alone
 from longwave.backends.cpu.jit import kernel, part
 from longwave.backends.cpu.moves import PLANE_BYTES, ROW_BYTES, word
 from longwave.backends.cpu.simd import STORED_BYTES, lanes_of, poke
 from longwave.backends.cpu.stream_steps import GROUP, QUAD
-from longwave.backends.cpu.words import INT, INVERT_ALONE, TRANSFORM
+from longwave.backends.cpu.words import INPUT_IN, INT, SUM_OUT
 
 # What is asked.
 ADVANCE, BLOCK, REBUILD, FINISH, SPECTRA, LOAD, READ = range(7)
@@ -118,7 +118,7 @@ def _transform(p: int, level: int, tile: int, c: int, x: int, scratch: int, like
     stream_steps.enter(
         like, x, re, im, n, word(q, words.LEVELS + 1), word(q, words.WEIGHTS), word(q, words.LEVELS + 2), 2 if c > 0 else 1
     )
-    walk(q, x, x, TRANSFORM, scratch, 0, like)
+    walk_alone(q, x, INPUT_IN, scratch, like)
     line = word(level, LINE) + tile * slots * n * ROW_BYTES
     stream_steps.spread(like, x, line + c % slots * QUAD * ROW_BYTES, slots * QUAD * ROW_BYTES, n)
 
@@ -147,7 +147,7 @@ def _combine(p: int, level: int, tile: int, out: int, first: int, since: int, x:
 @part
 def _invert(level: int, x: int, to: int, scratch: int, like: Any) -> None:
     q = word(level, PROGRAM)
-    walk(q, x, x, INVERT_ALONE, scratch, 0, like)
+    walk_alone(q, x, SUM_OUT, scratch, like)
     stream_steps.leave(
         like, x, to, 1 << word(level, SHIFT), word(q, words.LEVELS + 1), word(q, words.WEIGHTS), word(q, words.LEVELS + 2)
     )
@@ -273,7 +273,7 @@ def _spectra(p: int, scratch: int, filters: int, x: int, like: Any) -> None:
         steps.clear(like, out, n)
         stages.fetch_singly(like, out, scratch, 0, 0, word(p, X + STORED), 0, size, 0, 0, count, 1, 0, W, 0)
         stream_steps.enter(like, x, out, out, n, word(q, words.LEVELS + 1), word(q, words.SCALED), word(q, words.LEVELS + 2), 1)
-        walk(q, x, x, TRANSFORM, scratch, 0, like)
+        walk_alone(q, x, INPUT_IN, scratch, like)
         stream_steps.spread(like, x, s + number * QUAD * ROW_BYTES, parts * QUAD * ROW_BYTES, n)
 
 

@@ -8,10 +8,19 @@ from __future__ import annotations
 from typing import Any
 
 from longwave.backends.cpu import moves, stages, steps, words
-from longwave.backends.cpu.jit import kernel
+from longwave.backends.cpu.jit import kernel, part
 from longwave.backends.cpu.moves import ROW_BYTES, word
 from longwave.backends.cpu.simd import lanes_of, peek
-from longwave.backends.cpu.words import INT, INVERT_ALONE, INVERT_CONJUGATE, LEVEL_WORDS, LEVELS, MULTIPLY, TRANSFORM
+from longwave.backends.cpu.words import (
+    INT,
+    INVERT_ALONE,
+    INVERT_CONJUGATE,
+    INVERT_PRODUCT,
+    LEVEL_WORDS,
+    LEVELS,
+    MULTIPLY,
+    TRANSFORM,
+)
 
 CACHE_LINE = 64
 
@@ -51,52 +60,104 @@ def ends(p: int, scratch: int, which: int, store: int, x: int, weights: int, lik
         begin = end
 
 
+@part
+def _down(p: int, x: int, row: int, kept: bool, scratch: int, ahead: int, like: Any) -> int:
+    """The `dif` passes that are due where the block of BASE rows at `row` begins, from the largest block that begins there,
+    but for the innermost; and where the next rows of the view AHEAD are asked for."""
+    base, inner = word(p, words.BASE), _inner(p)
+    lines = word(p, words.AHEAD_LINES) if ahead != 0 else 0
+    table = scratch + moves.TABLES_AT + word(p, words.AHEAD) * lanes_of(like) * INT
+    for level in range(word(p, words.FIRST_LEVEL), inner):
+        v = p + (LEVELS + level * LEVEL_WORDS) * INT
+        n = word(v, 0)
+        if lines > 0 and n <= base:
+            stages.ahead(like, table, ahead, lines)
+            ahead += lines * CACHE_LINE
+        if (n <= base and kept) or (n > base and row % n == 0):
+            steps.dif(like, x + row * ROW_BYTES, max(n, base), n, word(v, 1), word(v, 2))
+    return ahead
+
+
+@part
+def _up(p: int, x: int, row: int, kept: bool, scratch: int, ahead: int, like: Any) -> int:
+    """The `dit` passes that are due where the block of BASE rows at `row` ends, from the smallest block that ends there."""
+    base, first_level = word(p, words.BASE), word(p, words.FIRST_LEVEL)
+    lines = word(p, words.AHEAD_LINES) if ahead != 0 else 0
+    table = scratch + moves.TABLES_AT + word(p, words.AHEAD) * lanes_of(like) * INT
+    for level in range(_inner(p) - 1, first_level - 1, -1):
+        v = p + (LEVELS + level * LEVEL_WORDS) * INT
+        n = word(v, 0)
+        if n <= base:
+            if lines > 0:
+                stages.ahead(like, table, ahead, lines)
+                ahead += lines * CACHE_LINE
+            if kept:
+                steps.dit(like, x + row * ROW_BYTES, base, n, word(v, 1), word(v, 2))
+        elif (row + base) % n == 0:
+            steps.dit(like, x + (row + base - n) * ROW_BYTES, n, n, word(v, 1), word(v, 2))
+    return ahead
+
+
+@part
+def _inner(p: int) -> int:
+    """The passes from this level on are made as one."""
+    return word(p, words.DEPTH) - (1 if word(p, words.KEPT_SIXTEEN) == 0 else 2)
+
+
+@part
+def _at_frequencies(p: int, x: int, s: int, row: int, kept: bool, kind: int, like: Any) -> None:
+    """The innermost pass of a block of BASE rows of x, the product with s and the first pass back, or some of that."""
+    base, sixteen, inner = word(p, words.BASE), word(p, words.KEPT_SIXTEEN), _inner(p)
+    at, other = x + row * ROW_BYTES, s + row * ROW_BYTES
+    radix, twiddles = word(p, LEVELS + (word(p, words.DEPTH) - 1) * LEVEL_WORDS + 1), word(p, LEVELS + inner * LEVEL_WORDS + 2)
+    if not kept:
+        steps.clear(like, at, 2 * base)
+    elif sixteen != 0:
+        steps.sixteen(like, at, other, base, kind, twiddles, sixteen + row // 16)
+    elif kind == MULTIPLY:
+        steps.middle(like, at, other, base, radix)
+    elif kind == TRANSFORM:
+        steps.innermost(like, at, base, radix)
+    else:
+        how = steps.ALONE if kind == INVERT_ALONE else steps.CONJUGATE if kind == INVERT_CONJUGATE else steps.PRODUCT
+        steps.inverse(like, at, other, base, radix, how)
+
+
 @kernel
-def walk(p: int, x: int, s: int, kind: int, scratch: int, ahead: int, like: Any) -> None:
-    """All passes from FIRST_LEVEL on and back, block by block: what a block needs is done while a cache holds it.
+def walk(p: int, x: int, s: int, z: int, total: int, what: int, scratch: int, ahead: int, like: Any) -> None:
+    """All passes from FIRST_LEVEL on and back, block by block, of everything that `what` names (words.py): what a block needs
+    is done while a cache holds it.
 
     The blocks of BASE rows come in order. Before one, the `dif` passes of all larger blocks that begin there are made, from
     the largest; after one, the `dit` passes of those that end there, from the smallest. What memory is idle for meanwhile: to
     bring the rows that lie `ahead` bytes further than those of the view AHEAD (with 0, nothing is asked for).
     """
-    depth, base, points, outermost = word(p, words.DEPTH), word(p, words.BASE), word(p, words.N), word(p, words.FIRST_LEVEL)
-    blocks, sixteen = word(p, words.KEPT_BLOCKS), word(p, words.KEPT_SIXTEEN)
-    inner = depth - 1 if sixteen == 0 else depth - 2  # passes from here on are one
-    radix, innermost = word(p, LEVELS + (depth - 1) * LEVEL_WORDS + 1), word(p, LEVELS + inner * LEVEL_WORDS + 2)
-    lines = word(p, words.AHEAD_LINES) if ahead != 0 else 0
-    table = scratch + moves.TABLES_AT + word(p, words.AHEAD) * lanes_of(like) * INT
-    for row in range(0, points, base):
-        at, spectrum = x + row * ROW_BYTES, s + row * ROW_BYTES
+    base, blocks = word(p, words.BASE), word(p, words.KEPT_BLOCKS)
+    begins, grows = what & words.SUM_BEGINS != 0, what & words.SUM_GROWS != 0
+    multiplies = what & words.INPUT_IN != 0 and what & words.RESULT_OUT != 0 and not begins and not grows
+    for row in range(0, word(p, words.N), base):
         kept = blocks == 0 or peek(blocks + row // base * INT) != 0
-        if kind <= TRANSFORM:
-            for level in range(outermost, inner):
-                v = p + (LEVELS + level * LEVEL_WORDS) * INT
-                n = word(v, 0)
-                if lines > 0 and n <= base:
-                    stages.ahead(like, table, ahead, lines)
-                    ahead += lines * CACHE_LINE
-                if (n <= base and kept) or (n > base and row % n == 0):
-                    steps.dif(like, at, max(n, base), n, word(v, 1), word(v, 2))
-        if not kept:
-            steps.clear(like, at, 2 * base)
-        elif sixteen != 0:
-            steps.sixteen(like, at, spectrum, base, kind, innermost, sixteen + row // 16)
-        elif kind == MULTIPLY:
-            steps.middle(like, at, spectrum, base, radix)
-        elif kind == TRANSFORM:
-            steps.innermost(like, at, base, radix)
-        else:
-            how = steps.ALONE if kind == INVERT_ALONE else steps.CONJUGATE if kind == INVERT_CONJUGATE else steps.PRODUCT
-            steps.inverse(like, at, spectrum, base, radix, how)
-        if kind != TRANSFORM:
-            for level in range(inner - 1, outermost - 1, -1):
-                v = p + (LEVELS + level * LEVEL_WORDS) * INT
-                n = word(v, 0)
-                if n <= base:
-                    if lines > 0:
-                        stages.ahead(like, table, ahead, lines)
-                        ahead += lines * CACHE_LINE
-                    if kept:
-                        steps.dit(like, at, base, n, word(v, 1), word(v, 2))
-                elif (row + base) % n == 0:
-                    steps.dit(like, x + (row + base - n) * ROW_BYTES, n, n, word(v, 1), word(v, 2))
+        if what & words.FILTERS_IN != 0:
+            _down(p, s, row, kept, scratch, 0, like)
+            _at_frequencies(p, s, s, row, kept, TRANSFORM, like)
+        if what & words.GRADIENT_IN != 0:
+            _down(p, z, row, kept, scratch, 0, like)
+            _at_frequencies(p, z, z, row, kept, TRANSFORM, like)
+        if what & words.INPUT_IN != 0:
+            ahead = _down(p, x, row, kept, scratch, ahead, like)
+            _at_frequencies(p, x, s, row, kept, MULTIPLY if multiplies else TRANSFORM, like)
+        at = row * ROW_BYTES
+        if begins:
+            steps.product(like, total + at, z + at, x + at, base)
+        if grows:
+            steps.accumulate(like, total + at, z + at, x + at, base)
+        if what & words.RESULT_OUT != 0:
+            if not multiplies:
+                _at_frequencies(p, x, s, row, kept, INVERT_PRODUCT, like)
+            ahead = _up(p, x, row, kept, scratch, ahead, like)
+        if what & words.GRADIENT_OUT != 0:
+            _at_frequencies(p, z, s, row, kept, INVERT_CONJUGATE, like)
+            _up(p, z, row, kept, scratch, 0, like)
+        if what & words.SUM_OUT != 0:
+            _at_frequencies(p, total, total, row, kept, INVERT_ALONE, like)
+            _up(p, total, row, kept, scratch, 0, like)

@@ -62,5 +62,9 @@ COLUMNS_IN, COLUMNS_OUT, ROWS_FILTER, ROWS_LIFT, ROWS_MULTIPLY, ROWS_BACKWARD, R
 # The matrices: of the filters, of the input, of the gradient that comes in, of the filters' gradient.
 OF_TAPS, OF_INPUT, OF_DZ, OF_SUM = range(4)
 
-# What a walk through the frequencies does: multiply, transform only, or the inverse with one of the products.
+# What a walk through the frequencies does, as a sum. To the frequencies go the filters s, the input x and the gradient z that
+# comes in; there the filters' gradient begins as z · conj(x), or that is added to it; back to the samples go x · s, z · conj(s)
+# and the filters' gradient alone.
+FILTERS_IN, INPUT_IN, GRADIENT_IN, SUM_BEGINS, SUM_GROWS, RESULT_OUT, GRADIENT_OUT, SUM_OUT = (2**i for i in range(8))
+# What a step does with a block of 16 rows: multiply, transform only, or the inverse with one of the products.
 MULTIPLY, TRANSFORM, INVERT_PRODUCT, INVERT_CONJUGATE, INVERT_ALONE = range(5)
