@@ -16,8 +16,10 @@ GAP_BYTES = 2048
 CHAIN = 16
 
 
-def gradient_parts(batch: int) -> int:
+def gradient_parts(batch: int, postgate: bool) -> int:
     """Transforms that `backward` has at a time where it adds up a batch of so many samples (and windows)."""
+    if batch == 1 and not postgate:
+        return 3
     return 5 if batch > CHAIN else 4
 
 
@@ -199,6 +201,8 @@ def backward(p: int, scratch: int, begin: int, end: int, like: Any) -> None:
     need_k = sums_up or products != 0
     # Where nothing is done to all of the sum at once, it goes back block by block beside the last sample's.
     inverts_sum = batch <= CHAIN and word(p, words.ROUGH_COUNT) == 0
+    if batch == 1 and not need_y:  # the sum takes the place of the input's spectrum, which nobody needs any more
+        total = whole = x
     for unit in range(begin, end):
         tile, chunk = unit // chunks, unit % chunks
         low, high = batch * chunk // chunks, batch * (chunk + 1) // chunks

@@ -28,6 +28,7 @@ from numba.extending import intrinsic
 
 from longwave.backends.cpu.simd import (
     BFLOAT16,
+    CACHE_LINE,
     CODES,
     FLOAT32,
     FLOAT64,
@@ -257,6 +258,26 @@ class Lanes:
         elif size < self.E:
             value = b.fptrunc(value, ir.VectorType(kind, self.width))
         self._write(at, value, size)
+
+    def stream_stored(self, at: Address, x: Vec, code: int) -> None:
+        """As `store_stored`; what fills a cache line goes past the caches: it is not read first, and what they hold stays."""
+        b, size = self.builder, STORED[code][1] * self.width
+        if size != CACHE_LINE:
+            self.store_stored(at, x, code)
+            return
+        aligned = b.icmp_unsigned("==", b.and_(at.value, _int(CACHE_LINE - 1)), _int(0))
+        with b.if_else(aligned) as (whole, parts):
+            with whole:
+                self.store_stored(at, x, code)
+                store = b.block.instructions[-1]
+                store.align = CACHE_LINE
+                store.set_metadata("nontemporal", b.module.add_metadata([ir.Constant(I32, 1)]))
+            with parts:
+                self.store_stored(at, x, code)
+
+    def fence(self) -> None:
+        """What was stored past the caches is there for other threads from here on."""
+        self.builder.fence("seq_cst")
 
     # Shuffles.
 

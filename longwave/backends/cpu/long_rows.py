@@ -11,7 +11,7 @@ from longwave.backends.cpu.crossovers import chosen
 from longwave.backends.cpu.launches import SPECTRA, Dealt, Launch, Lists, RowByRow, Script, Tiles, base, chunks, point, use
 from longwave.backends.cpu.layouts import Layout
 from longwave.backends.cpu.program import Program, address
-from longwave.backends.cpu.results import arithmetic, like, width
+from longwave.backends.cpu.results import arithmetic, like, streams, width
 from longwave.backends.cpu.tables import matrix_shape, turns
 from longwave.problem import Problem
 
@@ -119,6 +119,8 @@ def long_rows(
         point(block, masked.columns, masked.rough)
         block.point(KEPT_TILES=masked.tiles)
     use(block, lists, ready)
+    # Where channels are neighbours, results are rows of a strip, which are turned over next.
+    block.set(STREAMS=int(streams(p) and not p.channels_last))
     if makes:
         block.place(words.SPECTRA, SPECTRA)
     block.keep += [row_block, row_words, factors_between]

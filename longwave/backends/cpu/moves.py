@@ -222,9 +222,9 @@ def piece(
 
 
 @part
-def exchange(scratch: int, entries: int, j: int, count: int, store: bool, like: Any) -> None:
+def exchange(scratch: int, entries: int, j: int, count: int, store: bool, streams: int, like: Any) -> None:
     """Fetch the samples of all entries for j … j + count - 1 to the stage (or store them, but for those that are added to it),
-    each by the widest way there is."""
+    each by the widest way there is, and past the caches if it `streams`."""
     for number in range(entries):
         e = scratch + ENTRIES_AT + number * ENTRY_WORDS * INT
         way, stage = word(e, WAY), word(e, STAGE)
@@ -240,12 +240,14 @@ def exchange(scratch: int, entries: int, j: int, count: int, store: bool, like: 
             to, onto = scratch + UNSCALED_AT, 0
         if way == BY_ROWS and count >= lanes_of(like):
             if puts:
-                stages.put_rows(like, stage, table, gates, gated, code, offset, count, sign)
+                stages.put_rows(like, stage, table, gates, gated, code, offset, count, sign, streams)
             else:
                 stages.fetch_rows(like, to, table, gates, gated, code, offset, count, sign)
         elif way == BY_LANES:
             if puts:
-                stages.put_lanes(like, stage, table, gates, gated, code, offset, stride, gate_offset, gate_stride, count, sign)
+                stages.put_lanes(
+                    like, stage, table, gates, gated, code, offset, stride, gate_offset, gate_stride, count, sign, streams
+                )
             else:
                 stages.fetch_lanes(like, to, table, gates, gated, code, offset, stride, gate_offset, gate_stride, count, sign)
         else:

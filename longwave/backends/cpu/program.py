@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from longwave.backends.cpu import jit, transform, words
-from longwave.backends.cpu.simd import BFLOAT16, FLOAT16, FLOAT32, FLOAT64, STORED_BYTES
+from longwave.backends.cpu.simd import BFLOAT16, CACHE_LINE, FLOAT16, FLOAT32, FLOAT64, STORED_BYTES
 from longwave.backends.cpu.tables import Tables
 from longwave.ring import Segment
 
@@ -127,7 +127,7 @@ class Program:
         blocks = itertools.accumulate(self.tables.radices[:-2], operator.floordiv, initial=self.tables.N)
         bursts = 2 * (sum(n <= base for n in blocks) - int(base >= self.tables.N)) * (self.tables.N // base)
         if x.strides[2] == size and bursts > 0 and row_bytes <= AHEAD_BYTES:
-            self.set(AHEAD=self._number(x), AHEAD_LINES=-(-row_bytes // (transform.CACHE_LINE * bursts)))
+            self.set(AHEAD=self._number(x), AHEAD_LINES=-(-row_bytes // (CACHE_LINE * bursts)))
 
     def script(self, steps: Sequence[tuple[int, int, int, int]]) -> None:
         """Fill the script: (when, kind, list, matrix) a step."""

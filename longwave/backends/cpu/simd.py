@@ -12,6 +12,8 @@ from llvmlite import binding, ir
 from numba import types
 from numba.extending import intrinsic
 
+CACHE_LINE = 64  # bytes
+
 I64, I32, I16, I8 = ir.IntType(64), ir.IntType(32), ir.IntType(16), ir.IntType(8)
 # Names of CPUs, for NUMBA_CPU_NAME: with 512-bit vectors, and the others that have AVX2, FMA and conversions of float16.
 WIDE_CPUS = (

@@ -109,28 +109,31 @@ def fetch_singly(
 @traced
 def put_rows(
     t: Lanes, stage: Address, table: Address, gates: Address, has_gate: Address, code: Address, offset: Address,
-    count: Address, sign: Address,
+    count: Address, sign: Address, streams: Address,
 ) -> None:  # fmt: skip
-    """`count` >= W rows of one plane to samples of W rows that are contiguous in time, from `offset` bytes on."""
+    """`count` >= W rows of one plane to samples of W rows that are contiguous in time, from `offset` bytes on; past the caches
+    if it `streams`."""
     for stored in t.stored(code):
         for gated in t.cases(has_gate, (0, 1)):
-            factor = t.from_int(sign)
-            _ahead(t, table, offset + STAGED * STORED_BYTES[stored], stored, True)
-            with t.loop(0, t.vectors(count)) as block:
-                j = (block * t.width).at_most(count - t.width)
-                at = offset + j * STORED_BYTES[stored]
-                rows = [t.load(stage + (j + q) * t.plane, aligned=True) for q in range(t.width)]
-                for lane, x in enumerate(t.transposed(rows)):
-                    x = x * factor
-                    if gated:
-                        x = x * t.load_stored(t.read_int(gates + lane * 8) + at, stored)
-                    t.store_stored(t.read_int(table + lane * 8) + at, x, stored)
+            for past in t.cases(streams, (0, 1)):
+                factor, put = t.from_int(sign), t.stream_stored if past else t.store_stored
+                if not past:
+                    _ahead(t, table, offset + STAGED * STORED_BYTES[stored], stored, True)
+                with t.loop(0, t.vectors(count)) as block:
+                    j = (block * t.width).at_most(count - t.width)
+                    at = offset + j * STORED_BYTES[stored]
+                    rows = [t.load(stage + (j + q) * t.plane, aligned=True) for q in range(t.width)]
+                    for lane, x in enumerate(t.transposed(rows)):
+                        x = x * factor
+                        if gated:
+                            x = x * t.load_stored(t.read_int(gates + lane * 8) + at, stored)
+                        put(t.read_int(table + lane * 8) + at, x, stored)
 
 
 @traced
 def put_lanes(
     t: Lanes, stage: Address, table: Address, gates: Address, has_gate: Address, code: Address, offset: Address,
-    stride: Address, gate_offset: Address, gate_stride: Address, count: Address, sign: Address,
+    stride: Address, gate_offset: Address, gate_stride: Address, count: Address, sign: Address, streams: Address,
 ) -> None:  # fmt: skip
     """As `put_rows`, for W rows that are contiguous in the channels."""
     start, gate_start = t.read_int(table) + offset, gate_offset
@@ -139,15 +142,18 @@ def put_lanes(
             factor = t.from_int(sign)
             if gated:
                 gate_start = t.read_int(gates) + gate_offset
-            with t.loop(0, count) as j:
-                x = t.load(stage + j * t.plane, aligned=True) * factor
-                at = start + j * stride
-                t.prefetch(at + AHEAD_ROWS * stride, to_write=True)
-                if gated:
-                    gate = gate_start + j * gate_stride
-                    t.prefetch(gate + AHEAD_ROWS * gate_stride)
-                    x = x * t.load_stored(gate, stored)
-                t.store_stored(at, x, stored)
+            for past in t.cases(streams, (0, 1)):
+                put = t.stream_stored if past else t.store_stored
+                with t.loop(0, count) as j:
+                    x = t.load(stage + j * t.plane, aligned=True) * factor
+                    at = start + j * stride
+                    if not past:
+                        t.prefetch(at + AHEAD_ROWS * stride, to_write=True)
+                    if gated:
+                        gate = gate_start + j * gate_stride
+                        t.prefetch(gate + AHEAD_ROWS * gate_stride)
+                        x = x * t.load_stored(gate, stored)
+                    put(at, x, stored)
 
 
 @traced

@@ -306,6 +306,11 @@ def repeat_lane(t: Lanes, x: Address, lane: Address, count: Address) -> None:
 
 
 @traced
+def fence(t: Lanes) -> None:
+    t.fence()
+
+
+@traced
 def clear(t: Lanes, stage: Address, count: Address) -> None:
     """Zeros in `count` rows of one plane."""
     with t.loop(0, count) as i:

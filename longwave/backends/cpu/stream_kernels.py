@@ -86,9 +86,9 @@ def _put(p: int, x: int, tile: int, rows: int, count: int, table: int, like: Any
     neighbours = _aim(p, x, tile, table, like)
     code, stride = word(p, x + STORED), word(p, x + STRIDE_T)
     if neighbours:
-        stages.put_lanes(like, rows, table, 0, 0, code, 0, stride, 0, 0, count, 1)
+        stages.put_lanes(like, rows, table, 0, 0, code, 0, stride, 0, 0, count, 1, 0)
     elif stride == STORED_BYTES[code] and count >= lanes_of(like):
-        stages.put_rows(like, rows, table, 0, 0, code, 0, count, 1)
+        stages.put_rows(like, rows, table, 0, 0, code, 0, count, 1, 0)
     else:
         stages.put_singly(like, rows, table, 0, 0, code, 0, stride, 0, 0, count, 1, 0, lanes_of(like))
 

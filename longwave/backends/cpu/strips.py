@@ -17,14 +17,13 @@ from typing import Any, NamedTuple
 from torch import Tensor
 
 from longwave import dtypes
-from longwave.backends.cpu import launches, pages, stages, threads
+from longwave.backends.cpu import launches, pages, stages, steps, threads
 from longwave.backends.cpu.jit import kernel, part
 from longwave.backends.cpu.layouts import Layout
 from longwave.backends.cpu.moves import PLANE_BYTES, word
 from longwave.backends.cpu.program import CODE, address
-from longwave.backends.cpu.results import like, width
-from longwave.backends.cpu.simd import STORED_BYTES, lanes_of, poke
-from longwave.backends.cpu.transform import CACHE_LINE
+from longwave.backends.cpu.results import like, streams, width
+from longwave.backends.cpu.simd import CACHE_LINE, STORED_BYTES, lanes_of, poke
 from longwave.backends.cpu.words import INT
 from longwave.problem import Problem
 
@@ -38,8 +37,9 @@ PADDING = 2 * CACHE_LINE
 SECONDS = 0.5e-9
 
 # Words of a program: a signal's address, strides in bytes along batch and time and stored type; the address of its rows, bytes
-# between those of two samples and of two channels; channels, samples, units a sample, and the direction.
-FROM, FROM_B, FROM_T, STORED, ROWS, ROWS_B, ROWS_H, CHANNELS, LENGTH, UNITS, BACK, WORDS = range(12)
+# between those of two samples and of two channels; channels, samples, units a sample, the direction, and whether what is
+# stored goes past the caches.
+FROM, FROM_B, FROM_T, STORED, ROWS, ROWS_B, ROWS_H, CHANNELS, LENGTH, UNITS, BACK, STREAMS, WORDS = range(13)
 
 
 @part
@@ -75,9 +75,11 @@ def turn_over(p: int, scratch: int, begin: int, end: int, like: Any) -> None:
             for tile in range(tiles):
                 table, stage = scratch + tile * (W + 1) * INT, first_stage + tile * PIECE * PLANE_BYTES
                 if back == 0:
-                    stages.put_rows(like, stage, table + INT, table, 0, code, j * size, count, 1)
+                    stages.put_rows(like, stage, table + INT, table, 0, code, j * size, count, 1, 0)
                 else:
-                    stages.put_lanes(like, stage, table, table, 0, code, j * step, step, 0, 0, count, 1)
+                    stages.put_lanes(like, stage, table, table, 0, code, j * step, step, 0, 0, count, 1, word(p, STREAMS))
+    if word(p, STREAMS) != 0:
+        steps.fence(like)
 
 
 class Strip(NamedTuple):
@@ -206,7 +208,7 @@ def _turn(p: Problem, signal: Tensor | None, rows: Tensor | None, back: bool) ->
     program = (ctypes.c_int64 * WORDS)(
         signal.data_ptr(), signal.stride(0) * size, signal.stride(2) * size, CODE[signal.dtype],
         rows.data_ptr(), rows.stride(0) * size, rows.stride(1) * size,
-        channels, length, units, int(back),
+        channels, length, units, int(back), int(back and streams(p)),
     )  # fmt: skip
     tiles = -(-channels // W)
     each = _tables_bytes(tiles, W) + tiles * PIECE * PLANE_BYTES

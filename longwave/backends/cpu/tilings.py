@@ -16,8 +16,8 @@ from longwave.backends.cpu.costs import seconds
 from longwave.backends.cpu.launches import PRODUCTS, SPECTRA, Dealt, Launch, Lists, Several, Tiles, base, chunks, point, use
 from longwave.backends.cpu.layouts import Layout
 from longwave.backends.cpu.program import Program, View
-from longwave.backends.cpu.results import arithmetic, like, width
-from longwave.backends.cpu.transform import CACHE_LINE
+from longwave.backends.cpu.results import arithmetic, like, streams, width
+from longwave.backends.cpu.simd import CACHE_LINE
 from longwave.problem import Problem
 
 # From so many channels on a few idle lanes in the last tile do not matter.
@@ -111,7 +111,7 @@ def backward_tilings(
     within = whole.batch * whole.rows * row_bytes <= PRODUCTS_BYTES
     apart = need_k and whole.batch > 1 and within and (idle or _split(p, whole, beside, workers) > 1)
     if need_k and not apart:
-        return [_tiling(p, N, whole, beside, 1, 5, fused.gradient_parts(whole.batch))], 0
+        return [_tiling(p, N, whole, beside, 1, 5, fused.gradient_parts(whole.batch, p.postgate))], 0
     found_tilings, leaves = [], 0
     for share in shares(p, found, ready):
         parts = _split(p, share, beside, workers)
@@ -194,6 +194,7 @@ def _program(p: Problem, found: Layout, tiling: Tiling, lists: Lists, ready: boo
     if masked is not None:
         point(block, masked.passes, masked.rough)
     use(block, lists, ready)
+    block.set(STREAMS=int(streams(p)))
     return block
 
 

@@ -10,7 +10,7 @@ from typing import Any
 from longwave.backends.cpu import moves, stages, steps, words
 from longwave.backends.cpu.jit import kernel, part
 from longwave.backends.cpu.moves import ROW_BYTES, word
-from longwave.backends.cpu.simd import lanes_of, peek
+from longwave.backends.cpu.simd import CACHE_LINE, lanes_of, peek
 from longwave.backends.cpu.words import (
     INT,
     INVERT_ALONE,
@@ -21,8 +21,6 @@ from longwave.backends.cpu.words import (
     MULTIPLY,
     TRANSFORM,
 )
-
-CACHE_LINE = 64
 
 
 @kernel
@@ -52,12 +50,14 @@ def ends(p: int, scratch: int, which: int, store: int, x: int, weights: int, lik
                 at, to = scratch + side * moves.PARTS_AT, x + side * word(p, words.SIDE_BYTES)
                 if store != 0:
                     steps.last(like, to, stage, j, some, n, radix, weights, twiddles, planes)
-                    moves.exchange(at, entries, j, some, True, like)
+                    moves.exchange(at, entries, j, some, True, word(p, words.STREAMS), like)
                 else:
-                    moves.exchange(at, entries, j, some, False, like)
+                    moves.exchange(at, entries, j, some, False, 0, like)
                     steps.first(like, to, stage, j, some, n, radix, weights, twiddles, planes)
             j += some
         begin = end
+    if store != 0 and word(p, words.STREAMS) != 0:
+        steps.fence(like)
 
 
 @part

@@ -31,6 +31,8 @@ SPECTRA, LIFTS = range(37, 39)
 # places where those keep too much, their number, and a factor for each of their lanes (in `six_step` in every tile); and
 # whether anything of a tile's rows is kept (a word).
 KEPT_BLOCKS, KEPT_SIXTEEN, ROUGH_PLACES, ROUGH_COUNT, ROUGH_LANES, KEPT_TILES = range(39, 45)
+# Whether results are stored past the caches.
+STREAMS = 45
 # Of `six_step`: columns of the matrix (0: there is none), the program for its rows, the table of turns and its two lengths,
 # bytes between rows of a matrix and between matrices, their address (0: in the thread's scratch memory), the number of
 # steps, and the step, sample and channel of a launch that makes one step alone.

@@ -21,7 +21,7 @@ from allocated import peak_bytes
 from torch import Tensor
 
 import longwave
-from longwave.backends.cpu import jit, pages, plans, threads, words
+from longwave.backends.cpu import calls, jit, pages, plans, results, threads, words
 from longwave.bench.tolerances import bound, relative_l2
 from longwave.bench.tune import set_crossovers
 
@@ -573,3 +573,60 @@ def test_a_stream_gives_a_row_its_bits_in_any_company_and_on_any_threads() -> No
     spoilt, others = u.clone(), torch.ones(3, 20, dtype=torch.bool)
     spoilt[1, 5, 200], others[1, 5] = float("nan"), False
     assert torch.equal(streamed(spoilt, k)[others], y[others])
+
+
+@pytest.fixture
+def always_past_the_caches(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[bool], None]]:
+    kept = (calls.forward_launch, calls.backward_launch)
+
+    def choose(past: bool) -> None:
+        monkeypatch.setattr(results, "STREAMED_BYTES", 0 if past else sys.maxsize)
+        for launch in kept:
+            launch.cache_clear()
+
+    yield choose
+    for launch in kept:
+        launch.cache_clear()
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float64], ids=str)
+@pytest.mark.parametrize("layout", ["BHL", "BLH"])
+@pytest.mark.parametrize("L", [16, 100, 1_000, 4_096, 70_000])
+@pytest.mark.usefixtures("always_on_threads")
+def test_results_that_go_past_the_caches_are_the_same(
+    L: int, layout: str, dtype: torch.dtype, always_past_the_caches: Callable[[bool], None], threads_set: Callable[[int], None]
+) -> None:
+    """Of rows at any alignment, lanes that are not all used, both layouts, all gradients, transforms of either kind."""
+    H, first = (33, 1) if L < 10_000 else (17, 3)
+    signals = [torch.randn(2, H + first, L + first).to(dtype) for _ in range(4)]
+    u, pregate, postgate, dy = (x[:, first:, first:] for x in signals)
+    if layout == "BLH":
+        u, pregate, postgate, dy = (x.mT.contiguous()[:, :, : H - first] for x in (u, pregate, postgate, dy))
+    k, D = torch.randn(u.shape[1 if layout == "BHL" else 2], L), torch.randn(u.shape[1 if layout == "BHL" else 2])
+    found = []
+    for past in (False, True):
+        always_past_the_caches(past)
+        for count in (1, 2):
+            threads_set(count)
+            leaves = [
+                x.detach().clone(memory_format=torch.preserve_format).requires_grad_() for x in (u, pregate, postgate, k, D)
+            ]
+            y = longwave.long_conv(
+                leaves[0], leaves[3], leaves[4], pregate=leaves[1], postgate=leaves[2], layout=layout, backend="cpu"
+            )
+            found.append([y.detach(), *torch.autograd.grad(y, leaves, dy)])
+    assert found[0][0].abs().max() > 0
+    for others in found[1:]:
+        for a, b in zip(found[0], others, strict=True):
+            assert torch.equal(a, b)
+
+
+def test_results_that_go_past_the_caches_may_be_written_to_views(always_past_the_caches: Callable[[bool], None]) -> None:
+    """What stands around unaligned results stays: a stream's tail, samples of documents, other channels."""
+    always_past_the_caches(True)
+    lengths = [0, 5, 40, 41, 1_000, 1_600]
+    u, k = torch.randn(1, 37, 1_600), torch.randn(37, 300)
+    y = longwave.long_conv(u, k, cu_seqlens=torch.tensor(lengths, dtype=torch.int32), backend="cpu")
+    for start, stop in itertools.pairwise(lengths):
+        truth = longwave.long_conv(u[..., start:stop].double(), k.double(), backend="plain")
+        assert relative_l2(y[..., start:stop], truth) < 1e-6
