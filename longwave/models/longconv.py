@@ -6,14 +6,14 @@ Source: Fu et al. 2023, Simple Hardware-Efficient Long Convolutions for Sequence
 
 The presets `longconv-lra-*` have the sizes of the authors' experiments (layers, channels, contexts, λ, two filters a
 channel, two-sided where theirs are). What differs: norms are LayerNorm before every layer (theirs batch norm, for images
-after the layer), no dropout of taps or features, taps that decay as drawn; tokens are bytes.
+after the layer), no dropout of taps or features, taps that decay as drawn; a two-sided filter is one parameter, whose means
+may reach over lag 0; tokens are bytes.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import cast
 
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -87,15 +87,18 @@ PRESETS: dict[str, LongConvConfig] = {
 
 
 def _block(config: LongConvConfig, backend: str, conv: LongConvOp, split: bool) -> ResidualBlock:
-    def make() -> SquashedFilter:
-        return SquashedFilter(config.heads * config.d_model, config.filter_length, squash=config.squash, smooth=config.smooth)
-
-    filters = [make() for _ in range(1 + config.two_sided)]
+    filter = SquashedFilter(
+        config.heads * config.d_model,
+        config.filter_length,
+        two_sided=config.two_sided,
+        squash=config.squash,
+        smooth=config.smooth,
+    )
     long: nn.Module
     if config.butterfly:
-        long = ButterflyConv1d(*filters, order=config.butterfly)
+        long = ButterflyConv1d(filter, order=config.butterfly)
     else:
-        long = FilterConv1d(*filters, backend=backend, conv=conv, split=split)
+        long = FilterConv1d(filter, backend=backend, conv=conv, split=split)
     return ResidualBlock(config.d_model, ConvGLU(config.d_model, long, heads=config.heads))
 
 
@@ -137,14 +140,10 @@ class LongConvModel(SequenceModel):
                 f"filters that are smoothed over {self.config.smooth} taps do not go to images of another size, where their "
                 "rows would be smoothed again; take a preset with smooth=0"
             )
-        ahead, squash = ".filter.k", self.config.squash
-        found = dict(tensors)
-        for name in (name for name in tensors if name.endswith(ahead)):
-            names = [name, name.removesuffix(ahead) + ".filter_rev.k"]
-            taps = [F.softshrink(tensors[name], squash) if name in tensors else None for name in names]
-            for name, new in zip(names, zoomed(cast(Tensor, taps[0]), taps[1], zoom), strict=True):
-                if new is not None:
-                    found[name] = new + squash * new.sign()
+        squash, found = self.config.squash, dict(tensors)
+        for name in (name for name in tensors if name.endswith(".filter.k")):
+            new = zoomed(F.softshrink(tensors[name], squash), zoom, two_sided=self.config.two_sided)
+            found[name] = new + squash * new.sign()
         return found
 
 

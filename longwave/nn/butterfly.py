@@ -101,7 +101,7 @@ class ButterflyConv1d(nn.Module):
     have no meaning.
 
     Args:
-        filter, filter_rev: make the filters of lags 0, 1, … and 0, -1, …, as in `FilterConv1d`.
+        filter: makes the filters, causal or `two_sided`, as in `FilterConv1d`.
         order: matrices in each transform, at least 1; with more of them they are smaller.
 
     Raises:
@@ -111,11 +111,11 @@ class ButterflyConv1d(nn.Module):
     and as many zeros.
     """
 
-    def __init__(self, filter: nn.Module, filter_rev: nn.Module | None = None, *, order: int = 2) -> None:
+    def __init__(self, filter: nn.Module, *, order: int = 2) -> None:
         super().__init__()
         if order < 1:
             raise ArgumentError(f"ButterflyConv1d needs an order of at least 1, but got {order}")
-        self.filter, self.filter_rev = filter, filter_rev
+        self.filter, self.two_sided = filter, bool(getattr(filter, "two_sided", False))
         self.channels, self.max_length = cast(int, filter.channels), cast(int, filter.max_length)
         sizes = factors(self.max_length, order)
         self.of_input, self.of_filter, self.back = Butterfly(sizes), Butterfly(sizes), Butterfly(sizes, inverse=True)
@@ -142,15 +142,11 @@ class ButterflyConv1d(nn.Module):
             angle = torch.arange(N, device=u.device, dtype=torch.float64) * (math.pi / (2 * N))
             cos, sin = angle.cos().to(dtype), angle.sin().to(dtype)
             v = nn.functional.pad(u.transpose(1, 2).to(dtype), (0, N - L))
-            k = nn.functional.pad(self.filter(L).to(dtype), (0, N - L))
-            zero = torch.zeros_like(k)
-            spectrum = self.of_filter(_turned(k, zero, cos, sin))
-            if self.filter_rev is not None:
-                # Lag -s is i times index N - s, where x^N = -i; lag 0 is index 0 of the real part.
-                k_rev = self.filter_rev(L).to(dtype)
-                first = nn.functional.pad(k_rev[:, :1], (0, N - 1))
-                mirrored = nn.functional.pad(k_rev[:, 1:].flip(-1), (N - L + 1, 0))
-                spectrum = spectrum + self.of_filter(_turned(first, mirrored, cos, sin))
+            taps, before = self.filter(L).to(dtype), L - 1 if self.two_sided else 0
+            k = nn.functional.pad(taps[:, before : before + L], (0, N - L))
+            # Lag -s is i times index N - s, where x^N = -i.
+            earlier = nn.functional.pad(taps[:, :before], (N - before, 0))
+            spectrum = self.of_filter(_turned(k, earlier, cos, sin))
             z = self.back(self.of_input(_turned(v, torch.zeros_like(v), cos, sin)) * spectrum)
             y = (z.real * cos - z.imag * sin)[..., :L].transpose(1, 2)
             return (y + self.D.to(dtype) * u.to(dtype)).to(u.dtype)

@@ -26,11 +26,16 @@ class FilterConv1d(nn.Module):
     `D` (channels,), N(0, 1).
 
     Args:
-        filter: makes k: it has `channels` and `max_length`, and turns a number of taps into (channels, taps).
-        filter_rev: makes k_rev, of what comes after; without it the convolution is causal.
+        filter: makes k: it has `channels` and `max_length`, and turns a number of taps into (channels, taps); or, if it is
+            `two_sided`, into (channels, 2 taps), of the lags 1 - taps … taps.
+        filter_rev: makes k_rev, of what comes after, beside a `filter` that is not `two_sided`; with neither the convolution
+            is causal.
         backend: the convolution's backend; `auto` chooses.
         conv: the operator to call; a replacement keeps the signature of `longwave.long_conv`.
         split: whether inputs are spans of longer sequences, which `conv` puts together.
+
+    Raises:
+        ArgumentError: a `filter_rev` beside a filter that is `two_sided`.
     """
 
     def __init__(
@@ -46,6 +51,10 @@ class FilterConv1d(nn.Module):
         self.split = split
         self.filter, self.filter_rev, self.backend, self.conv = filter, filter_rev, backend, conv
         self.channels, self.max_length = cast(int, filter.channels), cast(int, filter.max_length)
+        both = bool(getattr(filter, "two_sided", False))
+        if both and filter_rev is not None:
+            raise ArgumentError("FilterConv1d got a filter that is two_sided and a filter_rev; leave filter_rev out")
+        self.mode, self.is_causal = "same" if both else "causal", not both and filter_rev is None
         self.D = nn.Parameter(torch.randn(self.channels))
 
     def forward(self, u: Tensor, *, cu_seqlens: Tensor | None = None) -> Tensor:
@@ -57,7 +66,7 @@ class FilterConv1d(nn.Module):
         taps = self.max_length if self.split else min(u.shape[1], self.max_length)
         k_rev = None if self.filter_rev is None else self.filter_rev(taps)
         return self.conv(
-            u, self.filter(taps), self.D, mode="causal", k_rev=k_rev, cu_seqlens=cu_seqlens, layout="BLH", backend=self.backend
+            u, self.filter(taps), self.D, mode=self.mode, k_rev=k_rev, cu_seqlens=cu_seqlens, layout="BLH", backend=self.backend
         )
 
     def stream(
@@ -66,9 +75,9 @@ class FilterConv1d(nn.Module):
         """A `longwave.Stream` with the filters as they are now, over (B, channels, T).
 
         Raises:
-            ArgumentError: there is a `filter_rev`, or a size is out of range.
+            ArgumentError: the convolution is not causal, or a size is out of range.
         """
-        if self.filter_rev is not None:
+        if not self.is_causal:
             raise ArgumentError("a two-sided convolution looks ahead and cannot be streamed; call it on whole inputs")
         with torch.no_grad():
             k = self.filter(min(self.max_length, max_length or self.max_length))

@@ -20,12 +20,14 @@ class SquashedFilter(nn.Module):
 
     Squashing sets small taps to zero and so keeps long filters sparse in time, and smooth in frequency.
 
-    Parameter (float32): `k` (channels, max_length), drawn from N(0, 0.02²) under decays that run over the channels from slow to
-    fast: exp(-(i / max_length) · (channels / 2)^(h / channels)).
+    Parameter (float32): `k` (channels, max_length), or (channels, 2 max_length) if two-sided, of the lags 1 - max_length …
+    max_length, the last of which connects no two of `max_length` positions; drawn from N(0, 0.02²) under decays that run over
+    the channels from slow to fast: exp(-(|lag| / max_length) · (channels / 2)^(h / channels)).
 
     Args:
         channels: H, at least 1.
-        max_length: taps; shorter filters are the first of them.
+        max_length: taps, on either side with `two_sided`; shorter filters are those of the smallest lags.
+        two_sided: whether there are taps of what comes after too.
         squash: λ, the soft threshold, at least 0.
         smooth: taps on either side that the mean takes in, at least 0; 0 leaves taps as they are.
 
@@ -38,7 +40,9 @@ class SquashedFilter(nn.Module):
     # As in the authors' Pathfinder, taps are trained at a quarter of the model's rate.
     optimizer_options: ClassVar[dict[str, dict[str, float]]] = {"k": {"lr_scale": 0.25, "weight_decay": 0.0}}
 
-    def __init__(self, channels: int, max_length: int, *, squash: float = 0.001, smooth: int = 0) -> None:
+    def __init__(
+        self, channels: int, max_length: int, *, two_sided: bool = False, squash: float = 0.001, smooth: int = 0
+    ) -> None:
         super().__init__()
         if min(channels, max_length) < 1 or squash < 0 or smooth < 0:
             raise ArgumentError(
@@ -46,26 +50,34 @@ class SquashedFilter(nn.Module):
                 f"but got {channels}, {max_length}, {squash} and {smooth}"
             )
         self.channels, self.max_length, self.squash, self.smooth = channels, max_length, squash, smooth
+        self.two_sided = two_sided
         rate_H = (channels / 2) ** (torch.arange(channels) / channels)
-        share_K = torch.arange(max_length) / max_length
-        self.k = nn.Parameter(0.02 * torch.randn(channels, max_length) * torch.exp(-rate_H[:, None] * share_K))
+        share_K = torch.arange(*((1 - max_length, max_length + 1) if two_sided else (0, max_length))).abs() / max_length
+        self.k = nn.Parameter(0.02 * torch.randn(channels, len(share_K)) * torch.exp(-rate_H[:, None] * share_K))
 
     def forward(self, taps: int | None = None) -> Tensor:
-        """The first `taps` taps (all `max_length` without it), (channels, taps), float32 under autocast too.
+        """The taps of lags 0 … `taps` - 1 (all `max_length` without it), (channels, taps); or, two-sided, of 1 - `taps` …
+        `taps`, (channels, 2 taps). float32 under autocast too.
 
         Raises:
             ArgumentError: `taps` is not between 1 and `max_length`.
         """
         taps = _checked(self, taps)
+        first = self.max_length - taps if self.two_sided else 0
+        stop = first + taps * (1 + self.two_sided)
         with torch.autocast(self.k.device.type, enabled=False):
-            k = self.k[:, : taps + self.smooth].to(torch.promote_types(self.k.dtype, torch.float32))
+            # The outer taps' means take zeros in only where the filter itself ends.
+            begin = max(0, first - self.smooth)
+            k = self.k[:, begin : stop + self.smooth].to(torch.promote_types(self.k.dtype, torch.float32))
             if self.smooth:
-                # The last taps' means take zeros in only where the filter itself ends.
-                k = F.avg_pool1d(k, 2 * self.smooth + 1, stride=1, padding=self.smooth)[:, :taps]
+                k = F.avg_pool1d(k, 2 * self.smooth + 1, stride=1, padding=self.smooth)[:, first - begin : stop - begin]
             return F.softshrink(k, self.squash) if self.squash else k
 
     def extra_repr(self) -> str:
-        return f"channels={self.channels}, max_length={self.max_length}, squash={self.squash}, smooth={self.smooth}"
+        return (
+            f"channels={self.channels}, max_length={self.max_length}, two_sided={self.two_sided}, squash={self.squash}, "
+            f"smooth={self.smooth}"
+        )
 
 
 class MultiScaleFilter(nn.Module):
@@ -151,49 +163,43 @@ class Zoom(NamedTuple):
     factor: float
 
 
-def zoomed(k: Tensor, k_rev: Tensor | None, zoom: Zoom) -> tuple[Tensor, Tensor | None]:
+def zoomed(k: Tensor, zoom: Zoom, *, two_sided: bool) -> Tensor:
     """Filters over images of one size, row by row, as they are over images of another: what they see in both is the same.
 
     A lag is that of one place from another, dy · side + dx with -side / 2 <= dx < side / 2. Taps are interpolated linearly
     between such places, and divided by factor², for as many more pixels have what one had.
 
     Args:
-        k: (H, side²) taps of what came before; k_rev: the same of what comes after, or None. Lag 0 counts in both.
+        k: (H, side²) taps of the lags from 0 on, or with `two_sided` (H, 2 side²) of those from 1 - side² on.
 
     Returns:
-        (H, new_side²) taps of either; lag 0 all in k.
+        (H, new_side²) or (H, 2 new_side²) taps.
 
     Raises:
         ArgumentError: filters of other lengths.
     """
     side, new_side, factor = zoom
-    lags = side * side
-    for taps in (k, k_rev):
-        if taps is not None and taps.shape[-1] != lags:
-            raise ArgumentError(
-                f"filters over images of {side}² pixels have {lags:,} taps, but {taps.shape[-1]:,} were given; take filters as "
-                "long as the images"
-            )
-    both = k.new_zeros(k.shape[0], 2 * lags - 1) if k_rev is None else F.pad(k_rev.flip(-1), (0, lags - 1))
-    both = both + F.pad(k, (lags - 1, 0))
+    lags, taps = side * side, k.shape[-1]
+    expected = lags * (1 + two_sided)
+    if taps != expected:
+        raise ArgumentError(
+            f"{'two-sided ' * two_sided}filters over images of {side}² pixels have {expected:,} taps, but {taps:,} were given; "
+            "take filters as long as the images"
+        )
+    both = k[:, :-1] if two_sided else F.pad(k, (lags - 1, 0))
     # The plane of the places that a lag can be of, and one more on every side, which are of no lag, or of another row's.
     dy, dx = torch.arange(-side - 1, side + 2), torch.arange(-(side // 2) - 1, (side + 1) // 2 + 1)
     lag = dy[:, None] * side + dx
     there = (lag.abs() < lags) & (dx >= -(side // 2)) & (dx < (side + 1) // 2)
     plane = torch.where(there, both[:, (lag + lags - 1).clamp(0, 2 * lags - 2)], 0.0)
-    new_lag = torch.arange(1 - new_side**2, new_side**2, dtype=torch.float64)
+    new_lag = torch.arange(1 - new_side**2 if two_sided else 0, new_side**2, dtype=torch.float64)
     y = torch.floor((new_lag + new_side // 2) / new_side)
     at = torch.stack([(new_lag - y * new_side) / factor - dx[0], y / factor - dy[0]], dim=-1)
     size = torch.tensor([len(dx) - 1, len(dy) - 1])
     grid = (2 * at / size - 1).to(k.dtype)
     drawn = F.grid_sample(plane[None], grid[None, None], mode="bilinear", padding_mode="zeros", align_corners=True)
     new = drawn[0, :, 0] / factor**2
-    middle = new_side**2 - 1
-    if k_rev is None:
-        return new[:, middle:].clone(), None
-    before = new[:, : middle + 1].flip(-1)
-    before[:, 0] = 0
-    return new[:, middle:].clone(), before
+    return F.pad(new, (0, 1)) if two_sided else new
 
 
 def _checked(filter: SquashedFilter | MultiScaleFilter, taps: int | None) -> int:

@@ -63,18 +63,16 @@ def test_sizes_are_nearly_equal_and_hold_all_points(points: int, order: int) -> 
 @pytest.mark.parametrize("order", [1, 2, 3])
 @pytest.mark.parametrize(("length", "max_length"), [(1, 1), (1, 9), (20, 20), (13, 30), (97, 97)])
 def test_butterfly_conv_begins_as_the_direct_sum(two_sided: bool, order: int, length: int, max_length: int) -> None:
-    filters = [SquashedFilter(3, max_length) for _ in range(1 + two_sided)]
-    layer = ButterflyConv1d(*filters, order=order)
+    filter, mode = SquashedFilter(3, max_length, two_sided=two_sided), "same" if two_sided else "causal"
+    layer = ButterflyConv1d(filter, order=order)
     u = torch.randn(2, length, 3)
-    k, k_rev = (filters[0](length), filters[1](length) if two_sided else None)
-    expected = long_conv_ref(u, k, layer.D, k_rev=k_rev, layout="BLH")
+    expected = long_conv_ref(u, filter(length), layer.D, mode=mode, layout="BLH")
     found = layer(u)
     assert found.dtype == torch.float32
     assert (found - expected).norm() <= 1e-6 * expected.norm()
     exact = layer.double()(u.double())
     torch.testing.assert_close(exact, expected, rtol=1e-6, atol=1e-6)  # k as rounded is k
-    k, k_rev = (filters[0](length), filters[1](length) if two_sided else None)
-    expected = long_conv_ref(u, k, layer.D, k_rev=k_rev, layout="BLH")
+    expected = long_conv_ref(u, filter(length), layer.D, mode=mode, layout="BLH")
     torch.testing.assert_close(exact, expected, rtol=1e-12, atol=1e-13)
 
 
@@ -91,7 +89,7 @@ def test_trained_transforms_are_no_convolution_and_see_the_future() -> None:
 
 
 def test_butterfly_conv_gives_every_parameter_its_gradient() -> None:
-    layer = ButterflyConv1d(SquashedFilter(2, 6, squash=0.0), SquashedFilter(2, 6, squash=0.0)).double()
+    layer = ButterflyConv1d(SquashedFilter(2, 6, two_sided=True, squash=0.0)).double()
     u = torch.randn(1, 5, 2, dtype=torch.float64, requires_grad=True)
     names, parameters = zip(*layer.named_parameters(), strict=True)
 

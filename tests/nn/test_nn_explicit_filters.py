@@ -15,13 +15,19 @@ from longwave.reference import long_conv_ref
 
 
 @pytest.mark.parametrize(("squash", "smooth"), [(0.0, 0), (0.01, 0), (0.0, 2), (0.003, 1)])
-@pytest.mark.parametrize("taps", [1, 7, 12])
-def test_squashed_filter_is_its_formula(squash: float, smooth: int, taps: int) -> None:
-    layer = SquashedFilter(3, 12, squash=squash, smooth=smooth).double()
-    k, expected = layer.k.detach(), torch.zeros(3, taps, dtype=torch.float64)
+@pytest.mark.parametrize("taps", [1, 7, 11, 12])
+@pytest.mark.parametrize("two_sided", [False, True])
+def test_squashed_filter_is_its_formula(squash: float, smooth: int, taps: int, two_sided: bool) -> None:
+    layer = SquashedFilter(3, 12, two_sided=two_sided, squash=squash, smooth=smooth).double()
+    k, before = layer.k.detach(), 11 if two_sided else 0
+    after = 12 + two_sided
+    assert k.shape == (3, before + after)
+    lags = range(1 - taps if two_sided else 0, taps + two_sided)
+    expected = torch.zeros(3, len(lags), dtype=torch.float64)
     for h in range(3):
-        for i in range(taps):
-            mean = sum(k[h, j].item() for j in range(i - smooth, i + smooth + 1) if 0 <= j < 12) / (2 * smooth + 1)
+        for i, lag in enumerate(lags):
+            near = (j for j in range(lag - smooth, lag + smooth + 1) if -before <= j < after)
+            mean = sum(k[h, before + j].item() for j in near) / (2 * smooth + 1)
             expected[h, i] = math.copysign(max(abs(mean) - squash, 0.0), mean)
     torch.testing.assert_close(layer(taps), expected, rtol=1e-12, atol=1e-15)
     if squash:
@@ -35,6 +41,11 @@ def test_squashed_filter_decays_from_channel_to_channel() -> None:
     late = k[:, 3_072:].std(dim=1) / k[:, :256].std(dim=1)
     assert late[0] > 0.3
     assert late[-1] < 1e-3
+    k = SquashedFilter(64, 4_096, two_sided=True, squash=0.0)().detach()
+    for side in (k[:, 4_095:8_191], k[:, :4_096].flip(-1)):
+        late = side[:, 3_072:].std(dim=1) / side[:, :256].std(dim=1)
+        assert late[0] > 0.3
+        assert late[-1] < 1e-3
 
 
 @pytest.mark.parametrize(("max_length", "scale_taps"), [(64, 8), (50, 8), (8, 8), (5, 8), (9, 1), (40, 3)])
@@ -98,6 +109,8 @@ def test_filters_stay_float32_under_autocast_and_in_16_bits(make, cast: torch.dt
         lambda: ConvGLU(4, FilterConv1d(SquashedFilter(4, 8)), heads=2),
         lambda: ConvGLU(4, FilterConv1d(SquashedFilter(4, 8)))(torch.randn(2, 8, 5)),
         lambda: FilterConv1d(SquashedFilter(4, 8), SquashedFilter(4, 8)).stream(1),
+        lambda: FilterConv1d(SquashedFilter(4, 8, two_sided=True)).stream(1),
+        lambda: FilterConv1d(SquashedFilter(4, 8, two_sided=True), SquashedFilter(4, 8)),
     ],
 )
 def test_layers_refuse_what_is_out_of_range(make) -> None:
@@ -105,16 +118,24 @@ def test_layers_refuse_what_is_out_of_range(make) -> None:
         make()
 
 
-@pytest.mark.parametrize("make", [SquashedFilter, MultiScaleFilter, lambda H, K: HyenaFilter(H, K, width=8)])
+def _both_sides(H: int, K: int) -> SquashedFilter:
+    return SquashedFilter(H, K, two_sided=True)
+
+
+@pytest.mark.parametrize("make", [SquashedFilter, _both_sides, MultiScaleFilter, lambda H, K: HyenaFilter(H, K, width=8)])
 @pytest.mark.parametrize("two_sided", [False, True])
 @pytest.mark.parametrize("heads", [1, 2])
 @pytest.mark.parametrize(("length", "max_length"), [(19, 19), (7, 30), (40, 12), (1, 5)])
 def test_conv_glu_is_its_formula(make, two_sided: bool, heads: int, length: int, max_length: int) -> None:
-    filters = [make(4 * heads, max_length) for _ in range(1 + two_sided)]
+    both = make is _both_sides
+    filters = [make(4 * heads, max_length) for _ in range(1 + (two_sided and not both))]
     layer = ConvGLU(4, FilterConv1d(*filters), heads=heads).double()
     u = torch.randn(2, length, 4, dtype=torch.float64)
     taps = min(length, max_length)
-    k, k_rev = (filters[0](taps), filters[1](taps) if two_sided else None)
+    k, k_rev = (filters[0](taps), filters[-1](taps) if two_sided or both else None)
+    if both:
+        k, k_rev = k[:, taps - 1 :], k[:, :taps].flip(-1).clone()
+        k_rev[:, 0] = 0
     copied = torch.cat([u] * heads, dim=-1)
     y = long_conv_ref(copied, k, k_rev=k_rev, layout="BLH") + layer.long.D * copied
     y = 0.5 * y * (1 + torch.erf(y / 2**0.5))
@@ -131,25 +152,21 @@ def _places(side: int) -> dict[int, tuple[int, int]]:
 
 @pytest.mark.parametrize(("side", "new_side", "factor"), [(4, 4, 1.0), (4, 8, 2.0), (5, 7, 1.44), (6, 5, 0.8), (8, 16, 1.44)])
 def test_zoomed_taps_are_those_of_the_places_between(side: int, new_side: int, factor: float) -> None:
-    k, k_rev = torch.randn(2, 3, side * side, dtype=torch.float64)
-    taps = {lag: k[:, lag] if lag > 0 else k_rev[:, -lag] for lag in range(1 - side * side, side * side)}
-    taps[0] = k[:, 0] + k_rev[:, 0]
+    lags = side * side
+    k = torch.randn(3, 2 * lags, dtype=torch.float64)
+    taps = {lag: k[:, lag + lags - 1] for lag in range(1 - lags, lags)}
     there = {place: taps[lag] for lag, place in _places(side).items() if lag in taps}
-    expected = torch.zeros(3, 2 * new_side**2 - 1, dtype=torch.float64)
+    expected = torch.zeros(3, 2 * new_side**2, dtype=torch.float64)
     for lag, (dy, dx) in _places(new_side).items():
         if abs(lag) < new_side**2:
             for (y, x), tap in there.items():
                 near = max(1 - abs(dy / factor - y), 0) * max(1 - abs(dx / factor - x), 0)
                 expected[:, lag + new_side**2 - 1] += near * tap / factor**2
-    ahead, before = zoomed(k, k_rev, Zoom(side, new_side, factor))
-    assert before is not None
-    assert torch.equal(before[:, 0], torch.zeros(3, dtype=torch.float64))
     assert expected.abs().max() > 0.1
-    torch.testing.assert_close(torch.cat([before[:, 1:].flip(-1), ahead], dim=1), expected, rtol=1e-12, atol=1e-12)
-    alone = zoomed(k, None, Zoom(side, new_side, factor))
-    of_k = zoomed(k, torch.zeros_like(k), Zoom(side, new_side, factor))
-    assert alone[1] is None
-    assert torch.equal(alone[0], of_k[0])
+    torch.testing.assert_close(zoomed(k, Zoom(side, new_side, factor), two_sided=True), expected, rtol=1e-12, atol=1e-12)
+    alone = zoomed(k[:, lags - 1 : -1], Zoom(side, new_side, factor), two_sided=False)
+    k[:, : lags - 1] = 0
+    assert torch.equal(alone, zoomed(k, Zoom(side, new_side, factor), two_sided=True)[:, new_side**2 - 1 : -1])
 
 
 def test_a_filter_sees_in_a_larger_image_what_it_saw() -> None:
@@ -157,12 +174,12 @@ def test_a_filter_sees_in_a_larger_image_what_it_saw() -> None:
     rows, columns = torch.meshgrid(torch.arange(side) - 8.0, torch.arange(side) - 8.0, indexing="ij")
     image = torch.exp(-((rows - 1) ** 2 + columns**2) / 8)
     large = torch.nn.functional.interpolate(image[None, None], scale_factor=factor, mode="bilinear")[0, 0]
-    k, k_rev = torch.zeros(2, 1, side * side)
-    for dy, dx in ((0, 1), (1, -2), (2, 3)):  # what is above and to the left of a pixel; k_rev what is below
-        k[0, dy * side + dx] = 1.0
-        k_rev[0, dy * side + dx + 1] = 0.5
-    new = zoomed(k, k_rev, Zoom(side, factor * side, factor))
-    before = long_conv(image.reshape(1, -1), k, k_rev=k_rev).view(side, side)
-    after = long_conv(large.reshape(1, -1), new[0], k_rev=new[1]).view(factor * side, factor * side)
+    k = torch.zeros(1, 2 * side * side)
+    for dy, dx in ((0, 1), (1, -2), (2, 3)):  # what is above and to the left of a pixel, and what is below
+        k[0, side * side - 1 + dy * side + dx] = 1.0
+        k[0, side * side - 1 - (dy * side + dx + 1)] = 0.5
+    new = zoomed(k, Zoom(side, factor * side, factor), two_sided=True)
+    before = long_conv(image.reshape(1, -1), k, mode="same").view(side, side)
+    after = long_conv(large.reshape(1, -1), new, mode="same").view(factor * side, factor * side)
     shrunk = torch.nn.functional.avg_pool2d(after[None, None], factor)[0, 0]
     assert (shrunk - before).norm() < 0.06 * before.norm()

@@ -94,7 +94,11 @@ def _differentiate(p: Problem, into: Gradients, dy: Tensor, given: Operands, spe
         return
     sums: list[Tensor] = []
     if into.k is not None and writes_k:
-        sums = [into.k if p.per_sample else into.k.unsqueeze(0)]
+        last = found.first_tap + found.taps
+        into.k[..., : found.first_tap].zero_()
+        into.k[..., last:].zero_()
+        in_use = into.k[..., found.first_tap : last]
+        sums = [in_use if p.per_sample else in_use.unsqueeze(0)]
     elif into.k is not None:  # the second sum is that of a circular convolution's second copy of the taps
         shape = (p.batch if p.per_sample else 1, p.channels, found.taps)
         sums = [dy.new_empty(shape, dtype=arithmetic(p)) for _ in range(1 + bool(found.filter_again))]

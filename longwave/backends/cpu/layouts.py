@@ -93,8 +93,8 @@ def layout(p: Problem) -> Layout:
 
 
 def writes_taps(p: Problem, found: Layout) -> bool:
-    """Whether what a launch gives for the filters is their gradient as it stands, and not a term of it."""
-    return p.groups == p.channels and found.taps == p.taps and not (p.reverse or found.period or found.filter_again)
+    """Whether what a launch gives for the taps in use is their gradient as it stands, and not a term of it."""
+    return p.groups == p.channels and not (p.reverse or found.period or found.filter_again)
 
 
 def beside(p: Problem, found: Layout) -> tuple[list[Segment], list[Segment]]:
