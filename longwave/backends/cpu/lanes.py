@@ -261,12 +261,11 @@ class Lanes:
 
     def stream_stored(self, at: Address, x: Vec, code: int) -> None:
         """As `store_stored`; what fills a cache line goes past the caches: it is not read first, and what they hold stays."""
-        b, size = self.builder, STORED[code][1] * self.width
-        if size != CACHE_LINE:
+        b = self.builder
+        if STORED[code][1] * self.width != CACHE_LINE:
             self.store_stored(at, x, code)
             return
-        aligned = b.icmp_unsigned("==", b.and_(at.value, _int(CACHE_LINE - 1)), _int(0))
-        with b.if_else(aligned) as (whole, parts):
+        with b.if_else(self._begins_line(at)) as (whole, parts):
             with whole:
                 self.store_stored(at, x, code)
                 store = b.block.instructions[-1]
@@ -274,6 +273,16 @@ class Lanes:
                 store.set_metadata("nontemporal", b.module.add_metadata([ir.Constant(I32, 1)]))
             with parts:
                 self.store_stored(at, x, code)
+
+    @contextmanager
+    def unless_streamed(self, at: Address) -> Iterator[None]:
+        """The block is run where `stream_stored` would go through the caches."""
+        with self.builder.if_then(self.builder.not_(self._begins_line(at))):
+            yield
+
+    def _begins_line(self, at: Address) -> ir.Value:
+        b = self.builder
+        return b.icmp_unsigned("==", b.and_(at.value, _int(CACHE_LINE - 1)), _int(0))
 
     def fence(self) -> None:
         """What was stored past the caches is there for other threads from here on."""

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from longwave import dtypes, results
 from longwave.backends.cpu import pages
-from longwave.backends.cpu.simd import vector_bytes
+from longwave.backends.cpu.simd import CACHE_LINE, vector_bytes
 from longwave.problem import Problem
 
 # Results of so many bytes are stored past the caches, which could not hold them until they are read. With a GELU and a sum
@@ -34,8 +34,9 @@ def like(p: Problem) -> Any:
 
 
 def streams(p: Problem) -> bool:
-    """Whether results are stored past the caches."""
-    return p.batch * p.channels * max(p.in_len, p.out_len) * dtypes.named(p.dtype).itemsize >= STREAMED_BYTES
+    """Whether results are stored past the caches: large ones, where a vector of samples is a cache line."""
+    size = dtypes.named(p.dtype).itemsize
+    return width(p) * size == CACHE_LINE and p.batch * p.channels * max(p.in_len, p.out_len) * size >= STREAMED_BYTES
 
 
 def gradient_bytes(p: Problem) -> int:

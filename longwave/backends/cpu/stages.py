@@ -5,6 +5,8 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
+
 from longwave.backends.cpu.lanes import Address, Lanes, Vec, traced
 from longwave.backends.cpu.simd import STORED_BYTES
 
@@ -25,12 +27,13 @@ def _loaded(t: Lanes, lane: int | Address, at: Address, table: Address, gates: A
     return x * t.load_stored(t.read_int(gates + lane * 8) + at, code) if gated else x
 
 
-def _ahead(t: Lanes, table: Address, offset: Address, code: int, to_write: bool) -> None:
+def _ahead(t: Lanes, table: Address, offset: Address, code: int, to_write: bool, streams: bool = False) -> None:
     """Ask for what follows: so many rows at a time, at distances of powers of two, are more than prefetchers follow."""
     for lane in range(t.width):
         at = t.read_int(table + lane * 8) + offset
-        for line in range(STAGED * STORED_BYTES[code] // 64):
-            t.prefetch(at + line * 64, to_write)
+        with t.unless_streamed(at) if streams else nullcontext():
+            for line in range(STAGED * STORED_BYTES[code] // 64):
+                t.prefetch(at + line * 64, to_write)
 
 
 @traced
@@ -117,8 +120,7 @@ def put_rows(
         for gated in t.cases(has_gate, (0, 1)):
             for past in t.cases(streams, (0, 1)):
                 factor, put = t.from_int(sign), t.stream_stored if past else t.store_stored
-                if not past:
-                    _ahead(t, table, offset + STAGED * STORED_BYTES[stored], stored, True)
+                _ahead(t, table, offset + STAGED * STORED_BYTES[stored], stored, True, bool(past))
                 with t.loop(0, t.vectors(count)) as block:
                     j = (block * t.width).at_most(count - t.width)
                     at = offset + j * STORED_BYTES[stored]
@@ -147,7 +149,7 @@ def put_lanes(
                 with t.loop(0, count) as j:
                     x = t.load(stage + j * t.plane, aligned=True) * factor
                     at = start + j * stride
-                    if not past:
+                    with t.unless_streamed(at) if past else nullcontext():
                         t.prefetch(at + AHEAD_ROWS * stride, to_write=True)
                     if gated:
                         gate = gate_start + j * gate_stride
