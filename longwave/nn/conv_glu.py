@@ -22,8 +22,8 @@ class FilterConv1d(nn.Module):
 
         y[b, t, h] = Σ_s k[h, s] · u[b, t - s, h] + D[h] · u[b, t, h]        (+ Σ_s k_rev[h, s] · u[b, t + s, h])
 
-    Filters are as long as the input, at most their `max_length`; with `split` they have `max_length` taps. Parameter (float32):
-    `D` (channels,), N(0, 1).
+    Filters are as long as the input on every side that they have, at most their `max_length`; with `split` always `max_length`.
+    Parameter (float32): `D` (channels,), N(0, 1).
 
     Args:
         filter: makes k: it has `channels` and `max_length`, and turns a number of taps into (channels, taps); or, if it is

@@ -21,8 +21,9 @@ class SquashedFilter(nn.Module):
     Squashing sets small taps to zero and so keeps long filters sparse in time, and smooth in frequency.
 
     Parameter (float32): `k` (channels, max_length), or (channels, 2 max_length) if two-sided, of the lags 1 - max_length …
-    max_length, the last of which connects no two of `max_length` positions; drawn from N(0, 0.02²) under decays that run over
-    the channels from slow to fast: exp(-(|lag| / max_length) · (channels / 2)^(h / channels)).
+    max_length; drawn from N(0, 0.02²) under decays that run over the channels from slow to fast: exp(-(|lag| / max_length) ·
+    (channels / 2)^(h / channels)). The tap of lag max_length connects no two of `max_length` positions and begins as 0: it is
+    there so that rows begin where cache lines do.
 
     Args:
         channels: H, at least 1.
@@ -53,7 +54,9 @@ class SquashedFilter(nn.Module):
         self.two_sided = two_sided
         rate_H = (channels / 2) ** (torch.arange(channels) / channels)
         share_K = torch.arange(*((1 - max_length, max_length + 1) if two_sided else (0, max_length))).abs() / max_length
-        self.k = nn.Parameter(0.02 * torch.randn(channels, len(share_K)) * torch.exp(-rate_H[:, None] * share_K))
+        k = 0.02 * torch.randn(channels, len(share_K)) * torch.exp(-rate_H[:, None] * share_K)
+        k[:, 2 * max_length - 1 :] = 0
+        self.k = nn.Parameter(k)
 
     def forward(self, taps: int | None = None) -> Tensor:
         """The taps of lags 0 … `taps` - 1 (all `max_length` without it), (channels, taps); or, two-sided, of 1 - `taps` …

@@ -42,6 +42,7 @@ def test_squashed_filter_decays_from_channel_to_channel() -> None:
     assert late[0] > 0.3
     assert late[-1] < 1e-3
     k = SquashedFilter(64, 4_096, two_sided=True, squash=0.0)().detach()
+    assert torch.equal(k[:, 8_191], torch.zeros(64))
     for side in (k[:, 4_095:8_191], k[:, :4_096].flip(-1)):
         late = side[:, 3_072:].std(dim=1) / side[:, :256].std(dim=1)
         assert late[0] > 0.3

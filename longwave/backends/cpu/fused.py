@@ -17,7 +17,8 @@ CHAIN = 16
 
 
 def gradient_parts(batch: int, postgate: bool) -> int:
-    """Transforms that `backward` has at a time where it adds up a batch of so many samples (and windows)."""
+    """Transforms that `backward` has at a time where it adds up a batch of so many samples (and windows), with a postgate,
+    whose gradient takes the input's spectrum, or without."""
     if batch == 1 and not postgate:
         return 3
     return 5 if batch > CHAIN else 4

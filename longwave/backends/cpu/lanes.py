@@ -21,7 +21,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
-from llvmlite import ir
+from llvmlite import binding, ir
 from numba import types
 from numba.core import cgutils
 from numba.extending import intrinsic
@@ -286,7 +286,11 @@ class Lanes:
 
     def fence(self) -> None:
         """What was stored past the caches is there for other threads from here on."""
-        self.builder.fence("seq_cst")
+        b, name = self.builder, "llvm.x86.sse.sfence"
+        if "x86" not in binding.get_process_triple():
+            b.fence("seq_cst")
+            return
+        b.call(b.module.globals.get(name) or ir.Function(b.module, ir.FunctionType(ir.VoidType(), []), name), [])
 
     # Shuffles.
 

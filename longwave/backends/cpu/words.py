@@ -68,5 +68,5 @@ OF_TAPS, OF_INPUT, OF_DZ, OF_SUM = range(4)
 # comes in; there the filters' gradient begins as z · conj(x), or that is added to it; back to the samples go x · s, z · conj(s)
 # and the filters' gradient alone.
 FILTERS_IN, INPUT_IN, GRADIENT_IN, SUM_BEGINS, SUM_GROWS, RESULT_OUT, GRADIENT_OUT, SUM_OUT = (2**i for i in range(8))
-# What a step does with a block of 16 rows: multiply, transform only, or the inverse with one of the products.
+# What becomes of a block at the frequencies: multiply, transform only, or the inverse with one of the products.
 MULTIPLY, TRANSFORM, INVERT_PRODUCT, INVERT_CONJUGATE, INVERT_ALONE = range(5)

@@ -24,6 +24,8 @@ import longwave
 from longwave.backends.cpu import calls, jit, pages, plans, results, threads, words
 from longwave.bench.tolerances import bound, relative_l2
 from longwave.bench.tune import set_crossovers
+from longwave.operands import Operands
+from longwave.ops.long_conv import Call, problem_of
 
 
 @pytest.fixture
@@ -407,6 +409,8 @@ if int(sys.argv[1]):
     simd.vector_bytes = lambda: int(sys.argv[1])  # before anything is compiled
 import torch, longwave
 from longwave.bench.tune import set_crossovers
+from longwave.operands import Operands
+from longwave.ops.long_conv import Call, problem_of
 bits = hashlib.sha256()
 def add(B, H, L, K, dtype=torch.float32, mode="causal"):
     u, gate, dy = (torch.randn(B, H, L, dtype=dtype, requires_grad=True) for _ in range(3))
@@ -507,6 +511,9 @@ def _peak(call: Callable[[], object]) -> int:
         ((2, 64, 4096), 8, "causal", "BHL"),
         ((2, 40, 1500), 1500, "circular", "BHL"),
         ((2, 40, 1500), 700, "same", "BHL"),
+        # The gradient of one sequence, and filters of which a tap connects nothing.
+        ((1, 4096, 64), 8192, "same", "BLH"),
+        ((1, 64, 4096), 6000, "causal", "BHL"),
         ((2, 1500, 40), 1500, "causal", "BLH"),
         ((1, 1 << 17, 21), 1 << 17, "causal", "BLH"),
         ((2, 1 << 16, 64), 1 << 16, "causal", "BLH"),
@@ -533,6 +540,20 @@ def test_the_plan_states_what_is_allocated(
     backward = _peak(lambda: torch.autograd.grad(y, (u, k, D), dy, retain_graph=True))
     assert 0.9 * plan.bytes - 2**12 <= forward <= 1.02 * plan.bytes + 2**12
     assert 0.9 * plan.backward_bytes - 2**12 <= backward <= 1.05 * plan.backward_bytes + 2**12
+
+
+@pytest.mark.usefixtures("always_on_threads")
+def test_the_plan_states_what_the_gradient_of_a_postgate_takes() -> None:
+    """It is made of the input's spectrum, so that the filters' gradient of one sequence has a transform of its own."""
+    shape = (1, 64, 4096)
+    u, k, gate = torch.randn(shape, requires_grad=True), torch.randn(64, 4096, requires_grad=True), torch.randn(shape)
+    gate.requires_grad_()
+    plans.plan.cache_clear()
+    plan = longwave.plan(shape, (64, 4096), postgate=True, backend="cpu")
+    y = longwave.long_conv(u, k, postgate=gate, backend="cpu")
+    dy = torch.randn_like(y)
+    backward = _peak(lambda: torch.autograd.grad(y, (u, k, gate), dy, retain_graph=True))
+    assert 0.98 * plan.backward_bytes - 2**12 <= backward <= 1.02 * plan.backward_bytes + 2**12
 
 
 def test_no_word_of_a_program_has_two_meanings() -> None:
@@ -591,42 +612,54 @@ def always_past_the_caches(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float64], ids=str)
 @pytest.mark.parametrize("layout", ["BHL", "BLH"])
-@pytest.mark.parametrize("L", [16, 100, 1_000, 4_096, 70_000])
+@pytest.mark.parametrize("H", [16, 33])
+@pytest.mark.parametrize("L", [16, 100, 1_001, 4_096, 70_000])
 @pytest.mark.usefixtures("always_on_threads")
 def test_results_that_go_past_the_caches_are_the_same(
-    L: int, layout: str, dtype: torch.dtype, always_past_the_caches: Callable[[bool], None], threads_set: Callable[[int], None]
+    L: int,
+    H: int,
+    layout: str,
+    dtype: torch.dtype,
+    always_past_the_caches: Callable[[bool], None],
+    threads_set: Callable[[int], None],
 ) -> None:
-    """Of rows at any alignment, lanes that are not all used, both layouts, all gradients, transforms of either kind."""
-    H, first = (33, 1) if L < 10_000 else (17, 3)
-    signals = [torch.randn(2, H + first, L + first).to(dtype) for _ in range(4)]
-    u, pregate, postgate, dy = (x[:, first:, first:] for x in signals)
-    if layout == "BLH":
-        u, pregate, postgate, dy = (x.mT.contiguous()[:, :, : H - first] for x in (u, pregate, postgate, dy))
-    k, D = torch.randn(u.shape[1 if layout == "BHL" else 2], L), torch.randn(u.shape[1 if layout == "BHL" else 2])
+    """Results that begin cache lines and some that do not, lanes that are not all used, both layouts, all gradients, transforms
+    of either kind. Without vectors of 64 bytes nothing goes there, and this says nothing."""
+    shape = (2, H, L) if layout == "BHL" else (2, L, H)
+    signals, taps = [torch.randn(shape).to(dtype) for _ in range(4)], [torch.randn(H, L), torch.randn(H)]
     found = []
     for past in (False, True):
         always_past_the_caches(past)
         for count in (1, 2):
             threads_set(count)
-            leaves = [
-                x.detach().clone(memory_format=torch.preserve_format).requires_grad_() for x in (u, pregate, postgate, k, D)
-            ]
-            y = longwave.long_conv(
-                leaves[0], leaves[3], leaves[4], pregate=leaves[1], postgate=leaves[2], layout=layout, backend="cpu"
-            )
-            found.append([y.detach(), *torch.autograd.grad(y, leaves, dy)])
+            u, pregate, postgate, k, D = leaves = [x.detach().requires_grad_() for x in (*signals[:3], *taps)]
+            y = longwave.long_conv(u, k, D, pregate=pregate, postgate=postgate, layout=layout, backend="cpu")
+            found.append([y.detach(), *torch.autograd.grad(y, leaves, signals[3])])
     assert found[0][0].abs().max() > 0
     for others in found[1:]:
         for a, b in zip(found[0], others, strict=True):
             assert torch.equal(a, b)
 
 
-def test_results_that_go_past_the_caches_may_be_written_to_views(always_past_the_caches: Callable[[bool], None]) -> None:
-    """What stands around unaligned results stays: a stream's tail, samples of documents, other channels."""
+def test_only_whole_cache_lines_go_past_the_caches(always_past_the_caches: Callable[[bool], None]) -> None:
+    for dtype in (torch.float32, torch.bfloat16, torch.float64):
+        call = Call(0, 50, False, False, None, "cpu")
+        problem = problem_of(call, Operands(torch.empty(1, 2, 50, dtype=dtype), torch.empty(2, 50)), None)
+        always_past_the_caches(True)
+        assert results.streams(problem) == (results.width(problem) * dtype.itemsize == 64)
+        always_past_the_caches(False)
+        assert not results.streams(problem)
+
+
+def test_documents_may_go_past_the_caches(always_past_the_caches: Callable[[bool], None]) -> None:
+    """Their results begin anywhere, side by side: what a document stores stays when the next one does."""
     always_past_the_caches(True)
     lengths = [0, 5, 40, 41, 1_000, 1_600]
-    u, k = torch.randn(1, 37, 1_600), torch.randn(37, 300)
-    y = longwave.long_conv(u, k, cu_seqlens=torch.tensor(lengths, dtype=torch.int32), backend="cpu")
-    for start, stop in itertools.pairwise(lengths):
-        truth = longwave.long_conv(u[..., start:stop].double(), k.double(), backend="plain")
-        assert relative_l2(y[..., start:stop], truth) < 1e-6
+    leaves = [torch.randn(1, 37, 1_600, requires_grad=True), torch.randn(37, 300, requires_grad=True)]
+    y = longwave.long_conv(*leaves, cu_seqlens=torch.tensor(lengths, dtype=torch.int32), backend="cpu")
+    exact = [x.detach().double().requires_grad_() for x in leaves]
+    parts = [longwave.long_conv(exact[0][..., a:b], exact[1], backend="plain") for a, b in itertools.pairwise(lengths)]
+    truth, dy = torch.cat(parts, dim=-1), torch.randn(1, 37, 1_600)
+    given, expected = torch.autograd.grad(y, leaves, dy), torch.autograd.grad(truth, exact, dy.double())
+    for a, b in zip((y, *given), (truth, *expected), strict=True):
+        assert relative_l2(a, b) < 1e-6
